@@ -1,0 +1,57 @@
+# The commands a contributor needs. `make` alone lists them.
+
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+MODEL  := .cache/clipbert-mini
+DATA   := .clipbert
+
+# The environment is reused only if it was made from this very lock file; anything else is made anew.
+LOCK_HASH := $(shell sha256sum requirements.lock 2>/dev/null | cut -c1-16)
+STAMP     := $(VENV)/.made-from-$(LOCK_HASH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test check bench clean
+
+help:  ## list these commands
+	@grep -hE '^[a-z]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*  ## /\1\t/' | \
+		while IFS="$$(printf '\t')" read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+setup: $(STAMP) $(VENV)/.project $(MODEL)/config.json  ## make .venv from requirements.lock and build the default model
+
+demo: setup  ## index samples/, search it, ask about it, stop again (about a minute)
+	@$(BIN)/clipbert demo --data $(DATA) --model $(MODEL)
+
+up: setup  ## run the whole service here until Ctrl-C (data in .clipbert)
+	@$(BIN)/clipbert up --data $(DATA) --model $(MODEL)
+
+test: setup  ## run every test, with real PostgreSQL, Redis and workers
+	$(BIN)/pytest -q
+
+check: setup  ## lint, formatting, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup  ## run every benchmark; each prints a table and writes JSON to benchmarks/out
+	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+clean:  ## remove the environment, the built model and tools' caches (your data in .clipbert stays)
+	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(STAMP): requirements.lock
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; name another with: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11; name another with: make PYTHON=..."; exit 1; }
+	@echo "Making $(VENV) from requirements.lock (torch and CUDA are about 3 GB to download; minutes, once)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off -r requirements.lock
+	@touch $@
+
+$(VENV)/.project: $(STAMP) pyproject.toml
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -e .
+	@touch $@
+
+$(MODEL)/config.json: $(VENV)/.project
+	@$(BIN)/clipbert weights mini $(MODEL)
+	@touch $@
