@@ -1,0 +1,185 @@
+"""Open media files safely and read their timestamps.
+
+The demuxer is chosen by the file's first bytes and never by FFmpeg's own guess, its name or its
+extension: a playlist or a list of files to concatenate, renamed .mp4, would otherwise read other
+files of the machine.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.stream import Discard, Disposition
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from clipbert.errors import (
+    EmptyFile,
+    MediaNotFound,
+    MediaTooLarge,
+    NoVideoStream,
+    TruncatedMedia,
+    UnsupportedMedia,
+)
+from clipbert.probed_video import MediaLimits
+
+STILL_FORMATS = frozenset({"jpeg_pipe", "png_pipe", "webp_pipe"})
+_SNIFFED_BYTES = 1024
+_MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
+_TS_PACKET_BYTES = 188
+_M2TS_PACKET_BYTES = 192
+
+# The demuxers that sniff_format chooses from; a second lock should a demuxer open another.
+_OPEN_OPTIONS = {
+    "format_whitelist": "mov,matroska,avi,ogg,mpeg,mpegts,gif,jpeg_pipe,png_pipe,webp_pipe",
+    "protocol_whitelist": "file",
+    # As many packets as it takes to find the video's size, and no more.
+    "probesize": "20000000",
+    "analyzeduration": "10000000",
+}
+# Decoders that have seen years of hostile input, or that the containers above cannot do without.
+_CODECS = frozenset(
+    "h264 hevc vp8 vp9 av1 libdav1d mpeg4 msmpeg4 msmpeg4v2 h263 mpeg1video mpeg2video theora mjpeg "
+    "prores ffv1 rawvideo gif png webp".split()
+)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The timestamps of a stream's frames, from its packets.
+
+    Attributes:
+        frame_pts: int64, ascending, those of hidden frames (edit lists) left out.
+        keyframe_pts: int64, ascending.
+        last_duration_pts: length of the last frame.
+    """
+
+    frame_pts: NDArray[np.int64]
+    keyframe_pts: NDArray[np.int64]
+    last_duration_pts: int
+
+
+def sniff_format(path: Path) -> str:
+    """Name the FFmpeg demuxer for a file by its first bytes.
+
+    Raises:
+        MediaNotFound, EmptyFile, UnsupportedMedia: see their docstrings.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(_SNIFFED_BYTES)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise MediaNotFound(f"there is no file {path}") from error
+    if not head:
+        raise EmptyFile(f"{path.name} is empty")
+    name = _format_of(head)
+    if name is None:
+        raise UnsupportedMedia(f"{path.name} is not a video or picture of a known kind")
+    return name
+
+
+@contextmanager
+def open_video(path: Path, limits: MediaLimits) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a file and its video stream; other streams are skipped while reading.
+
+    Raises:
+        VideoError: the file is missing, empty, of an unknown kind, without video, or too large.
+    """
+    name = sniff_format(path)
+    try:
+        container = av.open(str(path.absolute()), format=name, options=dict(_OPEN_OPTIONS))
+    except (av.error.InvalidDataError, av.error.EOFError, av.error.ValueError) as error:
+        # The first bytes are right, and yet the header cannot be read.
+        raise UnsupportedMedia(f"{path.name} has no readable header") from error
+    with container:
+        if len(container.streams) > limits.max_streams:
+            raise MediaTooLarge(f"{path.name} has {len(container.streams)} streams")
+        stream = _video_stream(container, path)
+        check_pixels(stream.codec_context.width, stream.codec_context.height, limits)
+        for other in container.streams:
+            if other is not stream:
+                other.discard = Discard.all
+        stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}
+        yield container, stream
+
+
+def check_pixels(width: int, height: int, limits: MediaLimits) -> None:
+    """Raise MediaTooLarge for a frame over the limit."""
+    if width * height > limits.max_pixels:
+        raise MediaTooLarge(
+            f"frames of {width}x{height} are over the limit of {limits.max_pixels} pixels"
+        )
+
+
+def read_timeline(container: InputContainer, stream: VideoStream, *, max_frames: int) -> Timeline:
+    """Read all packets of a stream from its beginning, without decoding.
+
+    Stops after max_frames + 1 packets.
+    """
+    pts: list[int] = []
+    keyframes: list[int] = []
+    last_pts, last_duration = -1, 0
+    for packet in container.demux(stream):
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        if packet.size == 0 or packet.is_discard or stamp is None:
+            continue
+        pts.append(stamp)
+        if packet.is_keyframe:
+            keyframes.append(stamp)
+        if stamp >= last_pts:
+            last_pts, last_duration = stamp, packet.duration or 0
+        if len(pts) > max_frames:
+            break
+    frame_pts = np.unique(np.array(pts, dtype=np.int64))
+    if last_duration == 0 and len(frame_pts) > 1:
+        last_duration = int(np.median(np.diff(frame_pts)))
+    return Timeline(frame_pts, np.unique(np.array(keyframes, dtype=np.int64)), last_duration)
+
+
+def _format_of(head: bytes) -> str | None:  # noqa: PLR0911
+    riff_kind = head[8:12] if head[:4] == b"RIFF" else b""
+    if head[4:8] in _MP4_BOXES:
+        return "mov"
+    if head[:4] == b"\x1aE\xdf\xa3":
+        return "matroska"
+    if riff_kind == b"AVI ":
+        return "avi"
+    if head[:4] == b"OggS":
+        return "ogg"
+    if head[:6] in (b"GIF87a", b"GIF89a"):
+        return "gif"
+    if head[:3] == b"\xff\xd8\xff":
+        return "jpeg_pipe"
+    if head[:8] == b"\x89PNG\r\n\x1a\n":
+        return "png_pipe"
+    if riff_kind == b"WEBP":
+        return "webp_pipe"
+    if head[:4] == b"\x00\x00\x01\xba":
+        return "mpeg"
+    if _has_sync_bytes(head, 0, _TS_PACKET_BYTES) or _has_sync_bytes(head, 4, _M2TS_PACKET_BYTES):
+        return "mpegts"
+    return None
+
+
+def _has_sync_bytes(head: bytes, offset: int, packet_bytes: int) -> bool:
+    positions = range(offset, len(head), packet_bytes)
+    return len(positions) > 1 and all(head[position] == ord("G") for position in positions)
+
+
+def _video_stream(container: InputContainer, path: Path) -> VideoStream:
+    covers = Disposition.attached_pic | Disposition.timed_thumbnails
+    streams = [stream for stream in container.streams.video if not stream.disposition & covers]
+    if not streams:
+        raise NoVideoStream(f"{path.name} has no video stream")
+    stream = streams[0]
+    # A stream without a decoder has no codec context.
+    context = getattr(stream, "codec_context", None)
+    if context is None or context.name not in _CODECS:
+        name = "unknown" if context is None else context.name
+        raise UnsupportedMedia(f"{path.name} has video of the codec {name}, which is not read here")
+    return stream

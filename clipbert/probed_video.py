@@ -1,0 +1,90 @@
+"""What is known of a video without decoding it."""
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class MediaLimits:
+    """What a file may ask of us. Headers only claim; counted frames and pixels are held to it too.
+
+    Attributes:
+        max_pixels: width times height of any frame.
+        max_streams: streams in a container.
+        max_duration_seconds: length of the video.
+        max_frames: video packets of a container.
+        max_aspect_ratio: longer side over shorter side; the paper's code refuses more than 5.
+    """
+
+    max_pixels: int = 33_177_600  # 7680 x 4320
+    max_streams: int = 16
+    max_duration_seconds: float = 24 * 3600.0
+    max_frames: int = 24 * 3600 * 120
+    max_aspect_ratio: float = 5.0
+
+
+@dataclass(frozen=True)
+class VideoProbe:
+    """One video's measures. Times are counted from its first presented frame.
+
+    Attributes:
+        duration_seconds: first frame's start to last frame's end; 0 for a still picture.
+        last_frame_seconds: start of the last frame.
+        width: pixels as shown, after rotation.
+        height: pixels as shown, after rotation.
+        rotation_degrees: counter-clockwise turn that the file asks for: 0, 90, 180 or 270.
+        average_fps: what the header says, None if it says nothing (Ogg).
+        num_frames: frames counted, those that an edit list hides left out.
+        header_num_frames: what the header says, 0 if it says nothing (MPEG-PS, MPEG-TS, Ogg, WebM).
+        header_duration_pts: what the header says, in time_base; None in Matroska and WebM.
+        time_base: seconds of one timestamp tick.
+        start_pts: timestamp of the first presented frame.
+        keyframe_seconds: frames that decode alone, ascending.
+        codec: FFmpeg's name, as `h264`.
+        container: FFmpeg's first name, as `mov`.
+        is_still: a single picture (JPEG, PNG, WebP).
+        frame_pts: timestamps of all frames, int64, (num_frames,), ascending. Not in the JSON form:
+            a probe from JSON has none.
+    """
+
+    duration_seconds: float
+    last_frame_seconds: float
+    width: int
+    height: int
+    rotation_degrees: int
+    average_fps: float | None
+    num_frames: int
+    header_num_frames: int
+    header_duration_pts: int | None
+    time_base: Fraction
+    start_pts: int
+    keyframe_seconds: tuple[float, ...]
+    codec: str
+    container: str
+    is_still: bool
+    frame_pts: NDArray[np.int64] = field(
+        default_factory=lambda: np.empty(0, dtype=np.int64), compare=False, repr=False
+    )
+
+    def to_json(self) -> dict[str, Any]:
+        """Give all but frame_pts as a JSON object."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        del fields["frame_pts"]
+        fields["time_base"] = [self.time_base.numerator, self.time_base.denominator]
+        fields["keyframe_seconds"] = list(self.keyframe_seconds)
+        return fields
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "VideoProbe":
+        """Rebuild a probe from to_json's object, without frame_pts."""
+        return cls(
+            **fields
+            | {
+                "time_base": Fraction(*fields["time_base"]),
+                "keyframe_seconds": tuple(fields["keyframe_seconds"]),
+            }
+        )
