@@ -1,0 +1,90 @@
+"""Text to token ids and mask: BERT's WordPiece, from the tokenizer.json of a model folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from clipbert.errors import CheckpointError
+
+TOKENIZER_FILE = "tokenizer.json"
+_SHORTEST_TEXT = 3  # [CLS], one token, [SEP]
+
+
+class TextTokenizer:
+    """Turns texts into the token ids and masks that the cross-encoder reads.
+
+    TextTokenizer.from_folder(folder).encode(["a dog"])  ->  ids and mask of shape (1, 4)
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        # What the file says of padding and truncation is for its makers' use, not for ours.
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        pad_id = tokenizer.token_to_id("[PAD]")
+        if pad_id is None:
+            raise CheckpointError("the tokenizer has no [PAD] token")
+        self._tokenizer = tokenizer
+        self._pad_id: int = pad_id
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> "TextTokenizer":
+        """Read tokenizer.json of a model folder.
+
+        Raises:
+            CheckpointError: the folder has no tokenizer.json, or it cannot be read.
+        """
+        path = Path(folder) / TOKENIZER_FILE
+        if not path.is_file():
+            raise CheckpointError(f"no {TOKENIZER_FILE} in {folder}")
+        try:
+            return cls(Tokenizer.from_file(str(path)))
+        except Exception as error:  # noqa: BLE001 (tokenizers raises bare Exception)
+            raise CheckpointError(f"{path} is no tokenizer: {error}") from error
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids; every id is below it."""
+        return int(self._tokenizer.get_vocab_size())
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        max_length: int,
+        pad: Literal["longest", "max"] = "longest",
+    ) -> tuple[Tensor, Tensor]:
+        """Encode texts as [CLS] tokens [SEP], cut and padded to one length.
+
+        Args:
+            texts: N texts, at least one.
+            max_length: longest row in tokens, special tokens included, at least 3; the end of a
+                longer text is cut away and its [SEP] kept.
+            pad: "longest" pads to the longest text of this call, "max" to max_length, as the
+                paper's training does. Padding changes nothing but the time it takes.
+
+        Returns:
+            Token ids (N, L) int64, padded with [PAD], and mask (N, L) int64, 1 for tokens.
+
+        Raises:
+            ValueError: no texts, or max_length below 3.
+        """
+        if not texts:
+            raise ValueError("encode needs at least one text")
+        if max_length < _SHORTEST_TEXT:
+            raise ValueError(f"max_length must be at least {_SHORTEST_TEXT}, got {max_length}")
+        rows = [_cut(row.ids, max_length) for row in self._tokenizer.encode_batch(list(texts))]
+        length = max_length if pad == "max" else max(len(row) for row in rows)
+        ids = torch.full((len(rows), length), self._pad_id, dtype=torch.int64)
+        mask = torch.zeros((len(rows), length), dtype=torch.int64)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = torch.tensor(row)
+            mask[index, : len(row)] = 1
+        return ids, mask
+
+
+def _cut(ids: list[int], max_length: int) -> list[int]:
+    return ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]]
