@@ -6,11 +6,16 @@ from typing import Literal
 
 import torch
 from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import BertProcessing
 from torch import Tensor
 
 from clipbert.errors import CheckpointError
 
 TOKENIZER_FILE = "tokenizer.json"
+_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _SHORTEST_TEXT = 3  # [CLS], one token, [SEP]
 
 
@@ -42,8 +47,30 @@ class TextTokenizer:
             raise CheckpointError(f"no {TOKENIZER_FILE} in {folder}")
         try:
             return cls(Tokenizer.from_file(str(path)))
-        except Exception as error:  # noqa: BLE001 (tokenizers raises bare Exception)
+        except Exception as error:
             raise CheckpointError(f"{path} is no tokenizer: {error}") from error
+
+    @classmethod
+    def from_characters(cls) -> "TextTokenizer":
+        """Make a tokenizer that spells words out, for models that are trained from scratch.
+
+        It needs no file: 5 special tokens, then printable ASCII as words and as their
+        continuations, 141 ids in all; any other character makes its word [UNK].
+        """
+        characters = [c for c in map(chr, range(0x21, 0x7F)) if not c.isupper()]
+        tokens = [*_SPECIAL_TOKENS, *characters, *(f"##{c}" for c in characters)]
+        vocabulary = {token: index for index, token in enumerate(tokens)}
+        tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))  # noqa: S106 (no password)
+        tokenizer.normalizer = BertNormalizer(lowercase=True)
+        tokenizer.pre_tokenizer = BertPreTokenizer()
+        tokenizer.post_processor = BertProcessing(
+            ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
+        )
+        return cls(tokenizer)
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json into a model folder."""
+        self._tokenizer.save(str(Path(folder) / TOKENIZER_FILE))
 
     @property
     def vocab_size(self) -> int:
