@@ -23,7 +23,6 @@ from clipbert.errors import (
     MediaNotFound,
     MediaTooLarge,
     NoVideoStream,
-    TruncatedMedia,
     UnsupportedMedia,
 )
 from clipbert.probed_video import MediaLimits
@@ -43,10 +42,10 @@ _OPEN_OPTIONS = {
     "analyzeduration": "10000000",
 }
 # Decoders that have seen years of hostile input, or that the containers above cannot do without.
-_CODECS = frozenset(
-    "h264 hevc vp8 vp9 av1 libdav1d mpeg4 msmpeg4 msmpeg4v2 h263 mpeg1video mpeg2video theora mjpeg "
-    "prores ffv1 rawvideo gif png webp".split()
-)
+_COMMON_CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "mpeg4", "prores", "ffv1")
+_OLD_CODECS = ("msmpeg4", "msmpeg4v2", "h263", "mpeg1video", "mpeg2video", "theora", "rawvideo")
+_PICTURE_CODECS = ("mjpeg", "png", "webp", "gif")
+_CODECS = frozenset((*_COMMON_CODECS, *_OLD_CODECS, *_PICTURE_CODECS))
 
 
 @dataclass(frozen=True)

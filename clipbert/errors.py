@@ -11,7 +11,7 @@ ClipBertError
 │   ├── FrameNotFound       the video ends before a wanted instant
 │   ├── ExtremeAspectRatio  more than five times as long as wide
 │   ├── MediaTooLarge       over a limit on pixels, streams, frames or length
-│   ├── NoFrameCount        the `authors` plan needs a frame count or rate that the header lacks
+│   ├── NoFrameCount        the header lacks a count or rate that the `authors` plan needs
 │   └── ProbeTimeout        the probing process was stopped at its limit
 ├── CheckpointError         a model folder or checkpoint does not fit
 ├── ConfigError             a configuration contradicts itself

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# The paper's code takes no frame whose longer side is more than this many times the shorter.
+MAX_ASPECT_RATIO = 5.0
+
 
 @dataclass(frozen=True)
 class MediaLimits:
@@ -17,14 +20,12 @@ class MediaLimits:
         max_streams: streams in a container.
         max_duration_seconds: length of the video.
         max_frames: video packets of a container.
-        max_aspect_ratio: longer side over shorter side; the paper's code refuses more than 5.
     """
 
     max_pixels: int = 33_177_600  # 7680 x 4320
     max_streams: int = 16
     max_duration_seconds: float = 24 * 3600.0
     max_frames: int = 24 * 3600 * 120
-    max_aspect_ratio: float = 5.0
 
 
 @dataclass(frozen=True)

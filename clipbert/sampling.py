@@ -98,7 +98,7 @@ class Clip:
         start_seconds: where the moment begins that this clip stands for. With `segments` and
             `keyframes` it is the whole segment, so that the moments tile the video.
         end_seconds: where that moment ends.
-        instants: T instants, seconds from the video's first frame, ascending, each within the video.
+        instants: T instants, seconds from the video's first frame, ascending, within the video.
     """
 
     index: int

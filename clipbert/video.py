@@ -17,11 +17,10 @@ from clipbert.containers import STILL_FORMATS, check_pixels, open_video, read_ti
 from clipbert.errors import (
     DecodeFailed,
     ExtremeAspectRatio,
-    FrameNotFound,
     MediaTooLarge,
-    TruncatedMedia,
 )
-from clipbert.probed_video import MediaLimits, VideoProbe
+from clipbert.probed_video import MAX_ASPECT_RATIO, MediaLimits, VideoProbe
+from clipbert.resizing import shrunk_size
 from clipbert.sampling import Clip
 from clipbert.truncation import check_whole
 
@@ -65,7 +64,7 @@ def probe_video(path: Path, *, limits: MediaLimits = DEFAULT_LIMITS) -> VideoPro
         check_pixels(first.width, first.height, limits)
         rotation = first.rotation % 360
         width, height = _turned(first.width, first.height, rotation)
-        if max(width, height) > limits.max_aspect_ratio * min(width, height):
+        if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
             raise ExtremeAspectRatio(f"{path.name} has frames of {width}x{height}")
         keyframe_seconds = (timeline.keyframe_pts - frame_pts[0]) * float(time_base)
         return VideoProbe(
@@ -119,16 +118,16 @@ def decode_frames(
     with open_video(path, limits) as (container, stream):
         stream.codec_context.thread_type = "AUTO"
         stream.codec_context.thread_count = num_threads
-        size = (stream.codec_context.width, stream.codec_context.height)
+        height, width = stream.codec_context.height, stream.codec_context.width
         if max_side_px is not None:
-            size = shrunk_size(*size, max_side_px)
+            height, width = shrunk_size(height, width, max_side_px)
         frames: dict[float, NDArray[np.uint8]] = {}
         converted: tuple[int, NDArray[np.uint8]] | None = None
         for instant, frame in _frames_on_screen(container, stream, wanted, path):
             check_pixels(frame.width, frame.height, limits)
             stamp = _stamp(frame)
             if converted is None or converted[0] != stamp:
-                converted = (stamp, _to_rgb(frame, *size))
+                converted = (stamp, _to_rgb(frame, width, height))
             frames[instant] = converted[1]
     return np.stack([frames[instant] for instant in instants])
 
@@ -152,15 +151,6 @@ def decode_clips(
     )
     row = {instant: index for index, instant in enumerate(instants)}
     return [frames[[row[instant] for instant in clip.instants]] for clip in clips]
-
-
-def shrunk_size(width: int, height: int, max_side_px: int) -> tuple[int, int]:
-    """Give the (width, height) with the longer side at most max_side_px, the other truncated."""
-    if max(width, height) <= max_side_px:
-        return width, height
-    if height >= width:
-        return max(1, int(max_side_px * (width / height))), max_side_px
-    return max_side_px, max(1, int(max_side_px * (height / width)))
 
 
 def _turned(width: int, height: int, rotation: int) -> tuple[int, int]:
@@ -239,6 +229,5 @@ def _frames_on_screen(
         previous = frame
     if previous is None:
         raise DecodeFailed(f"no frame of {path.name} can be decoded")
-    last_seconds = (_stamp(previous) - first_pts) * seconds_per_tick
     for instant, _ in targets:
         yield instant, previous
