@@ -1,0 +1,164 @@
+"""The HTTP client of the commands: one request a method, problems as exceptions."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from cli.data_folder import read_client
+from cli.errors import ApiProblem, CliError, ServiceUnreachable
+
+if TYPE_CHECKING:
+    import httpx
+
+Json = dict[str, Any]
+
+PAGE_SIZE = 100
+LONGEST_WAIT_SECONDS = 30  # one ?wait= of the API; longer waits are several
+TERMINAL_STATES = frozenset({"succeeded", "failed", "cancelled", "quarantined"})
+
+
+class ApiClient:
+    """Talks to the API with its key; use as a context manager."""
+
+    def __init__(self, api_url: str, api_key: str) -> None:
+        import httpx
+
+        self.api_url = api_url
+        # Reading may take as long as the API was asked to wait, and a big batch its time to insert.
+        timeout = httpx.Timeout(10.0, read=LONGEST_WAIT_SECONDS + 90.0, write=120.0)
+        self._http = httpx.Client(
+            base_url=api_url, headers={"Authorization": f"Bearer {api_key}"}, timeout=timeout
+        )
+
+    @classmethod
+    def of_data_folder(cls, data: Path) -> Self:
+        """Connect with the address and key of the data folder or the environment."""
+        settings = read_client(data)
+        return cls(settings.api_url, settings.api_key)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def get(self, path: str, **params: str | float | None) -> Json:
+        """GET a resource; parameters that are None are left out."""
+        return self._json("GET", path, params=_without_none(params))
+
+    def post(self, path: str, body: Json | None = None, **params: str | float | None) -> Json:
+        """POST a JSON body."""
+        return self._json("POST", path, json=body, params=_without_none(params))
+
+    def delete(self, path: str) -> None:
+        """DELETE a resource."""
+        self._send("DELETE", path)
+
+    def upload(self, path: str, file: Path, fields: dict[str, str]) -> Json:
+        """POST a file as multipart form field `file`, streamed from disk."""
+        with file.open("rb") as reader:
+            return self._json("POST", path, files={"file": (file.name, reader)}, data=fields)
+
+    def items(self, path: str, *, limit: int, **params: str | None) -> Iterator[Json]:
+        """Yield up to limit items of a list resource, page by page."""
+        token: str | None = None
+        while limit > 0:
+            size = min(limit, PAGE_SIZE)
+            page = self.get(path, page_size=size, page_token=token, **params)
+            yield from page["items"][:size]
+            limit -= len(page["items"])
+            token = page.get("next_page_token")
+            if not token:
+                return
+
+    def download(self, path: str, target: Path, *, most_bytes: int) -> bool:
+        """GET a file into target; False, with nothing kept, when it is larger than most_bytes."""
+        import httpx
+
+        try:
+            with self._http.stream("GET", path) as response:
+                if response.is_error:
+                    response.read()
+                    raise _problem_of(response)
+                if int(response.headers.get("content-length", 0)) > most_bytes:
+                    return False
+                with target.open("wb") as writer:
+                    for chunk in response.iter_bytes():
+                        writer.write(chunk)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        return True
+
+    def ask(self, path: str, body: Json, *, timeout_seconds: float) -> Json:
+        """POST something that runs as a job (a search, a question) and wait for its end.
+
+        Raises:
+            CliError: it failed, or did not end in time.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        resource = self.post(path, body, wait=min(timeout_seconds, LONGEST_WAIT_SECONDS))
+        while resource["state"] not in TERMINAL_STATES:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise CliError(
+                    f"no answer within {timeout_seconds:.0f} s (state: {resource['state']})",
+                    f"see `clipbert jobs show {resource['id']}`; `clipbert doctor` finds the cause",
+                )
+            wait = min(left, LONGEST_WAIT_SECONDS)
+            resource = self.get(f"{path}/{resource['id']}", wait=wait)
+        if resource["state"] != "succeeded":
+            problem = resource.get("error") or {}
+            code, message = problem.get("code"), problem.get("message")
+            raise CliError(f"{message or 'the job ' + resource['state']} ({code or 'no code'})")
+        return resource
+
+    def _json(self, method: str, path: str, **options: Any) -> Json:  # noqa: ANN401  (httpx's own)
+        answer = self._send(method, path, **options)
+        try:
+            value = answer.json()
+        except ValueError:
+            raise CliError(
+                f"{self.api_url} answered {method} {path} with something that is not JSON",
+                "is this the address of a ClipBERT API?",
+            ) from None
+        if not isinstance(value, dict):
+            raise CliError(f"{self.api_url} answered {method} {path} with no JSON object")
+        return value
+
+    def _send(self, method: str, path: str, **options: Any) -> "httpx.Response":  # noqa: ANN401
+        import httpx
+
+        try:
+            response = self._http.request(method, path, **options)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        if response.is_error:
+            raise _problem_of(response)
+        return response
+
+    def _unreachable(self, error: Exception) -> ServiceUnreachable:
+        return ServiceUnreachable(
+            f"no answer from {self.api_url}: {str(error) or type(error).__name__}",
+            "is `clipbert up` running? `clipbert doctor` looks closer",
+        )
+
+
+def _without_none(params: dict[str, str | float | None]) -> dict[str, str | float]:
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def _problem_of(response: "httpx.Response") -> ApiProblem:
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = {}
+    if not isinstance(problem, dict):
+        problem = {}
+    errors = problem.get("errors")
+    return ApiProblem(
+        status=response.status_code,
+        code=str(problem.get("code") or ""),
+        detail=str(problem.get("detail") or problem.get("title") or response.reason_phrase),
+        errors=tuple(errors) if isinstance(errors, list) else (),
+    )

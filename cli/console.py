@@ -1,0 +1,90 @@
+"""How the command speaks: tables and text on stdout, JSON when asked, errors on stderr."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+
+STATE_STYLES = {
+    "succeeded": "green",
+    "ready": "green",
+    "failed": "red",
+    "quarantined": "red",
+    "cancelled": "yellow",
+    "cancelling": "yellow",
+    "running": "cyan",
+    "processing": "cyan",
+}
+
+
+def console() -> "Console":
+    """Return a console on stdout; wide when stdout is no terminal, so that no cell is cut."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows under column names; a name ending in `#` sets its column to the right."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(
+            column.removesuffix("#"), justify="right" if column.endswith("#") else "left"
+        )
+    for row in rows:
+        table.add_row(*(Text(cell, style=STATE_STYLES.get(cell, "")) for cell in row))
+    console().print(table)
+
+
+def print_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """Print name and value lines, names aligned."""
+    facts = list(facts)
+    width = max((len(name) for name, _ in facts), default=0)
+    for name, value in facts:
+        print(f"{name:<{width}}  {value}")
+
+
+def print_error(message: str, cure: str | None = None) -> None:
+    """Print one line on stderr, and a second with the cure."""
+    red, plain = ("\x1b[31m", "\x1b[0m") if sys.stderr.isatty() else ("", "")
+    print(f"{red}clipbert:{plain} {message}", file=sys.stderr)
+    if cure:
+        print(f"  {cure}", file=sys.stderr)
+
+
+def format_instant(seconds: float) -> str:
+    """Format a place in a video: 0:07.5, 1:02:03.0."""
+    minutes, rest = divmod(round(seconds, 1), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    if hours:
+        return f"{hours}:{minutes:02d}:{rest:04.1f}"
+    return f"{minutes}:{rest:04.1f}"
+
+
+def format_span(start_seconds: float, end_seconds: float) -> str:
+    """Format a moment of a video: 0:02.0-0:04.0."""
+    return f"{format_instant(start_seconds)}-{format_instant(end_seconds)}"
+
+
+def file_name(uri: str) -> str:
+    """Return the last part of a uri or path, as people call a video."""
+    from urllib.parse import unquote, urlsplit
+
+    parts = urlsplit(uri)
+    path = unquote(parts.path) if parts.scheme else uri
+    return path.rstrip("/").rsplit("/", 1)[-1] or uri

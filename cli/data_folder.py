@@ -1,0 +1,115 @@
+"""The data folder of `clipbert up`: where it is, and the two small files the other commands read.
+
+    client.json    api_url and api_key, for whoever uses the API from this machine
+    up.json        what the running `up` listens on, for `down`, `doctor` and local commands
+
+Both are readable by their owner only.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.errors import CliError
+
+FOLDER_NAME = ".clipbert"
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        envvar="CLIPBERT_DATA",
+        show_default=False,
+        help="Data folder. Default: the nearest .clipbert here or above, else ~/.clipbert.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class ClientSettings:
+    """Where the API is and the key to it."""
+
+    api_url: str
+    api_key: str
+
+
+@dataclass(frozen=True)
+class RunningUp:
+    """What a running `clipbert up` told about itself."""
+
+    pid: int
+    api_url: str
+    ready: bool
+    environment: dict[str, str]  # the STORE_* and WORKER_* variables of its processes
+
+
+def find_data_folder(option: Path | None, *, start: Path | None = None) -> Path:
+    """Return the data folder, absolute; it need not exist."""
+    if option is not None:
+        return option.expanduser().absolute()
+    here = (start or Path.cwd()).absolute()
+    for folder in (here, *here.parents):
+        candidate = folder / FOLDER_NAME
+        if candidate.is_dir():
+            return candidate
+    return Path.home() / FOLDER_NAME
+
+
+def read_client(data: Path) -> ClientSettings:
+    """Read the API's address and key; CLIPBERT_API_URL and CLIPBERT_API_KEY win over the file.
+
+    Raises:
+        CliError: neither the variables nor client.json say it.
+    """
+    url, key = os.environ.get("CLIPBERT_API_URL"), os.environ.get("CLIPBERT_API_KEY")
+    if url and key:
+        return ClientSettings(url.rstrip("/"), key)
+    file = data / "client.json"
+    try:
+        saved = json.loads(file.read_text())
+        return ClientSettings((url or saved["api_url"]).rstrip("/"), key or saved["api_key"])
+    except FileNotFoundError:
+        raise CliError(
+            f"no API address: {file} does not exist",
+            "start the service with `clipbert up`, or set CLIPBERT_API_URL and CLIPBERT_API_KEY",
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CliError(
+            f"{file} cannot be read: {error}", "remove it and run `clipbert up` again"
+        ) from error
+
+
+def write_client(data: Path, settings: ClientSettings) -> None:
+    """Write client.json, for its owner only."""
+    _write_private_json(data / "client.json", asdict(settings))
+
+
+def read_running(data: Path) -> RunningUp | None:
+    """Read what the last `clipbert up` wrote; None when there is nothing to read."""
+    try:
+        return RunningUp(**json.loads((data / "up.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_running(data: Path, running: RunningUp) -> None:
+    """Write up.json, for its owner only."""
+    _write_private_json(data / "up.json", asdict(running))
+
+
+def remove_running(data: Path) -> None:
+    """Remove up.json; nothing runs any more."""
+    (data / "up.json").unlink(missing_ok=True)
+
+
+def _write_private_json(file: Path, content: dict[str, object]) -> None:
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as writer:
+        json.dump(content, writer, indent=2)
+        writer.write("\n")
+    temporary.replace(file)

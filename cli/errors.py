@@ -1,0 +1,34 @@
+"""All that the command raises on purpose; main() prints each as one line.
+
+    CliError
+    ├── ServiceUnreachable   no API answers at the address
+    └── ApiProblem           the API answered with a problem
+
+Each has its exit code; a wrong command line exits with 2.
+"""
+
+
+class CliError(Exception):
+    """Something a person can put right: the sentence, and the cure where there is one."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, cure: str | None = None) -> None:
+        super().__init__(message)
+        self.message, self.cure = message, cure
+
+
+class ServiceUnreachable(CliError):
+    """No API answers at the address."""
+
+    exit_code = 3
+
+
+class ApiProblem(CliError):
+    """The API refused, with a status, a code and (for lists) one error an item."""
+
+    def __init__(
+        self, *, status: int, code: str, detail: str, errors: tuple[dict[str, object], ...] = ()
+    ) -> None:
+        super().__init__(f"{detail} ({code})" if code else detail)
+        self.status, self.code, self.detail, self.errors = status, code, detail, errors

@@ -1,0 +1,212 @@
+"""`clipbert index`: files and folders into one batch, with a live progress bar."""
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.client import ApiClient, Json
+from cli.console import JsonOption, console, file_name, print_json, print_table
+from cli.data_folder import DataOption, find_data_folder
+from cli.errors import ApiProblem, CliError
+
+VIDEO_EXTENSIONS = frozenset(
+    {".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"}
+    | {".mts", ".mxf", ".ogg", ".ogv", ".ts", ".vob", ".webm", ".wmv"}
+)
+IMAGE_EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".webp"})
+MEDIA_EXTENSIONS = VIDEO_EXTENSIONS | IMAGE_EXTENSIONS
+POLL_SECONDS = 0.3
+MOST_FAILURES_SHOWN, MOST_FAILURES_READ = 50, 500
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How far a batch is."""
+
+    total: int
+    succeeded: int
+    failed: int  # failed, cancelled and quarantined
+
+    @property
+    def done(self) -> int:
+        """Items that will not change any more."""
+        return self.succeeded + self.failed
+
+
+def index(
+    paths: Annotated[list[Path], typer.Argument(help="Files and folders (with all below them).")],
+    *,
+    wait: Annotated[bool, typer.Option("--wait", help="Show progress until all is done.")] = False,
+    name: Annotated[str | None, typer.Option(help="A name for the batch.")] = None,
+    every_file: Annotated[
+        bool, typer.Option("--all", help="Take every file of a folder, whatever its extension.")
+    ] = False,
+    as_json: JsonOption = False,
+    data: DataOption = None,
+) -> None:
+    """Index videos and images: search and questions find them from then on."""
+    files = collect_files(paths, every_file=every_file)
+    if not files:
+        raise CliError(
+            "no video or image in " + ", ".join(str(path) for path in paths),
+            "--all takes files of any extension",
+        )
+    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+        batch_id, uploaded = send_batch(api, files, name=name)
+        if not as_json:
+            note = f", {uploaded} of them uploaded" if uploaded else ""
+            print(f"batch {batch_id}: {len(files)} files{note}")
+        if not wait:
+            if as_json:
+                print_json(api.get(f"/v1/batches/{batch_id}"))
+            else:
+                print(f"follow it with: clipbert batches show {batch_id}")
+            return
+        counts = follow_batch(api, batch_id, visible=not as_json)
+        if as_json:
+            batch = api.get(f"/v1/batches/{batch_id}")
+            print_json({**batch, "failed_items": _failed_items(api, batch_id)})
+        else:
+            print_outcome(api, batch_id, counts)
+    if counts.failed:
+        raise typer.Exit(1)
+
+
+def collect_files(paths: Iterable[Path], *, every_file: bool) -> list[Path]:
+    """List what to index, absolute, in order, each file once.
+
+    A file named by itself is always taken; of a folder, what has the extension of a video or an
+    image, at any depth, without hidden files and without following links to folders.
+
+    Raises:
+        CliError: a path does not exist.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        # Not resolve(): a link keeps the name that people know it by.
+        absolute = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100
+        if absolute.is_dir():
+            for folder, subfolders, names in os.walk(absolute):
+                subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+                for name in sorted(names):
+                    if name.startswith("."):
+                        continue
+                    if (
+                        every_file
+                        or Path(name).suffix.lower() in VIDEO_EXTENSIONS | IMAGE_EXTENSIONS
+                    ):
+                        found[Path(folder, name)] = None
+        elif absolute.exists():
+            found[absolute] = None
+        else:
+            raise CliError(f"{path} does not exist")
+    return list(found)
+
+
+def send_batch(api: ApiClient, files: Sequence[Path], *, name: str | None) -> tuple[str, int]:
+    """Send all files as one batch: by uri, and by upload where the API cannot read the path.
+
+    Returns:
+        The batch's id, and how many files were uploaded.
+    """
+    outside: set[int] = set()
+    try:
+        batch = _create_batch(api, files, name)
+    except ApiProblem as problem:
+        outside = {i for error in problem.errors if isinstance(i := error.get("index"), int)}
+        if problem.code != "outside_media_roots" or not outside:
+            raise
+        inside = [file for i, file in enumerate(files) if i not in outside]
+        batch = _create_batch(api, inside, name)
+    for number, i in enumerate(sorted(outside), start=1):
+        console().print(f"uploading {number} of {len(outside)}: {files[i].name}", style="dim")
+        api.upload("/v1/videos", files[i], {"batch_id": batch["id"]})
+    return str(batch["id"]), len(outside)
+
+
+def follow_batch(api: ApiClient, batch_id: str, *, visible: bool) -> Counts:
+    """Poll a batch until every item is done, with a progress bar if visible."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    progress = Progress(
+        TextColumn("indexing"),
+        BarColumn(bar_width=32),
+        MofNCompleteColumn(),
+        TextColumn("[red]{task.fields[failed]} failed[/red]"),
+        TextColumn("{task.fields[rate]:.1f}/s"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console(),
+        disable=not visible,
+    )
+    started_at = time.monotonic()
+    with progress:
+        task = progress.add_task("indexing", total=None, failed=0, rate=0.0)
+        while True:
+            counts = count_items(api.get(f"/v1/batches/{batch_id}"))
+            rate = counts.done / max(time.monotonic() - started_at, 0.001)
+            progress.update(
+                task, total=counts.total, completed=counts.done, failed=counts.failed, rate=rate
+            )
+            if counts.done >= counts.total:
+                return counts
+            time.sleep(POLL_SECONDS)
+
+
+def count_items(batch: Json) -> Counts:
+    """Read the counts by state of a batch resource."""
+    counts: dict[str, Any] = batch["counts"]
+    by_state = {state: int(count) for state, count in counts.items() if state != "total"}
+    failed = sum(by_state.get(state, 0) for state in ("failed", "cancelled", "quarantined"))
+    total = int(counts.get("total", sum(by_state.values())))
+    return Counts(total=total, succeeded=by_state.get("succeeded", 0), failed=failed)
+
+
+def print_outcome(api: ApiClient, batch_id: str, counts: Counts) -> None:
+    """Print how many items were indexed, and a table of those that were not."""
+    failures = _failed_items(api, batch_id) if counts.failed else []
+    print(f"{counts.succeeded} indexed, {counts.failed} failed")
+    if not failures:
+        return
+    print_table(
+        ["file", "code", "why"],
+        [
+            (
+                file_name(str(item.get("uri") or "")),
+                str((item.get("error") or {}).get("code") or item["state"]),
+                str((item.get("error") or {}).get("message") or ""),
+            )
+            for item in failures[:MOST_FAILURES_SHOWN]
+        ],
+    )
+    if len(failures) > MOST_FAILURES_SHOWN:
+        print(f"... and {len(failures) - MOST_FAILURES_SHOWN} more")
+
+
+def _create_batch(api: ApiClient, files: Sequence[Path], name: str | None) -> Json:
+    body: Json = {"items": [{"uri": file.as_uri()} for file in files]}
+    if name is not None:
+        body["name"] = name
+    return api.post("/v1/batches", body)
+
+
+def _failed_items(api: ApiClient, batch_id: str) -> list[Json]:
+    path = f"/v1/batches/{batch_id}/items"
+    return [
+        item
+        for state in ("failed", "quarantined", "cancelled")
+        for item in api.items(path, limit=MOST_FAILURES_READ, state=state)
+    ]

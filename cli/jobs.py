@@ -1,0 +1,80 @@
+"""`clipbert jobs`: what runs, what waits, what failed and why."""
+
+from typing import Annotated
+
+import typer
+
+from cli.client import ApiClient, Json
+from cli.console import JsonOption, print_facts, print_json, print_table
+from cli.data_folder import DataOption, find_data_folder
+
+app = typer.Typer(help="List, show, cancel and retry jobs.", no_args_is_help=True)
+
+JobArgument = Annotated[str, typer.Argument(help="The job's id.")]
+
+
+@app.command("list")
+def list_jobs(
+    *,
+    state: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Only jobs of this kind: ingest, embed, search, question.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 30,
+    as_json: JsonOption = False,
+    data: DataOption = None,
+) -> None:
+    """List jobs, newest first."""
+    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+        jobs = list(api.items("/v1/jobs", limit=limit, state=state, kind=kind))
+    if as_json:
+        print_json(jobs)
+        return
+    print_table(
+        ["id", "kind", "state", "progress#", "attempt#", "error", "created"],
+        [
+            (
+                str(job["id"]),
+                str(job["kind"]),
+                str(job["state"]),
+                _progress(job),
+                str(job.get("attempt", "")),
+                str((job.get("error") or {}).get("code") or ""),
+                str(job["created_at"])[:19].replace("T", " "),
+            )
+            for job in jobs
+        ],
+    )
+
+
+@app.command("show")
+def show_job(job: JobArgument, *, as_json: JsonOption = False, data: DataOption = None) -> None:
+    """Show one job."""
+    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+        found = api.get(f"/v1/jobs/{job}")
+    if as_json:
+        print_json(found)
+        return
+    print_facts((name, str(value)) for name, value in found.items() if value is not None)
+
+
+@app.command("cancel")
+def cancel_job(job: JobArgument, *, data: DataOption = None) -> None:
+    """Cancel a job that waits or runs."""
+    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+        found = api.post(f"/v1/jobs/{job}:cancel")
+    print(f"job {found['id']} is {found['state']}")
+
+
+@app.command("retry")
+def retry_job(job: JobArgument, *, data: DataOption = None) -> None:
+    """Run a job again that failed, was cancelled or is quarantined."""
+    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+        found = api.post(f"/v1/jobs/{job}:retry")
+    print(f"job {found['id']} is {found['state']}")
+
+
+def _progress(job: Json) -> str:
+    progress = job.get("progress") or {}
+    total = progress.get("total")
+    return f"{progress.get('done', 0)}/{total}" if total else ""

@@ -1,0 +1,54 @@
+"""The `clipbert` command. Every import that costs time is inside the command that needs it."""
+
+import os
+import sys
+
+import typer
+
+from cli import ask, batches, demo, doctor, index, jobs, keys, migrate, models, search, videos
+from cli import up as up_command
+from cli.console import print_error
+from cli.errors import CliError
+
+INTERRUPTED = 130  # what a shell reports for a command ended by Ctrl-C
+
+app = typer.Typer(
+    help="Index videos in bulk, search them by text down to the moment, ask questions about them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: importing rich would take as long as all the rest
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("up")(up_command.up)
+app.command("down")(up_command.down)
+app.command("index")(index.index)
+app.command("search")(search.search)
+app.command("ask")(ask.ask)
+app.add_typer(videos.app, name="videos")
+app.add_typer(batches.app, name="batches")
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
+app.command("doctor")(doctor.doctor)
+app.command("migrate")(migrate.migrate)
+app.command("demo", hidden=True)(demo.demo)
+
+
+def main() -> None:
+    """Run the command line; what a person can put right is one line, never a traceback."""
+    try:
+        app()
+    except CliError as error:
+        print_error(error.message, error.cure)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print_error("interrupted")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # `clipbert jobs list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

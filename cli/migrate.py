@@ -1,0 +1,43 @@
+"""`clipbert migrate`: bring the database to the newest schema and give it the default model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.data_folder import DataOption, find_data_folder
+from cli.errors import CliError
+from cli.local_store import store_environment
+
+
+def migrate(
+    *,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Model folder to register as the default if there is none yet.",
+            envvar="CLIPBERT_MODEL",
+            show_default=False,
+        ),
+    ] = None,
+    data: DataOption = None,
+) -> None:
+    """Bring the database to the newest schema; safe to run again, and by two at once."""
+    if model is not None and not (model / "config.json").is_file():
+        raise CliError(f"no model in {model}", f"build one: clipbert weights mini {model}")
+    from sqlalchemy.exc import OperationalError
+    from store.blobs import open_blobs
+
+    from store.database import make_sessions, upgrade_schema
+
+    known = store_environment(find_data_folder(data))
+    url = known["STORE_DATABASE_URL"]
+    try:
+        upgrade_schema(url)
+    except OperationalError as error:
+        reason = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
+        raise CliError(f"the database does not answer: {reason}") from error
+    if model is not None:
+        from workers.deployment import ensure_default
+
+        ensure_default(make_sessions(url), open_blobs(known["STORE_BLOB_URL"]), model)

@@ -1,0 +1,71 @@
+"""The processes of a deployment and their variables; docker-compose.yml runs the same ones."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.supervisor import ProcessSpec
+
+# On one machine nobody needs to hear of the other workers: leaving that out saves a second a start.
+_QUIET_START = ("--without-gossip", "--without-mingle")
+
+
+WORKERS = frozenset({"ingest", "interactive", "maintenance"})  # as worker_command() names them
+
+
+@dataclass(frozen=True)
+class Services:
+    """Where the rows, the blobs and the queues are."""
+
+    database_url: str
+    redis_url: str
+    blob_url: str
+
+
+def plan_processes(*, ingest_workers: int, python: str = sys.executable) -> list[ProcessSpec]:
+    """Name every process of a deployment.
+
+    Those that bring work stop first (stage 0), those that do it after them (stage 1).
+
+    Args:
+        ingest_workers: how many videos are probed at once.
+        python: the interpreter of the environment that the project is installed in.
+    """
+    return [
+        ProcessSpec("api", (python, "-m", "api"), stop_stage=0),
+        ProcessSpec("ingest", worker_command("ingest", ingest_workers, python), stop_stage=1),
+        ProcessSpec("model", worker_command("interactive,embed", 1, python), stop_stage=1),
+        ProcessSpec("maint", worker_command("maintenance", 1, python), stop_stage=1),
+        ProcessSpec("beat", beat_command(python), stop_stage=0),
+    ]
+
+
+def worker_command(queues: str, concurrency: int, python: str) -> tuple[str, ...]:
+    """Return the command of a worker: one pool of forked processes, listening to some queues."""
+    name = queues.split(",", maxsplit=1)[0]
+    return (
+        *(python, "-m", "celery", "-A", "workers.app:app", "worker", "-Q", queues),
+        *("-c", str(concurrency), "-n", f"{name}@%h", *_QUIET_START),
+    )
+
+
+def beat_command(python: str) -> tuple[str, ...]:
+    """Return the command of beat, which rings the maintenance queue every few seconds."""
+    return (python, "-m", "celery", "-A", "workers.app:app", "beat")
+
+
+def service_environment(
+    services: Services, *, media_roots: list[Path], device: str, host: str, port: int
+) -> dict[str, str]:
+    """Return the variables that the processes are configured with."""
+    return {
+        "STORE_DATABASE_URL": services.database_url,
+        "STORE_BLOB_URL": services.blob_url,
+        "STORE_MEDIA_ROOTS": os.pathsep.join(str(root) for root in media_roots),
+        "WORKER_REDIS_URL": services.redis_url,
+        "WORKER_DEVICE": device,
+        "API_HOST": host,
+        "API_PORT": str(port),
+        "PYTHONUNBUFFERED": "1",
+    }

@@ -1,0 +1,325 @@
+"""What `clipbert up` does: services, schema, model, key, processes; watch; stop in order."""
+
+import errno
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.data_folder import (
+    ClientSettings,
+    RunningUp,
+    read_running,
+    remove_running,
+    write_client,
+    write_running,
+)
+from cli.errors import CliError
+from cli.process_log import ProcessLog
+from cli.processes import WORKERS, Services, plan_processes, service_environment
+from cli.readiness import answering_workers, api_is_ready
+from cli.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from cli.up import UpOptions
+
+READY_SECONDS = 120.0
+MOST_EARLY_EXITS = 3  # processes that ended before all was ready: more will not help
+
+
+class StopRequested(Exception):
+    """Ctrl-C or SIGTERM came."""
+
+
+def run_service(options: "UpOptions") -> None:
+    """Run everything until SIGINT or SIGTERM.
+
+    Raises:
+        CliError: a port is taken, a part does not start.
+    """
+    options.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _stop_signals() as stop, ExitStack() as cleanup:
+        if not cleanup.enter_context(_lock(options.data)):
+            _say_already_running(options.data)
+            return
+        cleanup.callback(remove_running, options.data)
+        port = _free_port(options.host, options.port)
+        api_url = f"http://{_address_for_clients(options.host)}:{port}"
+        write_running(options.data, RunningUp(os.getpid(), api_url, ready=False, environment={}))
+        try:
+            _serve(options, port, api_url, stop, cleanup)
+        except StopRequested:
+            print("\nstopping ...", flush=True)
+    print("stopped", flush=True)
+
+
+def is_locked(data: Path) -> bool:
+    """Tell whether a `clipbert up` runs on the data folder."""
+    try:
+        descriptor = os.open(data / "up.lock", os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _serve(
+    options: "UpOptions", port: int, api_url: str, stop: threading.Event, cleanup: ExitStack
+) -> None:
+    started_at = time.monotonic()
+    model = options.model or _default_model_folder()
+    _build_model_if_missing(model, is_default=options.model is None, stop=stop)
+    services = _start_services(options.data, cleanup)
+    _raise_if(stop)
+    environment = service_environment(
+        services,
+        media_roots=list(options.media_roots),
+        device=options.device,
+        host=options.host,
+        port=port,
+    )
+    write_running(options.data, RunningUp(os.getpid(), api_url, False, environment))
+    whole_environment = {**os.environ, **environment}
+    _run_command("migrate", "--model", str(model), environment=whole_environment, stop=stop)
+
+    specs = plan_processes(ingest_workers=options.ingest_workers)
+    log = ProcessLog([spec.name for spec in specs])
+    supervisor = Supervisor(specs, environment=whole_environment, on_line=log.write)
+    cleanup.callback(supervisor.stop)
+    supervisor.start()
+    key_file = _ensure_client(options.data, api_url, services.database_url)
+    _wait_until_ready(supervisor, log, stop, api_url=api_url, redis_url=services.redis_url)
+    write_running(options.data, RunningUp(os.getpid(), api_url, True, environment))
+    log.say(_ready_message(options, api_url, key_file, model, time.monotonic() - started_at))
+    while not stop.wait(0.2):
+        _watch(supervisor, log)
+    raise StopRequested
+
+
+def _build_model_if_missing(model: Path, *, is_default: bool, stop: threading.Event) -> None:
+    if (model / "config.json").is_file():
+        return
+    if not is_default:
+        raise CliError(
+            f"no model in {model}", f"build the default one: clipbert weights mini {model}"
+        )
+    print(f"building clipbert-mini in {model} (once)", flush=True)
+    _run_command("weights", "mini", str(model), environment=os.environ, stop=stop)
+
+
+def _default_model_folder() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "clipbert" / "clipbert-mini"
+
+
+def _start_services(data: Path, cleanup: ExitStack) -> Services:
+    """Take the services that the environment names, and start embedded ones for the others."""
+    database_url = os.environ.get("STORE_DATABASE_URL")
+    redis_url = os.environ.get("WORKER_REDIS_URL")
+    blob_url = os.environ.get("STORE_BLOB_URL") or f"file://{data / 'blobs'}"
+    if not (database_url and redis_url):
+        try:
+            from store.embedded import EmbeddedServices
+        except ModuleNotFoundError as error:
+            raise CliError(
+                f"the embedded services are not installed ({error.name})",
+                "pip install 'clipbert-workers[embedded]', or set STORE_DATABASE_URL and "
+                "WORKER_REDIS_URL",
+            ) from error
+        if database_url:
+            embedded = EmbeddedServices.start_redis_only(data)
+        elif redis_url:
+            embedded = EmbeddedServices.start_postgres_only(data)
+        else:
+            embedded = EmbeddedServices.start(data)
+        cleanup.callback(embedded.stop)
+        database_url = database_url or embedded.database_url
+        redis_url = redis_url or embedded.redis_url
+    return Services(database_url, redis_url, blob_url)
+
+
+def _ensure_client(data: Path, api_url: str, database_url: str) -> Path:
+    """Write client.json with a key that the database knows, making one the first time."""
+    import json
+
+    from store.api_keys import ApiKeyRepository
+
+    from store.database import make_sessions
+
+    file = data / "client.json"
+    key = ""
+    if file.is_file():
+        try:
+            key = str(json.loads(file.read_text())["api_key"])
+        except (ValueError, KeyError, TypeError):
+            key = ""
+    sessions = make_sessions(database_url)
+    with sessions.begin() as session:
+        keys = ApiKeyRepository(session)
+        if not key or keys.verify(key) is None:
+            key = keys.create("clipbert up")
+    write_client(data, ClientSettings(api_url, key))
+    return file
+
+
+def _wait_until_ready(
+    supervisor: Supervisor,
+    log: ProcessLog,
+    stop: threading.Event,
+    *,
+    api_url: str,
+    redis_url: str,
+) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    early_exits = 0
+    missing: set[str] = set(WORKERS)
+    api_ready = False
+    while missing or not api_ready:
+        _raise_if(stop)
+        early_exits += _watch(supervisor, log)
+        if early_exits >= MOST_EARLY_EXITS:
+            raise CliError("a process does not stay up; its last words are above")
+        if time.monotonic() > deadline:
+            silent = ", ".join(sorted(missing)) or "the API"
+            raise CliError(f"not ready after {READY_SECONDS:.0f} s: no answer from {silent}")
+        api_ready = api_ready or api_is_ready(api_url)
+        if missing:
+            missing -= answering_workers(redis_url, timeout_seconds=0.5)
+        stop.wait(0.1)
+
+
+def _watch(supervisor: Supervisor, log: ProcessLog) -> int:
+    exits = supervisor.restart_dead()
+    for ended in exits:
+        how = (
+            f"by signal {signal.Signals(-ended.return_code).name}"
+            if ended.return_code < 0
+            else f"with code {ended.return_code}"
+        )
+        log.write(
+            ended.name, f"*** ended {how}; starting again in {ended.restart_in_seconds:.0f} s"
+        )
+    return len(exits)
+
+
+def _ready_message(
+    options: "UpOptions", api_url: str, key_file: Path, model: Path, seconds: float
+) -> str:
+    option = "" if options.data.name == ".clipbert" else f" --data {options.data}"
+    roots = ", ".join(str(root) for root in options.media_roots)
+    return "\n".join(
+        [
+            "",
+            f"  ClipBERT is ready ({seconds:.0f} s)",
+            "",
+            f"  API     {api_url}  (try {api_url}/docs)",
+            f"  key     in {key_file}",
+            f"  media   indexed in place under {roots}; uploaded from elsewhere",
+            f"  model   {model.name} on {options.device}",
+            "",
+            f"  next    clipbert index{option} FOLDER --wait",
+            f'          clipbert search{option} "a white parrot"',
+            "  stop    Ctrl-C, or clipbert down",
+            "",
+        ]
+    )
+
+
+def _run_command(*arguments: str, environment: Mapping[str, str], stop: threading.Event) -> None:
+    """Run another `clipbert` command in a process of its own: torch stays out of this one."""
+    process = subprocess.Popen(  # noqa: S603  (our own command, no shell)
+        [sys.executable, "-m", "cli.main", *arguments],
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    while process.poll() is None:
+        if stop.wait(0.05):
+            process.terminate()
+            process.wait()
+            raise StopRequested
+    if process.returncode != 0:
+        raise CliError(f"`clipbert {' '.join(arguments[:2])}` failed; what it said is above")
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """Turn SIGINT and SIGTERM into an event for as long as the block runs."""
+    stop = threading.Event()
+
+    def request_stop(_number: int, _frame: object) -> None:
+        stop.set()
+
+    before = {
+        number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _lock(data: Path) -> Iterator[bool]:
+    """Hold the data folder's lock; yields False when another `up` has it."""
+    descriptor = os.open(data / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+    finally:
+        os.close(descriptor)
+
+
+def _say_already_running(data: Path) -> None:
+    running = read_running(data)
+    where = f" at {running.api_url} (pid {running.pid})" if running else ""
+    state = "" if running is None or running.ready else ", still starting"
+    print(f"already running on {data}{where}{state}; stop it with: clipbert down")
+
+
+def _free_port(host: str, port: int) -> int:
+    """Check that the port can be listened on, or choose one for 0."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise CliError(
+                    f"port {port} on {host} is taken",
+                    f"choose another (clipbert up --port {port + 1}) or a free one (--port 0)",
+                ) from error
+            raise CliError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        return int(probe.getsockname()[1])
+
+
+def _address_for_clients(host: str) -> str:
+    if host in {"0.0.0.0", ""}:  # noqa: S104  (compared, not bound)
+        return "127.0.0.1"
+    if host == "::":
+        return "[::1]"
+    return f"[{host}]" if ":" in host else host
+
+
+def _raise_if(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise StopRequested

@@ -1,0 +1,172 @@
+"""Starts processes, starts them again when they die, and stops them in order.
+
+Our own rather than honcho: honcho stops everything when one process dies, never starts one again,
+and leaves them running when it is killed itself.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+BOUND_PROCESS = Path(__file__).with_name("bound_process.py")
+FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 1.0, 30.0
+STEADY_SECONDS = 60.0  # a process that ran this long starts again with the first backoff
+TERM_SECONDS, QUIT_SECONDS = 8.0, 3.0  # patience with SIGTERM, then with SIGQUIT; then SIGKILL
+
+
+@dataclass(frozen=True)
+class ProcessSpec:
+    """One process to keep running.
+
+    Attributes:
+        name: how the log calls it.
+        argv: the command; the first word is found on PATH or is absolute.
+        stop_stage: processes stop stage by stage, lowest first, those of one stage together.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    stop_stage: int = 0
+
+
+@dataclass(frozen=True)
+class Exit:
+    """A process ended by itself."""
+
+    name: str
+    return_code: int
+    restart_in_seconds: float
+
+
+class Supervisor:
+    """Keeps processes running from start() to stop().
+
+    start() and restart_dead() must be called from one thread that outlives the processes: the
+    kernel's "die with your parent" means the thread that made the process.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[ProcessSpec],
+        *,
+        environment: Mapping[str, str],
+        on_line: Callable[[str, str], None],
+    ) -> None:
+        self._environment = dict(environment)
+        self._on_line = on_line
+        self._children = [_Child(spec) for spec in specs]
+
+    def start(self) -> None:
+        """Start every process."""
+        for child in self._children:
+            self._spawn(child)
+
+    def restart_dead(self) -> list[Exit]:
+        """Note processes that ended, and start those again whose backoff is over.
+
+        Returns:
+            The exits seen for the first time by this call.
+        """
+        exits = []
+        now = time.monotonic()
+        for child in self._children:
+            if child.process is None:
+                if now >= child.restart_at:
+                    self._spawn(child)
+                continue
+            return_code = child.process.poll()
+            if return_code is None:
+                continue
+            if now - child.started_at > STEADY_SECONDS:
+                child.backoff_seconds = FIRST_BACKOFF_SECONDS
+            exits.append(Exit(child.spec.name, return_code, child.backoff_seconds))
+            child.process, child.restart_at = None, now + child.backoff_seconds
+            child.backoff_seconds = min(child.backoff_seconds * 2, LONGEST_BACKOFF_SECONDS)
+        return exits
+
+    def pids(self) -> dict[str, int]:
+        """Return the pid of each running process by name."""
+        return {
+            child.spec.name: child.process.pid
+            for child in self._children
+            if child.process is not None and child.process.poll() is None
+        }
+
+    def stop(self, *, term_seconds: float = TERM_SECONDS) -> None:
+        """Stop every process, stage by stage: SIGTERM, then SIGQUIT, then SIGKILL.
+
+        The patience is for all stages together, so that this returns within term_seconds and a few
+        seconds more. Celery reads SIGTERM as "finish what you do", SIGQUIT as "stop now".
+        """
+        deadline = time.monotonic() + term_seconds
+        for stage in sorted({child.spec.stop_stage for child in self._children}):
+            members = [child for child in self._children if child.spec.stop_stage == stage]
+            for child in members:
+                child.signal(signal.SIGTERM)
+            if _wait_for(members, until=deadline):
+                continue
+            for child in members:
+                child.signal(signal.SIGQUIT)
+            if _wait_for(members, until=time.monotonic() + QUIT_SECONDS):
+                continue
+            for child in members:
+                child.kill_group()
+            _wait_for(members, until=time.monotonic() + 1.0)
+
+    def _spawn(self, child: "_Child") -> None:
+        child.process = subprocess.Popen(  # noqa: S603  (our own command, no shell)
+            [sys.executable, "-I", "-S", str(BOUND_PROCESS), str(os.getpid()), *child.spec.argv],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            # A group of its own: Ctrl-C reaches us alone, and we stop the others in order.
+            start_new_session=True,
+            text=True,
+            errors="replace",
+        )
+        child.started_at = time.monotonic()
+        reader = threading.Thread(
+            target=self._read_lines, args=(child.spec.name, child.process), daemon=True
+        )
+        reader.start()
+
+    def _read_lines(self, name: str, process: "subprocess.Popen[str]") -> None:
+        for line in process.stdout or ():
+            self._on_line(name, line)
+
+
+class _Child:
+    def __init__(self, spec: ProcessSpec) -> None:
+        self.spec = spec
+        self.process: subprocess.Popen[str] | None = None
+        self.started_at = 0.0
+        self.restart_at = 0.0
+        self.backoff_seconds = FIRST_BACKOFF_SECONDS
+
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.process is not None and self.is_running():
+            self.process.send_signal(number)
+
+    def kill_group(self) -> None:
+        if self.process is not None and self.is_running():
+            # Its own session, so its own group: a pool's children go with it.
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def _wait_for(children: Sequence[_Child], *, until: float) -> bool:
+    """Wait until none of the children runs; False when the time came first."""
+    while any(child.is_running() for child in children):
+        if time.monotonic() >= until:
+            return False
+        time.sleep(0.05)
+    return True

@@ -1,0 +1,179 @@
+"""`clipbert up` and `clipbert down`: the whole service on one machine."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.data_folder import DataOption, find_data_folder, read_running, remove_running
+from cli.errors import CliError
+
+DOWN_SECONDS = 25.0
+BACKGROUND_START_SECONDS = 900.0  # the first start may have to build clipbert-mini
+
+
+@dataclass(frozen=True)
+class UpOptions:
+    """What `clipbert up` was asked for, defaults filled in.
+
+    Attributes:
+        port: 0 takes a free one.
+        model: folder of the default model; None: clipbert-mini, built when missing.
+    """
+
+    data: Path
+    host: str
+    port: int
+    media_roots: tuple[Path, ...]
+    device: str
+    ingest_workers: int
+    model: Path | None
+
+
+def up(
+    *,
+    data: DataOption = None,
+    host: Annotated[str, typer.Option(help="Address the API listens on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Its port; 0: a free one.")] = 8000,
+    media_root: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder whose files can be indexed in place; repeatable. Default: this folder.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda:N.")] = "auto",
+    ingest_workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Videos probed at once. Default: by the cores.", show_default=False
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the default model. Default: clipbert-mini, built when missing.",
+            show_default=False,
+        ),
+    ] = None,
+    background: Annotated[
+        bool, typer.Option("--background", help="Return when it is ready; stop with `down`.")
+    ] = False,
+) -> None:
+    """Run the whole service here: database, queue, API and workers, until Ctrl-C."""
+    folder = find_data_folder(data)
+    options = UpOptions(
+        data=folder,
+        host=host,
+        port=port,
+        media_roots=tuple(_checked_folder(root) for root in media_root or [Path.cwd()]),
+        device=device,
+        ingest_workers=ingest_workers or default_ingest_workers(),
+        model=None if model is None else model.expanduser().absolute(),
+    )
+    if background:
+        start_in_background(options)
+        return
+    from cli.running_service import run_service
+
+    run_service(options)
+
+
+def down(data: DataOption = None) -> None:
+    """Stop the `clipbert up` that runs on a data folder."""
+    from cli.running_service import is_locked
+
+    folder = find_data_folder(data)
+    running = read_running(folder)
+    if running is None or not is_locked(folder):
+        if running is not None:  # only a killed `up` leaves up.json behind
+            _stop_orphans(folder)
+        print(f"nothing is running on {folder}")
+        return
+    os.kill(running.pid, signal.SIGTERM)
+    deadline = time.monotonic() + DOWN_SECONDS
+    while is_locked(folder):
+        if time.monotonic() > deadline:
+            raise CliError(
+                f"`clipbert up` (pid {running.pid}) did not stop within {DOWN_SECONDS:.0f} s"
+            )
+        time.sleep(0.1)
+    print(f"stopped what ran on {folder}")
+
+
+def default_ingest_workers() -> int:
+    """Choose how many videos are probed at once: all cores but one, at most 8."""
+    return max(1, min(8, (os.cpu_count() or 2) - 1))
+
+
+def start_in_background(options: UpOptions, *, quiet: bool = False) -> None:
+    """Start `up` detached from this terminal, its log in up.log, and wait until it is ready.
+
+    Raises:
+        CliError: it ended before it was ready; the end of its log is printed.
+    """
+    options.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    log_file = options.data / "up.log"
+    with log_file.open("w") as log:
+        process = subprocess.Popen(  # noqa: S603  (our own command, no shell)
+            [sys.executable, "-m", "cli.main", "up", *_arguments(options)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + BACKGROUND_START_SECONDS
+    try:
+        while time.monotonic() < deadline:
+            running = read_running(options.data)
+            if running is not None and running.ready and running.pid == process.pid:
+                if not quiet:
+                    print(f"ClipBERT runs in the background at {running.api_url}, log {log_file}")
+                    print("stop it with: clipbert down")
+                return
+            if process.poll() is not None:
+                tail = "".join(log_file.read_text(errors="replace").splitlines(keepends=True)[-15:])
+                if process.returncode == 0:  # it was running already, and the log says where
+                    print(tail, end="")
+                    return
+                print(tail, end="", file=sys.stderr)
+                raise CliError("`clipbert up` did not start; the end of its log is above")
+            time.sleep(0.1)
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
+    process.terminate()
+    raise CliError(f"`clipbert up` was not ready in time; see {log_file}")
+
+
+def _stop_orphans(data: Path) -> None:
+    """Stop the embedded services that outlived a killed `up`."""
+    if (data / "services").is_dir():
+        from store.embedded import EmbeddedServices
+
+        EmbeddedServices.start(data).stop()  # finds what runs, and who started it is gone
+    remove_running(data)
+
+
+def _arguments(options: UpOptions) -> list[str]:
+    arguments = ["--data", str(options.data), "--host", options.host, "--port", str(options.port)]
+    for root in options.media_roots:
+        arguments += ["--media-root", str(root)]
+    arguments += ["--device", options.device, "--ingest-workers", str(options.ingest_workers)]
+    if options.model is not None:
+        arguments += ["--model", str(options.model)]
+    return arguments
+
+
+def _checked_folder(root: Path) -> Path:
+    folder = root.expanduser().absolute()
+    if not folder.is_dir():
+        raise CliError(f"--media-root {root} is no folder")
+    return folder
