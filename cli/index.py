@@ -96,10 +96,7 @@ def collect_files(paths: Iterable[Path], *, every_file: bool) -> list[Path]:
                 for name in sorted(names):
                     if name.startswith("."):
                         continue
-                    if (
-                        every_file
-                        or Path(name).suffix.lower() in VIDEO_EXTENSIONS | IMAGE_EXTENSIONS
-                    ):
+                    if every_file or Path(name).suffix.lower() in MEDIA_EXTENSIONS:
                         found[Path(folder, name)] = None
         elif absolute.exists():
             found[absolute] = None
