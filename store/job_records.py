@@ -1,0 +1,80 @@
+"""What goes into a job, and what a worker holds of one."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from store.job_state import JobKind, JobState
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """A job to enqueue.
+
+    Attributes:
+        kind: what it does.
+        input: JSON; what the worker needs to know.
+        priority: lower runs first.
+        batch_id: the batch it belongs to.
+        batch_index: its place in the batch, from 0.
+        video_id: the video it is about, where that is known.
+        idempotency_key: the same key enqueues once, for ever.
+        dedupe_key: the same key enqueues once while the first is not over.
+        run_at: not before this instant; None is now.
+        id: None makes one.
+    """
+
+    kind: JobKind
+    input: dict[str, Any]
+    priority: int = 5
+    batch_id: UUID | None = None
+    batch_index: int | None = None
+    video_id: UUID | None = None
+    idempotency_key: str | None = None
+    dedupe_key: str | None = None
+    run_at: datetime | None = None
+    id: UUID | None = None
+
+
+@dataclass(frozen=True)
+class ClaimedJob:
+    """A job in a worker's hands; every write of the worker carries its lease token.
+
+    Attributes:
+        attempt: how many times it was started, this one included.
+        lease_token: the number of its claims so far; an older number writes nothing any more.
+        cancel_requested: somebody wants it cancelled.
+    """
+
+    id: UUID
+    kind: JobKind
+    input: dict[str, Any]
+    attempt: int
+    lease_token: int
+    batch_id: UUID | None
+    video_id: UUID | None
+    created_at: datetime
+    cancel_requested: bool
+
+
+@dataclass(frozen=True)
+class LeaseStatus:
+    """What a worker learns when it extends a lease.
+
+    Attributes:
+        held: the job is still its own; if not, what it computes will be refused.
+        cancel_requested: it should stop and call `mark_cancelled`.
+    """
+
+    held: bool
+    cancel_requested: bool
+
+
+@dataclass(frozen=True)
+class LostJob:
+    """A job taken back from a worker that stopped extending its lease."""
+
+    id: UUID
+    kind: JobKind
+    state: JobState

@@ -1,0 +1,265 @@
+"""Models, which of them serves what, and the generations of clips they make."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from store.errors import GenerationNotFound, ModelNotFound
+from store.identifiers import new_id
+from store.tables import Clip, Generation, GenerationState, Model, Serving, Task, Video, VideoState
+
+MAX_INDEXED_DIM = 4000  # pgvector's bound for an HNSW index of half-precision vectors
+
+
+class ModelRepository:
+    """Every query about models.
+
+    Args:
+        session: in a transaction of the caller's.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def register(
+        self,
+        *,
+        name: str,
+        version: str,
+        heads: Sequence[str],
+        tasks: Sequence[Task | str],
+        folder_key: str,
+        sha256: str,
+        visual_sha256: str,
+        config: Mapping[str, Any],
+        metrics: Mapping[str, Any] | None = None,
+        parent_id: UUID | None = None,
+        id: UUID | None = None,
+    ) -> Model:
+        """Insert a model, or find the one with this name and version.
+
+        Args:
+            name: as people call it.
+            version: of the name.
+            heads: those it was trained with.
+            tasks: what it can be promoted for.
+            folder_key: prefix of its files in the blob store.
+            sha256: of its weights.
+            visual_sha256: of the weights that make visual tokens; models with the same one share
+                tokens.
+            config: its configuration.
+            metrics: how well it did.
+            parent_id: what it was finetuned from.
+            id: None makes one.
+        """
+        self._session.execute(
+            insert(Model)
+            .values(
+                id=id or new_id(),
+                name=name,
+                version=version,
+                heads=list(heads),
+                tasks=[Task(task) for task in tasks],
+                folder_key=folder_key,
+                sha256=sha256,
+                visual_sha256=visual_sha256,
+                config=dict(config),
+                metrics=dict(metrics or {}),
+                parent_id=parent_id,
+            )
+            .on_conflict_do_nothing()
+        )
+        model = self.find(name, version)
+        if model is None:
+            raise ModelNotFound(f"{name} {version}")
+        return model
+
+    def get(self, model_id: UUID) -> Model:
+        """Get a model.
+
+        Raises:
+            ModelNotFound: there is none with this id.
+        """
+        model = self._session.get(Model, model_id)
+        if model is None:
+            raise ModelNotFound(model_id)
+        return model
+
+    def find(self, name: str, version: str) -> Model | None:
+        """Find a model by name and version."""
+        query = select(Model).where(Model.name == name, Model.version == version)
+        return self._session.scalar(query)
+
+    def list(self) -> Sequence[Model]:
+        """List all models, the newest first."""
+        return self._session.scalars(select(Model).order_by(Model.id.desc())).all()
+
+    def promote(self, model_id: UUID, tasks: Iterable[Task | str]) -> None:
+        """Let a model serve tasks from the commit on.
+
+        Raises:
+            ModelNotFound: there is none with this id.
+            ValueError: the model cannot do one of the tasks.
+        """
+        model = self.get(model_id)
+        for task in [Task(task) for task in tasks]:
+            if task not in model.tasks:
+                able = ", ".join(model.tasks) or "nothing"
+                raise ValueError(f"{model.name} {model.version} can do {able}, not {task}")
+            values = {"model_id": model_id, "promoted_at": func.now()}
+            self._session.execute(
+                insert(Serving)
+                .values(task=task, **values)
+                .on_conflict_do_update(index_elements=[Serving.task], set_=values)
+            )
+
+    def serving(self, task: Task | str) -> Model | None:
+        """Find the model that serves a task; None if none was promoted for it."""
+        query = select(Model).join(Serving).where(Serving.task == Task(task))
+        return self._session.scalar(query)
+
+    def all_serving(self) -> dict[Task, tuple[Model, Serving]]:
+        """Find which model serves each task, and since when."""
+        rows = self._session.execute(select(Serving, Model).join(Model)).all()
+        return {serving.task: (model, serving) for serving, model in rows}
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of the library a generation holds.
+
+    Attributes:
+        num_videos: videos whose files are sound.
+        num_indexed: those that have clips in the generation.
+    """
+
+    num_videos: int
+    num_indexed: int
+
+
+class GenerationRepository:
+    """Every query about generations.
+
+    Args:
+        session: in a transaction of the caller's.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def active(self) -> Generation | None:
+        """Find the generation that is searched; None before the first."""
+        query = select(Generation).where(Generation.state == GenerationState.ACTIVE)
+        return self._session.scalar(query.execution_options(populate_existing=True))
+
+    def get(self, generation_id: UUID) -> Generation:
+        """Get a generation.
+
+        Raises:
+            GenerationNotFound: there is none with this id.
+        """
+        generation = self._session.get(Generation, generation_id, populate_existing=True)
+        if generation is None:
+            raise GenerationNotFound(generation_id)
+        return generation
+
+    def list(self) -> Sequence[Generation]:
+        """List all generations, the newest first."""
+        return self._session.scalars(select(Generation).order_by(Generation.id.desc())).all()
+
+    def create(
+        self,
+        *,
+        model_id: UUID,
+        recall_model_id: UUID,
+        plan: Mapping[str, Any],
+        recall_dim: int | None = None,
+    ) -> Generation:
+        """Insert a generation to be filled.
+
+        Args:
+            model_id: makes the visual tokens.
+            recall_model_id: makes the recall vectors.
+            plan: the sampling plan as JSON.
+            recall_dim: length of the recall vectors; if given, their index is made too.
+        """
+        generation = Generation(
+            id=new_id(),
+            model_id=model_id,
+            recall_model_id=recall_model_id,
+            plan=dict(plan),
+            state=GenerationState.BUILDING,
+        )
+        self._session.add(generation)
+        self._session.flush()
+        if recall_dim is not None:
+            self.ensure_index(generation.id, recall_dim)
+        return self.get(generation.id)
+
+    def activate(self, generation_id: UUID) -> None:
+        """Let a generation be searched instead of the one that was, at the commit.
+
+        Raises:
+            GenerationNotFound: there is none with this id.
+        """
+        generation = self.get(generation_id)
+        if generation.state == GenerationState.ACTIVE:
+            return
+        # The old one steps down first: an index allows one active generation.
+        self._session.execute(
+            update(Generation)
+            .where(Generation.state == GenerationState.ACTIVE)
+            .values(state=GenerationState.RETIRED)
+        )
+        self._session.execute(
+            update(Generation)
+            .where(Generation.id == generation_id)
+            .values(state=GenerationState.ACTIVE, activated_at=func.now())
+        )
+
+    def ensure_index(self, generation_id: UUID, dim: int) -> None:
+        """Make the HNSW index of a generation's recall vectors, if it is not there.
+
+        From then on vectors of another length are refused. Best made while the generation is empty:
+        it then takes no time.
+
+        Args:
+            generation_id: the generation.
+            dim: length of its recall vectors, 1 to 4000.
+
+        Raises:
+            ValueError: dim is out of range.
+        """
+        if not 1 <= dim <= MAX_INDEXED_DIM:
+            raise ValueError(f"recall vectors must have 1 to {MAX_INDEXED_DIM} numbers, not {dim}")
+        # Both values are parts of the index's definition, which takes no parameters.
+        self._session.execute(
+            text(
+                f"CREATE INDEX IF NOT EXISTS {index_name(generation_id)} ON clips "
+                f"USING hnsw ((vector::halfvec({int(dim)})) halfvec_cosine_ops) "
+                f"WHERE generation_id = '{UUID(str(generation_id))}'"
+            )
+        )
+        self._session.execute(
+            update(Generation).where(Generation.id == generation_id).values(recall_dim=dim)
+        )
+
+    def coverage(self, generation_id: UUID) -> Coverage:
+        """Count how much of the library a generation holds."""
+        indexed = select(Clip.video_id).where(Clip.generation_id == generation_id).distinct()
+        query = select(
+            select(func.count()).where(Video.state != VideoState.FAILED).scalar_subquery(),
+            select(func.count()).select_from(indexed.subquery()).scalar_subquery(),
+        )
+        num_videos, num_indexed = self._session.execute(query).one()
+        return Coverage(num_videos, num_indexed)
+
+
+def index_name(generation_id: UUID) -> str:
+    """Name the HNSW index of a generation."""
+    return f"ix_clips_vector_{generation_id.hex}"

@@ -1,0 +1,116 @@
+"""Questions about a video, and their answers."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from store.errors import QuestionNotFound
+from store.pages import Page, clamp_page_size, id_of_token, token_of_id
+from store.tables import Job, Question
+
+
+class QuestionRepository:
+    """Every query about questions.
+
+    Args:
+        session: in a transaction of the caller's.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def create(
+        self,
+        job: Job,
+        *,
+        text: str,
+        video_id: UUID | None = None,
+        input: Mapping[str, Any] | None = None,
+    ) -> Question:
+        """Insert the question of a job; it has the job's id.
+
+        Args:
+            job: of kind question.
+            text: the question.
+            video_id: whom it is about; None takes the job's.
+            input: all that was asked, as JSON; None takes the job's.
+        """
+        question = Question(
+            id=job.id,
+            video_id=job.video_id if video_id is None else video_id,
+            text=text,
+            input=dict(job.input if input is None else input),
+        )
+        self._session.add(question)
+        self._session.flush()
+        return question
+
+    def complete(
+        self,
+        question_id: UUID,
+        result: Mapping[str, Any],
+        *,
+        model_id: UUID | None = None,
+        generation_id: UUID | None = None,
+    ) -> None:
+        """Write the answer, and by which model and generation.
+
+        Raises:
+            QuestionNotFound: there is none with this id.
+        """
+        changed = self._session.scalar(
+            update(Question)
+            .where(Question.id == question_id)
+            .values(
+                result=dict(result),
+                model_id=model_id,
+                generation_id=generation_id,
+                completed_at=func.now(),
+            )
+            .returning(Question.id)
+            .execution_options(synchronize_session=False)
+        )
+        if changed is None:
+            raise QuestionNotFound(question_id)
+
+    def get(self, question_id: UUID) -> tuple[Question, Job]:
+        """Get a question with its job.
+
+        Raises:
+            QuestionNotFound: there is none with this id.
+        """
+        query = (
+            select(Question, Job).join(Job, Job.id == Question.id).where(Question.id == question_id)
+        )
+        row = self._session.execute(query.execution_options(populate_existing=True)).one_or_none()
+        if row is None:
+            raise QuestionNotFound(question_id)
+        return row[0], row[1]
+
+    def list(
+        self,
+        *,
+        page_size: int = 50,
+        page_token: str | None = None,
+        video_id: UUID | None = None,
+    ) -> Page[tuple[Question, Job]]:
+        """List questions with their jobs, the newest first.
+
+        Raises:
+            InvalidPageToken: page_token is not one of ours.
+            ValueError: page_size is below 1.
+        """
+        size = clamp_page_size(page_size)
+        query = select(Question, Job).join(Job, Job.id == Question.id)
+        if page_token is not None:
+            query = query.where(Question.id < id_of_token(page_token))
+        if video_id is not None:
+            query = query.where(Question.video_id == video_id)
+        query = query.order_by(Question.id.desc()).limit(size + 1)
+        found = self._session.execute(query.execution_options(populate_existing=True))
+        rows = [(question, job) for question, job in found]
+        more = len(rows) > size
+        return Page(rows[:size], token_of_id(rows[size - 1][0].id) if more else None)

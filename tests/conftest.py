@@ -1,0 +1,97 @@
+"""Real services for the tests: one PostgreSQL and one Redis for all of a run."""
+
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+import sqlalchemy
+
+from store.blobs import BlobStore, open_blobs
+from store.database import Sessions, make_sessions, upgrade_schema
+from store.embedded import EmbeddedServices
+
+TEMPLATE = "clipbert_template"
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the tests need to know of the running services."""
+
+    database_url: str  # of the template, which nothing may be written to
+    admin_url: str
+    redis_url: str
+
+    def execute(self, statement: str) -> None:
+        with psycopg.connect(self.admin_url, autocommit=True) as connection:
+            connection.execute(statement)
+
+
+@pytest.fixture(scope="session")
+def services() -> Iterator[Services]:
+    folder = Path(tempfile.mkdtemp(prefix="clipbert-tests-"))
+    # As root the servers run as another user, who must be able to pass.
+    folder.chmod(0o755)
+    with EmbeddedServices.start(folder) as embedded:
+        url = sqlalchemy.make_url(embedded.database_url)
+        admin_url = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        template_url = url.set(database=TEMPLATE).render_as_string(hide_password=False)
+        running = Services(template_url, admin_url, embedded.redis_url)
+        running.execute(f"CREATE DATABASE {TEMPLATE}")
+        upgrade_schema(template_url)
+        yield running
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def empty_database_url(services: Services) -> Iterator[str]:
+    """A database with no tables."""
+    yield from _database(services, "template1")
+
+
+@pytest.fixture
+def database_url(services: Services) -> Iterator[str]:
+    """A database with the newest schema and no rows."""
+    yield from _database(services, TEMPLATE)
+
+
+@pytest.fixture
+def sessions(database_url: str) -> Iterator[Sessions]:
+    sessions = make_sessions(database_url)
+    yield sessions
+    sessions.kw["bind"].dispose()
+
+
+@pytest.fixture
+def redis_url(services: Services) -> str:
+    """An empty Redis."""
+    with redis.Redis.from_url(services.redis_url) as client:
+        client.flushall()
+    return services.redis_url
+
+
+@pytest.fixture
+def data_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def blobs(data_folder: Path) -> BlobStore:
+    return open_blobs((data_folder / "blobs").as_uri())
+
+
+def _database(services: Services, template: str) -> Iterator[str]:
+    name = f"test_{secrets.token_hex(6)}"
+    services.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    url = sqlalchemy.make_url(services.database_url).set(database=name)
+    try:
+        yield url.render_as_string(hide_password=False)
+    finally:
+        services.execute(f"DROP DATABASE {name} WITH (FORCE)")
