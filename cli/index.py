@@ -1,6 +1,7 @@
 """`clipbert index`: files and folders into one batch, with a live progress bar."""
 
 import os
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ VIDEO_EXTENSIONS = frozenset(
 )
 IMAGE_EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".webp"})
 MEDIA_EXTENSIONS = VIDEO_EXTENSIONS | IMAGE_EXTENSIONS
+FAILED_STATES = ("failed", "quarantined", "cancelled")
 POLL_SECONDS = 0.3
 MOST_FAILURES_SHOWN, MOST_FAILURES_READ = 50, 500
 
@@ -46,6 +48,10 @@ def index(
     every_file: Annotated[
         bool, typer.Option("--all", help="Take every file of a folder, whatever its extension.")
     ] = False,
+    upload: Annotated[
+        bool,
+        typer.Option("--upload", help="Send the files themselves, to an API on another machine."),
+    ] = False,
     as_json: JsonOption = False,
     data: DataOption = None,
 ) -> None:
@@ -57,7 +63,7 @@ def index(
             "--all takes files of any extension",
         )
     with ApiClient.of_data_folder(find_data_folder(data)) as api:
-        batch_id, uploaded = send_batch(api, files, name=name)
+        batch_id, uploaded = send_batch(api, files, name=name, upload_all=upload)
         if not as_json:
             note = f", {uploaded} of them uploaded" if uploaded else ""
             print(f"batch {batch_id}: {len(files)} files{note}")
@@ -105,25 +111,39 @@ def collect_files(paths: Iterable[Path], *, every_file: bool) -> list[Path]:
     return list(found)
 
 
-def send_batch(api: ApiClient, files: Sequence[Path], *, name: str | None) -> tuple[str, int]:
-    """Send all files as one batch: by uri, and by upload where the API cannot read the path.
+def send_batch(
+    api: ApiClient, files: Sequence[Path], *, name: str | None, upload_all: bool = False
+) -> tuple[str, int]:
+    """Send all files as one batch: by uri, and by upload where the API may not read the path.
+
+    Args:
+        api: the service.
+        files: absolute paths.
+        name: of the batch.
+        upload_all: send the content of every file, for an API that does not see this disk.
 
     Returns:
         The batch's id, and how many files were uploaded.
     """
-    outside: set[int] = set()
-    try:
-        batch = _create_batch(api, files, name)
-    except ApiProblem as problem:
-        outside = {i for error in problem.errors if isinstance(i := error.get("index"), int)}
-        if problem.code != "outside_media_roots" or not outside:
-            raise
-        inside = [file for i, file in enumerate(files) if i not in outside]
-        batch = _create_batch(api, inside, name)
-    for number, i in enumerate(sorted(outside), start=1):
-        console().print(f"uploading {number} of {len(outside)}: {files[i].name}", style="dim")
-        api.upload("/v1/videos", files[i], {"batch_id": batch["id"]})
-    return str(batch["id"]), len(outside)
+    inside: Sequence[Path] = [] if upload_all else files
+    while True:
+        try:
+            batch = _create_batch(api, inside, name)
+            break
+        except ApiProblem as problem:
+            if problem.code != "outside_media_roots":
+                raise
+            # The answer lists the first of them only.
+            remaining = _without_outside(inside, problem.errors)
+            if len(remaining) == len(inside):
+                raise
+            inside = remaining
+    kept = set(inside)
+    uploads = [file for file in files if file not in kept]
+    for number, file in enumerate(uploads, start=1):
+        print(f"uploading {number} of {len(uploads)}: {file.name}", file=sys.stderr)
+        api.upload("/v1/videos", file, {"batch_id": str(batch["id"])})
+    return str(batch["id"]), len(uploads)
 
 
 def follow_batch(api: ApiClient, batch_id: str, *, visible: bool) -> Counts:
@@ -166,10 +186,8 @@ def follow_batch(api: ApiClient, batch_id: str, *, visible: bool) -> Counts:
 def count_items(batch: Json) -> Counts:
     """Read the counts by state of a batch resource."""
     counts: dict[str, Any] = batch["counts"]
-    by_state = {state: int(count) for state, count in counts.items() if state != "total"}
-    failed = sum(by_state.get(state, 0) for state in ("failed", "cancelled", "quarantined"))
-    total = int(counts.get("total", sum(by_state.values())))
-    return Counts(total=total, succeeded=by_state.get("succeeded", 0), failed=failed)
+    failed = sum(int(counts[state]) for state in FAILED_STATES)
+    return Counts(total=int(batch["total"]), succeeded=int(counts["succeeded"]), failed=failed)
 
 
 def print_outcome(api: ApiClient, batch_id: str, counts: Counts) -> None:
@@ -193,6 +211,21 @@ def print_outcome(api: ApiClient, batch_id: str, counts: Counts) -> None:
         print(f"... and {len(failures) - MOST_FAILURES_SHOWN} more")
 
 
+def _without_outside(files: Sequence[Path], errors: Sequence[dict[str, object]]) -> Sequence[Path]:
+    """Leave out the files that the API named, and all below the folders they are in.
+
+    A link may lead out of a folder that is inside, so it stands for itself only.
+    """
+    named = [files[i] for error in errors if isinstance(i := error.get("index"), int)]
+    links = {file for file in named if file.is_symlink()}
+    folders = {file.parent for file in named if file not in links}
+    return [
+        file
+        for file in files
+        if file not in links and (file.is_symlink() or folders.isdisjoint(file.parents))
+    ]
+
+
 def _create_batch(api: ApiClient, files: Sequence[Path], name: str | None) -> Json:
     body: Json = {"items": [{"uri": file.as_uri()} for file in files]}
     if name is not None:
@@ -204,6 +237,6 @@ def _failed_items(api: ApiClient, batch_id: str) -> list[Json]:
     path = f"/v1/batches/{batch_id}/items"
     return [
         item
-        for state in ("failed", "quarantined", "cancelled")
+        for state in FAILED_STATES
         for item in api.items(path, limit=MOST_FAILURES_READ, state=state)
     ]

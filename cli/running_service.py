@@ -129,7 +129,7 @@ def _start_services(data: Path, cleanup: ExitStack) -> Services:
     """Take the services that the environment names, and start embedded ones for the others."""
     database_url = os.environ.get("STORE_DATABASE_URL")
     redis_url = os.environ.get("WORKER_REDIS_URL")
-    blob_url = os.environ.get("STORE_BLOB_URL") or f"file://{data / 'blobs'}"
+    blob_url = os.environ.get("STORE_BLOB_URL") or (data / "blobs").as_uri()
     if not (database_url and redis_url):
         try:
             from store.embedded import EmbeddedServices
@@ -156,7 +156,6 @@ def _ensure_client(data: Path, api_url: str, database_url: str) -> Path:
     import json
 
     from store.api_keys import ApiKeyRepository
-
     from store.database import make_sessions
 
     file = data / "client.json"

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO, cast
 
 BOUND_PROCESS = Path(__file__).with_name("bound_process.py")
 FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 1.0, 30.0
@@ -118,6 +119,9 @@ class Supervisor:
             for child in members:
                 child.kill_group()
             _wait_for(members, until=time.monotonic() + 1.0)
+        for child in self._children:
+            if child.reader is not None:
+                child.reader.join(timeout=0.5)  # its last words; a grandchild may hold the pipe
 
     def _spawn(self, child: "_Child") -> None:
         child.process = subprocess.Popen(  # noqa: S603  (our own command, no shell)
@@ -132,20 +136,24 @@ class Supervisor:
             errors="replace",
         )
         child.started_at = time.monotonic()
-        reader = threading.Thread(
-            target=self._read_lines, args=(child.spec.name, child.process), daemon=True
+        child.reader = threading.Thread(
+            target=self._read_lines,
+            args=(child.spec.name, cast(TextIO, child.process.stdout)),
+            daemon=True,
         )
-        reader.start()
+        child.reader.start()
 
-    def _read_lines(self, name: str, process: "subprocess.Popen[str]") -> None:
-        for line in process.stdout or ():
-            self._on_line(name, line)
+    def _read_lines(self, name: str, output: TextIO) -> None:
+        with output:
+            for line in output:
+                self._on_line(name, line)
 
 
 class _Child:
     def __init__(self, spec: ProcessSpec) -> None:
         self.spec = spec
         self.process: subprocess.Popen[str] | None = None
+        self.reader: threading.Thread | None = None
         self.started_at = 0.0
         self.restart_at = 0.0
         self.backoff_seconds = FIRST_BACKOFF_SECONDS
