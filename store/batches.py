@@ -4,6 +4,7 @@ An item is an ingest job with the video it led to: it has succeeded when the vid
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
@@ -86,15 +87,31 @@ class BatchRepository:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def create(self, name: str | None = None, *, idempotency_key: str | None = None) -> Batch:
+    def create(
+        self,
+        name: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+        request_sha256: str | None = None,
+    ) -> Batch:
         """Insert a batch; its items are ingest jobs with its id and their index.
+
+        Args:
+            name: as people call it.
+            idempotency_key: the same key makes one batch, for ever.
+            request_sha256: of the request, to tell whether the key comes with the same again.
 
         Raises:
             IdempotencyConflict: the key was used before.
         """
         batch_id = self._session.scalar(
             insert(Batch)
-            .values(id=new_id(), name=name, idempotency_key=idempotency_key)
+            .values(
+                id=new_id(),
+                name=name,
+                idempotency_key=idempotency_key,
+                request_sha256=request_sha256,
+            )
             .on_conflict_do_nothing()
             .returning(Batch.id)
         )
@@ -116,6 +133,36 @@ class BatchRepository:
         if batch is None:
             raise BatchNotFound(batch_id)
         return batch
+
+    def next_index(self, batch_id: UUID) -> int:
+        """Give the index of an item to append; nobody else gets it before the commit.
+
+        Raises:
+            BatchNotFound: there is none with this id.
+        """
+        query = select(Batch.id).where(Batch.id == batch_id).with_for_update()
+        if self._session.scalar(query) is None:
+            raise BatchNotFound(batch_id)
+        last = select(func.max(Job.batch_index)).where(
+            Job.batch_id == batch_id, Job.kind == JobKind.INGEST
+        )
+        index = self._session.scalar(last)
+        return 0 if index is None else index + 1
+
+    def last_change(self, batch_id: UUID) -> datetime | None:
+        """Give the instant at which the last item so far came to its end; None if none has."""
+        query = (
+            select(func.max(func.greatest(Job.finished_at, Video.updated_at)))
+            .select_from(Job)
+            .outerjoin(Video, Video.id == Job.video_id)
+            .where(
+                Job.batch_id == batch_id,
+                Job.kind == JobKind.INGEST,
+                Job.finished_at.is_not(None),
+            )
+        )
+        last: datetime | None = self._session.scalar(query)
+        return last
 
     def list(self, *, page_size: int = 50, page_token: str | None = None) -> Page[Batch]:
         """List batches, the newest first.
@@ -209,7 +256,7 @@ class BatchRepository:
         ingests = jobs.retry_where(
             (Job.batch_id == batch_id) & (Job.kind == JobKind.INGEST) & failed
         )
-        embeds = self._session.scalars(text(FAILED_EMBEDS), {"batch_id": batch_id}).all()
+        embeds = text(FAILED_EMBEDS).bindparams(batch_id=batch_id).columns(Job.id)
         return ingests + jobs.retry_where(Job.id.in_(embeds) & failed)
 
 

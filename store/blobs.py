@@ -3,9 +3,11 @@
 A blob appears whole or not at all, and is never changed afterwards except by being replaced whole.
 """
 
+import errno
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -18,6 +20,8 @@ from store.errors import BlobNotFound, InvalidBlobKey
 
 MAX_KEY_BYTES = 900  # S3 allows 1024, and there is a prefix
 COPY_BYTES = 1 << 20
+MOVE_ATTEMPTS = 10
+ABANDONED_SECONDS = 86_400
 STAGING = ".staging"
 """Where the local folder keeps what is not whole yet; no key begins with a dot."""
 
@@ -39,6 +43,14 @@ class BlobStore(Protocol):
 
     def put_file(self, key: str, path: Path) -> None:
         """Write a blob from a file, which stays as it is."""
+        ...
+
+    def take_file(self, key: str, path: Path) -> None:
+        """Write a blob from a file that nobody else needs; it is moved if it can be, or left."""
+        ...
+
+    def staging_folder(self) -> Path:
+        """Give a folder of this machine for files that `take_file` will take."""
         ...
 
     def open_read(self, key: str) -> AbstractContextManager[BinaryIO]:
@@ -100,6 +112,7 @@ class LocalBlobs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         (folder / STAGING).mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(folder / STAGING)
 
     @contextmanager
     def open_write(self, key: str) -> Iterator[BinaryIO]:
@@ -111,8 +124,7 @@ class LocalBlobs:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            path.parent.mkdir(parents=True, exist_ok=True)
-            staging.replace(path)
+            _move_into_place(staging, path)
         finally:
             staging.unlink(missing_ok=True)
 
@@ -123,6 +135,17 @@ class LocalBlobs:
     def put_file(self, key: str, path: Path) -> None:
         with path.open("rb") as source, self.open_write(key) as target:
             shutil.copyfileobj(source, target, COPY_BYTES)
+
+    def take_file(self, key: str, path: Path) -> None:
+        try:
+            _move_into_place(path, self._path(key))
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            self.put_file(key, path)
+
+    def staging_folder(self) -> Path:
+        return self._folder / STAGING
 
     @contextmanager
     def open_read(self, key: str) -> Iterator[BinaryIO]:
@@ -195,6 +218,12 @@ class RemoteBlobs:
     def put_file(self, key: str, path: Path) -> None:
         self._system.put_file(str(path), self._path(key))
 
+    def take_file(self, key: str, path: Path) -> None:
+        self.put_file(key, path)
+
+    def staging_folder(self) -> Path:
+        return Path(tempfile.gettempdir())
+
     @contextmanager
     def open_read(self, key: str) -> Iterator[BinaryIO]:
         with self._found(key), self._system.open(self._path(key), "rb") as file:
@@ -253,6 +282,35 @@ def valid_key(key: str) -> str:
     if is_bad or has_bad_character or len(key.encode()) > MAX_KEY_BYTES:
         raise InvalidBlobKey(key)
     return key
+
+
+def _move_into_place(staging: Path, path: Path) -> None:
+    for attempt in range(MOVE_ATTEMPTS):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            staging.replace(path)
+        except FileNotFoundError:
+            # A deletion next to it took the empty folder away.
+            if attempt == MOVE_ATTEMPTS - 1:
+                raise
+        else:
+            break
+    # A row that speaks of the blob is committed next, and a power cut must not part the two.
+    with suppress(FileNotFoundError):
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    # What a killed process did not finish; nobody writes one blob for a day.
+    oldest = time.time() - ABANDONED_SECONDS
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime < oldest:
+                path.unlink()
 
 
 def _opened(key: str, path: Path) -> BinaryIO:

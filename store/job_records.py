@@ -23,6 +23,8 @@ class NewJob:
         dedupe_key: the same key enqueues once while the first is not over.
         run_at: not before this instant; None is now.
         id: None makes one.
+        error_code: set for work that is known to be impossible: the job is inserted as failed.
+        error_message: the same as a sentence.
     """
 
     kind: JobKind
@@ -35,6 +37,8 @@ class NewJob:
     dedupe_key: str | None = None
     run_at: datetime | None = None
     id: UUID | None = None
+    error_code: str | None = None
+    error_message: str | None = None
 
 
 @dataclass(frozen=True)

@@ -18,17 +18,20 @@ INSERT_MANY = """
 WITH new AS (
     SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS row(
         id uuid, kind text, input jsonb, priority int, batch_id uuid, batch_index int,
-        video_id uuid, idempotency_key text, dedupe_key text, run_at timestamptz)
+        video_id uuid, idempotency_key text, dedupe_key text, run_at timestamptz,
+        error_code text, error_message text)
 ), inserted AS (
     INSERT INTO jobs (id, kind, state, input, priority, batch_id, batch_index, video_id,
-                      idempotency_key, dedupe_key, run_at, num_events)
-    SELECT id, kind, 'queued', input, priority, batch_id, batch_index, video_id,
-           idempotency_key, dedupe_key, coalesce(run_at, now()), 1
+                      idempotency_key, dedupe_key, run_at, num_events, error_code, error_message,
+                      finished_at)
+    SELECT id, kind, CASE WHEN error_code IS NULL THEN 'queued' ELSE 'failed' END, input, priority,
+           batch_id, batch_index, video_id, idempotency_key, dedupe_key, coalesce(run_at, now()), 1,
+           error_code, error_message, CASE WHEN error_code IS NOT NULL THEN now() END
     FROM new
     ON CONFLICT DO NOTHING
-    RETURNING id
+    RETURNING id, state
 ), events AS (
-    INSERT INTO job_events (job_id, seq, type, data) SELECT id, 1, 'queued', '{}' FROM inserted
+    INSERT INTO job_events (job_id, seq, type, data) SELECT id, 1, state, '{}' FROM inserted
 )
 SELECT count(*) FROM inserted
 """

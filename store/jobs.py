@@ -54,12 +54,16 @@ class JobRepository:
             IdempotencyConflict: the idempotency key is known from another job.
         """
         values = _columns(new)
+        if new.error_code is not None:
+            values |= {"state": JobState.FAILED, "finished_at": func.now()}
         inserted = insert(Job).values(**values).on_conflict_do_nothing().returning(Job.id)
         # Twice: the row in the way may end between the two statements.
         for _ in range(3):
             job_id = self._session.scalar(inserted)
             if job_id is not None:
-                self._add_events([job_id], "queued")
+                self._add_events([job_id], "queued" if new.error_code is None else "failed")
+                # A video that had failed is on its way again with its new embed job.
+                self._session.execute(text(job_sql.REVIVE_VIDEOS), {"ids": [job_id]})
                 return self.get(job_id)
             found = self._find_known(new)
             if found is not None:
@@ -505,6 +509,8 @@ def _columns(new: NewJob) -> dict[str, Any]:
         "video_id": new.video_id,
         "idempotency_key": new.idempotency_key,
         "dedupe_key": new.dedupe_key,
+        "error_code": new.error_code,
+        "error_message": new.error_message,
     }
     if new.run_at is not None:
         columns["run_at"] = new.run_at

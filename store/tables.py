@@ -210,6 +210,7 @@ class Batch(Table):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     name: Mapped[str | None]
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
+    request_sha256: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     cancel_requested_at: Mapped[datetime | None]
 
