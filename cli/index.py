@@ -134,7 +134,7 @@ def send_batch(
             if problem.code != "outside_media_roots":
                 raise
             # The answer lists the first of them only.
-            remaining = _without_outside(inside, problem.errors)
+            remaining = without_outside(inside, problem.errors)
             if len(remaining) == len(inside):
                 raise
             inside = remaining
@@ -211,7 +211,7 @@ def print_outcome(api: ApiClient, batch_id: str, counts: Counts) -> None:
         print(f"... and {len(failures) - MOST_FAILURES_SHOWN} more")
 
 
-def _without_outside(files: Sequence[Path], errors: Sequence[dict[str, object]]) -> Sequence[Path]:
+def without_outside(files: Sequence[Path], errors: Sequence[dict[str, object]]) -> Sequence[Path]:
     """Leave out the files that the API named, and all below the folders they are in.
 
     A link may lead out of a folder that is inside, so it stands for itself only.

@@ -52,9 +52,13 @@ def register_model(
     if not (folder / "config.json").is_file():
         raise CliError(f"{folder} is no model folder: it has no config.json")
     sessions, blobs = open_store(find_data_folder(data))
+    from clipbert.errors import ClipBertError
     from workers import deployment
 
-    model_id = deployment.register_model(sessions, blobs, folder, name=name, version=version)
-    if promote:
-        deployment.promote(sessions, model_id)
+    try:
+        model_id = deployment.register_model(sessions, blobs, folder, name=name, version=version)
+        if promote:
+            deployment.promote(sessions, model_id)
+    except (ClipBertError, ValueError) as error:
+        raise CliError(str(error)) from error
     print(f"registered {name} {version} as {model_id}{', promoted' if promote else ''}")
