@@ -135,9 +135,7 @@ class EmbeddedServices:
             is_orphan = not state.owner_lives()
             if self._wants_postgres:
                 postgres = EmbeddedPostgres(account, state.postgres_password)
-                self._postgres_is_ours = not postgres.is_running() or is_orphan
-                if not postgres.is_running():
-                    postgres.start()
+                self._postgres_is_ours = postgres.start() or is_orphan
                 self._database_url = postgres.url()
             if self._wants_redis:
                 state = self._start_redis(state, account, is_orphan=is_orphan)

@@ -11,12 +11,14 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from store.errors import EmbeddedServicesError
 
 ACCOUNT_NAMES = ("postgres", "nobody")
+SOCKET_PREFIX = "clipbert-"
 ROOTS_FOLDER = Path("/var/lib/clipbert")
 """Where root's servers live when the data folder is out of their user's reach, as in /root."""
 
@@ -86,9 +88,9 @@ class ServiceAccount:
         """Make a private folder whose path is short enough for a unix socket."""
         candidates = (tempfile.gettempdir(), "/tmp", "/var/tmp")  # noqa: S108 - mkdtemp is private
         for parent in candidates:
-            if len(parent) > MAX_SOCKET_FOLDER_CHARACTERS - len("/clipbert-12345678"):
+            if len(parent) > MAX_SOCKET_FOLDER_CHARACTERS - len(f"/{SOCKET_PREFIX}12345678"):
                 continue
-            folder = Path(tempfile.mkdtemp(prefix="clipbert-", dir=parent))
+            folder = Path(tempfile.mkdtemp(prefix=SOCKET_PREFIX, dir=parent))
             self.own_folder(folder)
             if self.uid is None or self.run(["/usr/bin/env", "test", "-x", folder]).returncode == 0:
                 return folder
@@ -113,8 +115,10 @@ class ServiceAccount:
             for part in (staging, staging / "programs", *(staging / "programs").rglob("*")):
                 if part.is_dir() and not part.is_symlink():
                     part.chmod(0o755)
-            (staging / "programs").rename(copy)
-            staging.rmdir()
+            # Another data folder's start may have put its copy there first: it is the same.
+            with suppress(OSError):
+                (staging / "programs").rename(copy)
+            shutil.rmtree(staging)
         return copy
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import sqlalchemy
 
-from store.embedded_account import ServiceAccount
+from store.embedded_account import SOCKET_PREFIX, ServiceAccount
 from store.embedded_process import command_of
 from store.errors import EmbeddedServicesError
 
@@ -17,6 +17,7 @@ USER = DATABASE = "clipbert"
 PORT = 5432  # names the socket file; nothing listens on the network
 START_SECONDS = 60
 STOP_SECONDS = 60
+SOCKET_LINE = 4  # of postmaster.pid, counted from 0
 SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
@@ -54,9 +55,9 @@ class EmbeddedPostgres:
     def socket_folder(self) -> Path | None:
         """Find the socket of the running server; None if there is none."""
         lines = self._pid_lines()
-        if len(lines) < 5 or not self.is_running():  # noqa: PLR2004 - the fifth line has it
+        if len(lines) <= SOCKET_LINE or not self.is_running():
             return None
-        return Path(lines[4])
+        return Path(lines[SOCKET_LINE])
 
     def is_running(self) -> bool:
         """Tell whether our server runs, and not another process with its number."""
@@ -82,21 +83,23 @@ class EmbeddedPostgres:
             query={"host": str(folder), "port": str(PORT)},
         ).render_as_string(hide_password=False)
 
-    def start(self) -> None:
-        """Start the server, making its files the first time, and wait until it answers.
+    def start(self) -> bool:
+        """Start the server unless it runs, making its files the first time; wait for its answer.
+
+        Returns:
+            Whether it was started here.
 
         Raises:
             EmbeddedServicesError: it does not come up; the error names its log.
         """
+        if self.is_running():
+            self._create_database()
+            return False
         programs = self._programs()
         if not self.cluster.exists():
             self._create_cluster(programs)
         self._check_version(programs)
-        pid_file = self.cluster / "postmaster.pid"
-        if pid_file.exists():
-            # Left by a kill or a power cut. PostgreSQL itself would refuse to start if the number
-            # belongs to some other process of this user now.
-            pid_file.unlink()
+        self._clear_remains()
         deadline = time.monotonic() + START_SECONDS
         while True:
             sockets = self.account.short_folder()
@@ -125,6 +128,7 @@ class EmbeddedPostgres:
                 )
             time.sleep(0.2)
         self._create_database()
+        return True
 
     def stop(self) -> None:
         """Stop the server: running transactions are rolled back, everything committed is kept."""
@@ -147,6 +151,14 @@ class EmbeddedPostgres:
                 f"PostgreSQL did not stop: {stopped.stderr.strip()}", log=self.log
             )
         shutil.rmtree(sockets, ignore_errors=True)
+
+    def _clear_remains(self) -> None:
+        # Of a kill or a power cut. PostgreSQL would refuse to start if the number in the file now
+        # belongs to some other process of this user.
+        lines = self._pid_lines()
+        if len(lines) > SOCKET_LINE and Path(lines[SOCKET_LINE]).name.startswith(SOCKET_PREFIX):
+            shutil.rmtree(lines[SOCKET_LINE], ignore_errors=True)
+        (self.cluster / "postmaster.pid").unlink(missing_ok=True)
 
     def _programs(self) -> Path:
         # Found, not imported: importing the package has effects of its own.
@@ -193,15 +205,32 @@ class EmbeddedPostgres:
             )
 
     def _create_database(self) -> None:
-        with psycopg.connect(self._dsn("postgres"), autocommit=True) as connection:
+        with self._connected("postgres") as connection:
             found = connection.execute(
                 "SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]
             ).fetchone()
             if found is None:
                 connection.execute(f"CREATE DATABASE {DATABASE}")
 
-    def _dsn(self, database: str) -> str:
-        return self.url(database).replace("postgresql+psycopg://", "postgresql://")
+    def _connected(self, database: str) -> psycopg.Connection:
+        # A server that another process began to start, or that recovers, answers a little later.
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                return psycopg.connect(
+                    host=str(self.socket_folder()),
+                    port=PORT,
+                    user=USER,
+                    password=self.password,
+                    dbname=database,
+                    autocommit=True,
+                )
+            except psycopg.OperationalError as error:
+                if not self.is_running() or time.monotonic() > deadline:
+                    raise EmbeddedServicesError(
+                        f"PostgreSQL does not answer: {error}", log=self.log
+                    ) from error
+                time.sleep(0.1)
 
     def _pid_lines(self) -> list[str]:
         try:

@@ -7,8 +7,11 @@ from uuid import UUID
 
 from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy import (
+    ARRAY,
     ColumnElement,
     Float,
+    Uuid,
+    any_,
     bindparam,
     cast,
     delete,
@@ -210,7 +213,16 @@ class VideoRepository:
             video_id: the video.
             generation_id: the generation.
             clips: all of them.
+
+        Raises:
+            VideoNotFound: the video was deleted meanwhile.
         """
+        # Held until the commit: a deletion meanwhile waits, and then takes these clips along.
+        held = (
+            select(Video.id).where(Video.id == video_id).with_for_update(read=True, key_share=True)
+        )
+        if self._session.scalar(held) is None:
+            raise VideoNotFound(video_id)
         self._session.execute(
             delete(Clip).where(Clip.generation_id == generation_id, Clip.video_id == video_id)
         )
@@ -267,7 +279,7 @@ class VideoRepository:
         matching = select(Clip.index).join(Video).where(of_generation, Clip.vector.is_not(None))
         filters: list[ColumnElement[bool]] = [Clip.vector.is_not(None)]
         if video_ids is not None:
-            filters.append(Clip.video_id.in_(video_ids))
+            filters.append(Clip.video_id == any_(cast(list(video_ids), ARRAY(Uuid()))))
         if tags:
             filters.append(Video.tags.contains(list(tags)))
         bounded = matching.where(*filters).limit(EXACT_SEARCH_CLIPS + 1).subquery()
