@@ -61,19 +61,15 @@ class EmbeddedRedis:
         """
         self.account.own_folder(self.folder)
         self._end_unheard()
+        log_bytes = self.log.stat().st_size if self.log.exists() else 0
         started = self.account.run([self._program(), self._write_settings()], cwd=self.folder)
-        if started.returncode != 0:
-            raise EmbeddedServicesError(
-                f"Redis did not start: {started.stdout.strip()} {started.stderr.strip()}",
-                log=self.log,
-            )
         deadline = time.monotonic() + START_SECONDS
         while self.pid() is None:
-            written = self._written_pid()
-            if time.monotonic() > deadline or (written is not None and not command_of(written)):
-                raise EmbeddedServicesError(
-                    f"Redis did not start: {self._log_tail()}", log=self.log
-                )
+            said = self._log_from(log_bytes)
+            has_failed = started.returncode != 0 or "Failed listening" in said or "Fatal" in said
+            if has_failed or time.monotonic() > deadline:
+                words = " ".join(f"{started.stdout} {started.stderr} {said}".split())
+                raise EmbeddedServicesError(f"Redis did not start: {words}", log=self.log)
             time.sleep(0.01)
 
     def stop(self) -> None:
@@ -147,9 +143,9 @@ class EmbeddedRedis:
                 with_force, deadline = True, time.monotonic() + STOP_SECONDS
             time.sleep(0.01)
 
-    def _log_tail(self) -> str:
+    def _log_from(self, start: int) -> str:
         try:
-            return " | ".join(self.log.read_text(errors="replace").splitlines()[-5:])
+            return self.log.read_bytes()[start:].decode(errors="replace")
         except OSError:
             return ""
 

@@ -1,12 +1,11 @@
-"""Jobs: enqueued, claimed under a lease, written back with a fencing token, cancelled, retried.
+"""Jobs: enqueued, looked at, claimed by workers, cancelled and retried by people.
 
-Nothing here commits: whoever opened the session does. All instants are the database's, so that the
-clocks of the workers do not matter.
+Nothing here commits: whoever opened the session does.
 """
 
 import json
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -14,14 +13,14 @@ from uuid import UUID
 from sqlalchemy import case, false, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
 from store import job_sql
-from store.errors import IdempotencyConflict, IllegalMove, JobNotFound, LeaseLost
+from store.errors import IdempotencyConflict, IllegalMove, JobNotFound
 from store.identifiers import new_id
+from store.job_leases import LeasedJobs
 from store.job_records import ClaimedJob, LeaseStatus, LostJob, NewJob
-from store.job_state import HELD_STATES, RETRYABLE_STATES, JobKind, JobState, can_move, is_terminal
+from store.job_state import RETRYABLE_STATES, JobKind, JobState, can_move, is_terminal
 from store.pages import Page, clamp_page_size, id_of_token, token_of_id
 from store.tables import Job, JobEvent
 
@@ -31,17 +30,12 @@ CHUNK = 1000
 """Rows of one INSERT of many: large enough to be fast, small enough to keep memory flat."""
 
 
-class JobRepository:
-    """Every query about jobs.
+class JobRepository(LeasedJobs):
+    """Every query about jobs; those of workers are in LeasedJobs.
 
     Args:
         session: in a transaction of the caller's.
     """
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    # Enqueueing
 
     def enqueue(self, new: NewJob) -> Job:
         """Insert a job, unless it is there already.
@@ -86,8 +80,6 @@ class JobRepository:
             result = self._session.execute(text(job_sql.INSERT_MANY), parameters)
             count += result.scalar_one()
         return count
-
-    # Reading
 
     def get(self, job_id: UUID) -> Job:
         """Get a job as it is now.
@@ -155,157 +147,6 @@ class JobRepository:
         for kind, state, count in self._session.execute(query):
             counts.setdefault(kind, {})[state] = count
         return counts
-
-    # What workers do
-
-    def claim(
-        self,
-        kinds: Sequence[JobKind],
-        *,
-        limit: int,
-        owner: str,
-        lease: timedelta,
-        prefer_id: UUID | None = None,
-    ) -> Sequence[ClaimedJob]:
-        """Take due jobs, as no other worker can any more, by priority, then run_at, then id.
-
-        Args:
-            kinds: what the worker can do.
-            limit: at most this many, at least 1.
-            owner: who takes them, for people to read.
-            lease: how long they are held unless extended.
-            prefer_id: taken before all others if it is due.
-
-        Returns:
-            The jobs in order; empty if none is due.
-        """
-        parameters = {
-            "kinds": list(kinds),
-            "limit": limit,
-            "owner": owner,
-            "lease": lease,
-            "prefer_id": prefer_id,
-        }
-        rows = self._session.execute(text(job_sql.CLAIM), parameters).mappings().all()
-        return [
-            ClaimedJob(
-                id=row["id"],
-                kind=JobKind(row["kind"]),
-                input=row["input"],
-                attempt=row["attempt"],
-                lease_token=row["lease_token"],
-                batch_id=row["batch_id"],
-                video_id=row["video_id"],
-                created_at=row["created_at"],
-                cancel_requested=False,
-            )
-            for row in rows
-        ]
-
-    def extend(
-        self, claims: Sequence[tuple[UUID, int]], *, lease: timedelta
-    ) -> dict[UUID, LeaseStatus]:
-        """Hold jobs for longer.
-
-        Args:
-            claims: the id and the lease token of each.
-            lease: how long from now.
-
-        Returns:
-            For each id whether it is still held, and whether to stop.
-        """
-        parameters = {
-            "ids": [job_id for job_id, _ in claims],
-            "tokens": [token for _, token in claims],
-            "lease": lease,
-        }
-        rows = self._session.execute(text(job_sql.EXTEND), parameters)
-        held = {row.id: row.is_cancelling for row in rows}
-        return {
-            job_id: LeaseStatus(job_id in held, held.get(job_id, False)) for job_id, _ in claims
-        }
-
-    def report_progress(
-        self, claim: ClaimedJob, *, done: int, total: int | None, stage: str
-    ) -> None:
-        """Say how far the work is. Raises LeaseLost."""
-        row = self._session.execute(
-            text(job_sql.REPORT_PROGRESS),
-            {
-                "id": claim.id,
-                "token": claim.lease_token,
-                "done": done,
-                "total": total,
-                "stage": stage,
-            },
-        ).one_or_none()
-        if row is None:
-            raise LeaseLost(claim.id, claim.lease_token)
-        if row.stage_changed:
-            self._add_events([claim.id], "stage", {"stage": stage})
-
-    def finish(
-        self, claim: ClaimedJob, result: dict[str, Any], *, video_id: UUID | None = None
-    ) -> None:
-        """Write the result; the job has succeeded. Raises LeaseLost.
-
-        Args:
-            claim: the job.
-            result: JSON.
-            video_id: the video that an ingest job turned out to be about.
-        """
-        values: dict[str, Any] = {"result": result, "error_code": None, "error_message": None}
-        if video_id is not None:
-            values["video_id"] = video_id
-        self._write(claim, JobState.SUCCEEDED, "succeeded", **values)
-
-    def fail(
-        self, claim: ClaimedJob, *, code: str, message: str, detail: dict[str, Any] | None = None
-    ) -> None:
-        """Write down an error that trying again will not mend. Raises LeaseLost.
-
-        A video that was waiting for this embed job fails with it.
-        """
-        self._write(
-            claim,
-            JobState.FAILED,
-            "failed",
-            data={"code": code, "message": message},
-            error_code=code,
-            error_message=message,
-            error_detail=detail,
-        )
-        self._session.execute(text(job_sql.FAIL_VIDEOS), {"ids": [claim.id]})
-
-    def retry_later(self, claim: ClaimedJob, *, run_at: datetime, code: str, message: str) -> None:
-        """Give a job back to try again after an error that may pass. Raises LeaseLost.
-
-        A job that is being cancelled becomes cancelled instead, here and in `snooze` and `release`.
-        """
-        self._give_back(
-            claim,
-            "retry_scheduled",
-            {"code": code, "message": message, "run_at": run_at.isoformat()},
-            run_at=run_at,
-            error_code=code,
-            error_message=message,
-        )
-
-    def snooze(self, claim: ClaimedJob, run_at: datetime) -> None:
-        """Give a job back until an instant, as if it had not been started. Raises LeaseLost."""
-        data = {"run_at": run_at.isoformat()}
-        self._give_back(claim, "snoozed", data, run_at=run_at, attempt=Job.attempt - 1)
-
-    def release(self, claim: ClaimedJob) -> None:
-        """Give a job back at once, as if it had not been started. Raises LeaseLost."""
-        self._give_back(claim, "released", {}, attempt=Job.attempt - 1)
-
-    def mark_cancelled(self, claim: ClaimedJob) -> None:
-        """Confirm that the work on a job has stopped for good. Raises LeaseLost."""
-        self._write(claim, JobState.CANCELLED, "cancelled")
-        self._session.execute(text(job_sql.FAIL_VIDEOS), {"ids": [claim.id]})
-
-    # What people do
 
     def request_cancel(self, job_id: UUID) -> Job:
         """Cancel a waiting job at once, or ask the worker of a running one to stop.
@@ -387,24 +228,6 @@ class JobRepository:
         self._session.execute(text(job_sql.REVIVE_VIDEOS), {"ids": retried})
         return len(retried)
 
-    # What the reconciler does
-
-    def return_lost(self, *, max_losses: int = 3) -> Sequence[LostJob]:
-        """Take back the jobs of workers that stopped extending their leases.
-
-        Args:
-            max_losses: a job that lost so many workers is quarantined, with the code `worker_lost`:
-                it may be what kills them.
-
-        Returns:
-            The jobs, each with the state it is in now: queued, cancelled or quarantined.
-        """
-        rows = self._session.execute(text(job_sql.RETURN_LOST), {"max_losses": max_losses}).all()
-        lost = [LostJob(row.id, JobKind(row.kind), JobState(row.state)) for row in rows]
-        over = [job.id for job in lost if is_terminal(job.state)]
-        self._session.execute(text(job_sql.FAIL_VIDEOS), {"ids": over})
-        return lost
-
     def _find_known(self, new: NewJob) -> Job | None:
         # Spelled with `false`: comparing a column with None would find every row without a key.
         known = or_(
@@ -429,55 +252,6 @@ class JobRepository:
             raise JobNotFound(job_id)
         return job
 
-    def _give_back(
-        self, claim: ClaimedJob, event: str, data: dict[str, Any], **values: object
-    ) -> None:
-        is_cancelling = Job.state == JobState.CANCELLING
-        state = self._write(
-            claim,
-            case((is_cancelling, JobState.CANCELLED.value), else_=JobState.QUEUED.value),
-            event,
-            data=data,
-            finished_at=case((is_cancelling, func.now()), else_=None),
-            **values,
-        )
-        if is_terminal(state):
-            self._add_events([claim.id], "cancelled")
-            self._session.execute(text(job_sql.FAIL_VIDEOS), {"ids": [claim.id]})
-
-    def _write(
-        self,
-        claim: ClaimedJob,
-        state: JobState | ColumnElement[str],
-        event: str,
-        *,
-        data: dict[str, Any] | None = None,
-        **values: object,
-    ) -> JobState:
-        if isinstance(state, JobState) and is_terminal(state):
-            values.setdefault("finished_at", func.now())
-        written = self._session.execute(
-            update(Job)
-            .where(
-                Job.id == claim.id,
-                Job.lease_token == claim.lease_token,
-                Job.state.in_(HELD_STATES),
-            )
-            .values(
-                state=state,
-                lease_owner=None,
-                lease_expires_at=None,
-                updated_at=func.now(),
-                **values,
-            )
-            .returning(Job.state)
-            .execution_options(synchronize_session=False)
-        ).scalar_one_or_none()
-        if written is None:
-            raise LeaseLost(claim.id, claim.lease_token)
-        self._add_events([claim.id], event, data)
-        return written
-
     def _move_where(
         self, condition: ColumnElement[bool], state: JobState, event: str, **values: object
     ) -> Sequence[UUID]:
@@ -490,12 +264,6 @@ class JobRepository:
         ).all()
         self._add_events(moved, event)
         return moved
-
-    def _add_events(
-        self, job_ids: Sequence[UUID], type_: str, data: dict[str, Any] | None = None
-    ) -> None:
-        parameters = {"ids": list(job_ids), "type": type_, "data": json.dumps(data or {})}
-        self._session.execute(text(job_sql.ADD_EVENTS), parameters)
 
 
 def _columns(new: NewJob) -> dict[str, Any]:
