@@ -101,31 +101,15 @@ class Doorbell:
         Returns:
             Whether Redis took the message. False needs no action: the reconciler rings again.
         """
-        return self._send(queue_of(kind), job_id)
+        return self.ring_queue(queue_of(kind), job_id)
 
     def ring_many(self, kind: str, count: int) -> bool:
         """Ring for `count` new jobs: at most MAX_RINGS messages, since a look takes many jobs."""
         queue = queue_of(kind)
-        return all(self._send(queue, None) for _ in range(min(count, MAX_RINGS)))
+        return all(self.ring_queue(queue) for _ in range(min(count, MAX_RINGS)))
 
-    def queue_length(self, queue: str) -> int | None:
-        """Count the messages waiting in a queue; None when Redis does not answer."""
-        try:
-            with self._app.connection_for_write() as connection:
-                channel = connection.default_channel
-                try:
-                    return int(channel.queue_declare(queue=queue, passive=True).message_count)
-                except connection.channel_errors:  # Redis has no empty lists: absent is empty
-                    return 0
-        except Exception as error:  # noqa: BLE001  an edge: whatever Redis does is logged
-            log.warning("queue.unreachable", queue=queue, error=repr(error))
-            return None
-
-    def close(self) -> None:
-        """Close the pooled connections."""
-        self._app.close()
-
-    def _send(self, queue: str, job_id: object | None) -> bool:
+    def ring_queue(self, queue: str, job_id: object | None = None) -> bool:
+        """Ring a queue by its own name; see `ring`."""
         with self._lock:
             if time.monotonic() < self._silent_until:
                 return False
@@ -143,3 +127,20 @@ class Doorbell:
             log.warning("doorbell.failed", queue=queue, error=repr(error))
             return False
         return True
+
+    def queue_length(self, queue: str) -> int | None:
+        """Count the messages waiting in a queue; None when Redis does not answer."""
+        try:
+            with self._app.connection_for_write() as connection:
+                bound = Queue(queue).bind(connection.default_channel)
+                try:
+                    return int(bound.queue_declare(passive=True).message_count)
+                except connection.channel_errors:  # Redis has no empty lists: absent is empty
+                    return 0
+        except Exception as error:  # noqa: BLE001  an edge: whatever Redis does is logged
+            log.warning("queue.unreachable", queue=queue, error=repr(error))
+            return None
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self._app.close()

@@ -1,0 +1,104 @@
+"""Candidates of a search: videos with their clips, and what recall and the cross-encoder say."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from store.tables import Clip
+
+_MAX_MOMENTS = 5
+
+
+@dataclass
+class Candidate:
+    """One video in one search.
+
+    Attributes:
+        video_id: the video.
+        uri: where it came from.
+        clips: those that were scored; all clips of the video after recall alone.
+        similarities: recall similarity by clip index, where it is known.
+        match_score: P(match) of the video; None before the cross-encoder ran.
+        clip_scores: P(match) by clip index, after the cross-encoder ran.
+    """
+
+    video_id: UUID
+    uri: str
+    clips: dict[int, Clip]
+    similarities: dict[int, float]
+    match_score: float | None = None
+    clip_scores: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def recall_score(self) -> float:
+        """A video's recall score is its best clip's."""
+        return max(self.similarities.values())
+
+    @property
+    def score(self) -> float:
+        """What the video is ranked by."""
+        return self.recall_score if self.match_score is None else self.match_score
+
+    @property
+    def score_by_clip(self) -> dict[int, float]:
+        """What the video's clips are ranked by."""
+        return self.clip_scores or self.similarities
+
+
+def rank_hits(
+    candidates: Sequence[Candidate], *, group_by: str, limit: int
+) -> list[dict[str, Any]]:
+    """Order what was found, best first; ties go by the video's id and the clip's index.
+
+    Args:
+        candidates: all with a match score, or none.
+        group_by: `video` for one hit a video, at its best clip; `clip` for a hit a clip.
+        limit: how many hits.
+    """
+    if group_by == "clip":
+        pairs = [
+            (candidate, index, score)
+            for candidate in candidates
+            for index, score in candidate.score_by_clip.items()
+        ]
+    else:
+        pairs = [
+            (candidate, _ranked(candidate.score_by_clip)[0][0], candidate.score)
+            for candidate in candidates
+        ]
+    pairs.sort(key=lambda pair: (-pair[2], pair[0].video_id, pair[1]))
+    return [
+        _hit(candidate, index, score, rank=rank)
+        for rank, (candidate, index, score) in enumerate(pairs[:limit], start=1)
+    ]
+
+
+def _hit(candidate: Candidate, index: int, score: float, *, rank: int) -> dict[str, Any]:
+    clip = candidate.clips[index]
+    best = _ranked(candidate.score_by_clip)[:_MAX_MOMENTS]
+    return {
+        "rank": rank,
+        "score": score,
+        "video_id": str(candidate.video_id),
+        "uri": candidate.uri,
+        "clip_index": index,
+        "start_seconds": clip.start_seconds,
+        "end_seconds": clip.end_seconds,
+        "instants": list(clip.instants),
+        "recall_score": candidate.recall_score,
+        "match_score": candidate.match_score,
+        "moments": [
+            {
+                "clip_index": moment,
+                "start_seconds": candidate.clips[moment].start_seconds,
+                "end_seconds": candidate.clips[moment].end_seconds,
+                "score": moment_score,
+            }
+            for moment, moment_score in best
+        ],
+    }
+
+
+def _ranked(scores: dict[int, float]) -> list[tuple[int, float]]:
+    return sorted(scores.items(), key=lambda item: (-item[1], item[0]))

@@ -1,0 +1,202 @@
+"""Take a new video in: hash, probe, thumbnails, row, and the job that will embed it.
+
+A file is trusted with nothing: it is opened under the allowed roots only and probed in a subprocess
+with limits. The same content is taken in once, however many paths lead to it.
+"""
+
+import random
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import structlog
+from clipbert.probe import probe_in_subprocess
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from clipbert.errors import EmptyFile
+from clipbert.video import VideoProbe
+from store.database import Sessions
+from store.job_state import JobKind
+from store.jobs import JobRepository
+from store.tables import Video, VideoState
+from store.videos import VideoRepository
+from workers.errors import WorkerError
+from workers.generations import embed_job, generations_in_use
+from workers.lease import Hold, Outcome
+from workers.lifecycle import Workplace
+from workers.media import OpenMedia, hash_file, open_media
+
+log = structlog.get_logger(__name__)
+
+_SAME_CONTENT_DELAY_SECONDS: Final = 1.0
+_SINGLE_PRIORITY: Final = 4  # one upload does not wait behind a bulk of thousands
+_BATCH_PRIORITY: Final = 5
+
+
+class _ContentInHand(WorkerError):
+    """Another worker is taking the same content in at this moment."""
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What is found out about a file before its row is written."""
+
+    sha256: str
+    size_bytes: int
+    probe: VideoProbe
+
+
+def ingest_next(workplace: Workplace) -> int:
+    """Claim one due ingest job and do it. Returns how many were claimed: 1, or 0 if none is due."""
+    holds = workplace.leases.claim([JobKind.INGEST], limit=1)
+    for hold in holds:
+        try:
+            embed_is_due = _ingest(workplace, hold)
+        except _ContentInHand:
+            # When the other is done, this job finds its video.
+            delay = _SAME_CONTENT_DELAY_SECONDS * (0.5 + random.random())  # noqa: S311  jitter
+            workplace.leases.snooze(hold, timedelta(seconds=delay))
+        except Exception as error:  # noqa: BLE001  the edge of a job: settle logs it
+            workplace.leases.settle(hold, error)
+        else:
+            if embed_is_due:
+                workplace.doorbell.ring(JobKind.EMBED)
+    return len(holds)
+
+
+def _ingest(workplace: Workplace, hold: Hold) -> bool:
+    """Do one job. Returns whether it left an embed job."""
+    wanted = hold.claim.input
+    with open_media(
+        uri=wanted.get("uri"),
+        blob_key=wanted.get("blob_key"),
+        roots=workplace.media_roots,
+        blobs=workplace.blobs,
+    ) as media:
+        if media.size_bytes == 0:
+            raise EmptyFile(f"{wanted.get('filename') or media.path.name} is empty")
+        sha256 = hash_file(media.path)
+        media.check_unchanged()
+        if _link_known(workplace, hold, sha256):
+            return False
+        with _content_lock(workplace.sessions, sha256):
+            if _link_known(workplace, hold, sha256):
+                return False
+            hold.advance()
+            facts = _Facts(sha256, media.size_bytes, _probe(workplace, media, sha256))
+            media.check_unchanged()
+            hold.advance()
+            workplace.leases.finish(hold, lambda session: _create_video(session, hold, facts))
+    log.info("video.created", sha256=sha256, codec=facts.probe.codec)
+    return True
+
+
+def _link_known(workplace: Workplace, hold: Hold, sha256: str) -> bool:
+    """Finish the job with the video that has this content already, if there is one."""
+    with workplace.sessions.begin() as session:
+        video = VideoRepository(session).find_by_sha256(sha256)
+    if video is None:
+        return False
+    workplace.leases.finish(hold, lambda session: _link_video(session, hold, video))
+    return True
+
+
+def _link_video(session: Session, hold: Hold, video: Video) -> Outcome:
+    # A video still without its clips gets their job again, unless it has one: then it gets that.
+    is_waiting = video.state == VideoState.PROCESSING
+    embed_job_id = _enqueue_embeds(session, hold, video) if is_waiting else None
+    return _outcome(video, is_duplicate=True, embed_job_id=embed_job_id)
+
+
+def _create_video(session: Session, hold: Hold, facts: _Facts) -> Outcome:
+    wanted, probe = hold.claim.input, facts.probe
+    filename = wanted.get("filename") or Path(wanted.get("uri", "")).name
+    video, is_new = VideoRepository(session).create(
+        uri=wanted.get("uri") or f"upload:///{quote(filename)}",
+        sha256=facts.sha256,
+        blob_key=wanted.get("blob_key"),
+        filename=filename,
+        size_bytes=facts.size_bytes,
+        duration_seconds=probe.duration_seconds,
+        width=probe.width,
+        height=probe.height,
+        frames_per_second=probe.average_fps,
+        num_frames=probe.num_frames,
+        codec=probe.codec,
+        container=probe.container,
+        rotation_degrees=probe.rotation_degrees,
+        is_still=probe.is_still,
+        probe=probe.to_json(),
+        tags=wanted.get("tags") or [],
+        metadata=wanted.get("metadata") or {},
+    )
+    embed_job_id = _enqueue_embeds(session, hold, video)
+    return _outcome(video, is_duplicate=not is_new, embed_job_id=embed_job_id)
+
+
+def _outcome(video: Video, *, is_duplicate: bool, embed_job_id: str | None) -> Outcome:
+    result = {
+        "video_id": str(video.id),
+        "duplicate": is_duplicate,
+        "embed_job_id": embed_job_id,
+    }
+    return Outcome(result, video_id=video.id)
+
+
+def _enqueue_embeds(session: Session, hold: Hold, video: Video) -> str | None:
+    """Leave an embed job for each generation in use; give the id of the searched one's."""
+    jobs = [
+        JobRepository(session).enqueue(
+            embed_job(
+                video.id,
+                generation.id,
+                priority=_SINGLE_PRIORITY if hold.claim.batch_id is None else _BATCH_PRIORITY,
+                batch_id=hold.claim.batch_id,
+            )
+        )
+        for generation in generations_in_use(session)
+    ]
+    return str(jobs[0].id) if jobs else None
+
+
+def _probe(workplace: Workplace, media: OpenMedia, sha256: str) -> VideoProbe:
+    """Probe the file in a subprocess and keep the thumbnails that come with it."""
+    with tempfile.TemporaryDirectory(prefix="clipbert-probe-") as folder:
+        poster, strip = Path(folder) / "poster.jpg", Path(folder) / "strip.jpg"
+        probe = probe_in_subprocess(
+            media.path,
+            poster=poster,
+            strip=strip,
+            timeout_seconds=workplace.settings.probe_timeout_seconds,
+            memory_bytes=workplace.settings.probe_memory_bytes,
+        )
+        for path in (poster, strip):
+            if path.exists():
+                workplace.blobs.put_file(f"thumbnails/{sha256}/{path.name}", path)
+    return probe
+
+
+@contextmanager
+def _content_lock(sessions: Sessions, sha256: str) -> Iterator[None]:
+    """Be the only one to take this content in.
+
+    A lock of PostgreSQL that ends with its transaction, and so with its process: nothing to clean
+    up after a crash. The transaction is open while the file is probed: seconds, not minutes.
+
+    Raises:
+        _ContentInHand: another worker has the lock.
+    """
+    with sessions.begin() as session:
+        locked = session.scalar(
+            text("SELECT pg_try_advisory_xact_lock(hashtextextended(:sha256, 0))"),
+            {"sha256": sha256},
+        )
+        if not locked:
+            raise _ContentInHand(sha256)
+        yield

@@ -1,0 +1,242 @@
+"""How a job is held: claimed with a lease, kept while its work advances, settled in one way.
+
+A thread extends the leases of the process's jobs. It does so only while their work advances, so
+that a job whose model hangs goes to another worker. The other way round it brings cancel requests
+and lost leases, which the work meets in `Hold.advance`, between two chunks.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy.orm import Session
+
+from store.database import Sessions
+from store.errors import LeaseLost
+from store.job_state import JobKind
+from store.jobs import ClaimedJob, JobRepository
+from workers.errors import CancelRequested, HoldLost, Interrupted, Stopping
+from workers.retry import GiveUp, TryAgain, decide
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job that succeeded leaves on its row: its result, and the video it led to."""
+
+    result: dict[str, Any]
+    video_id: UUID | None = None
+
+
+class Hold:
+    """One claimed job, as seen by the work that is done on it.
+
+    Args:
+        claim: the row, with the token that fences its writes.
+        is_stopping: whether the process shuts down.
+    """
+
+    def __init__(self, claim: ClaimedJob, *, is_stopping: Callable[[], bool]) -> None:
+        self.claim = claim
+        self.advanced_at = time.monotonic()
+        self.cancel_requested = claim.cancel_requested
+        self.is_lost = False
+        self._is_stopping = is_stopping
+
+    def touch(self) -> None:
+        """Say that the work got further."""
+        self.advanced_at = time.monotonic()
+
+    def advance(self) -> None:
+        """Say that the work got further, and learn whether it should go on.
+
+        Raises:
+            HoldLost, CancelRequested, Stopping: it should not.
+        """
+        self.touch()
+        if self.is_lost:
+            raise HoldLost(f"job {self.claim.id} is held by nobody or by another worker")
+        if self.cancel_requested:
+            raise CancelRequested(f"job {self.claim.id} was cancelled")
+        if self._is_stopping():
+            raise Stopping("the worker is shutting down")
+
+
+class LeaseKeeper:
+    """Claims jobs for this process and keeps their leases. Made in the child, after the fork.
+
+    Args:
+        sessions: where the jobs are.
+        owner: name of this process, for people who read the rows.
+        lease: how long a job stays ours without a heartbeat.
+        heartbeat_seconds: time between two heartbeats.
+        stall_seconds: work that did not advance for so long is not extended.
+        is_stopping: whether the process shuts down.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        *,
+        owner: str,
+        lease: timedelta,
+        heartbeat_seconds: float,
+        stall_seconds: float,
+        is_stopping: Callable[[], bool],
+    ) -> None:
+        self._sessions = sessions
+        self._owner = owner
+        self._lease = lease
+        self._heartbeat_seconds = heartbeat_seconds
+        self._stall_seconds = stall_seconds
+        self._is_stopping = is_stopping
+        self._holds: dict[tuple[UUID, int], Hold] = {}
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._beat_until_closed, daemon=True, name="leases")
+        self._thread.start()
+
+    def claim(self, kinds: Sequence[JobKind], *, limit: int) -> list[Hold]:
+        """Take up to `limit` due jobs and hold them until they are settled."""
+        with self._sessions.begin() as session:
+            claims = JobRepository(session).claim(
+                kinds, limit=limit, owner=self._owner, lease=self._lease
+            )
+        holds = [Hold(claim, is_stopping=self._is_stopping) for claim in claims]
+        with self._lock:
+            self._holds.update({_key(hold): hold for hold in holds})
+        for hold in holds:
+            log.info(
+                "job.claimed",
+                job_id=str(hold.claim.id),
+                kind=hold.claim.kind,
+                attempt=hold.claim.attempt,
+            )
+        return holds
+
+    def finish(self, hold: Hold, write: Callable[[Session], Outcome]) -> None:
+        """Store a job's effects, its result and its state in one fenced transaction.
+
+        Args:
+            hold: the job.
+            write: writes the effects and says the result; nothing of it stays if the lease is
+                lost, for then all is rolled back.
+
+        Raises:
+            LeaseLost: another worker has the job.
+        """
+        with self._sessions.begin() as session:
+            outcome = write(session)
+            JobRepository(session).finish(hold.claim, outcome.result, video_id=outcome.video_id)
+        self._forget(hold)
+        age = datetime.now(UTC) - hold.claim.created_at
+        log.info("job.succeeded", job_id=str(hold.claim.id), age_seconds=age.total_seconds())
+
+    def settle(self, hold: Hold, error: BaseException) -> None:
+        """Write what becomes of a job whose work ended in an error."""
+        self._forget(hold)
+        try:
+            with self._sessions.begin() as session:
+                _write_end(JobRepository(session), hold.claim, error)
+        except LeaseLost:
+            log.warning("job.lease_lost", job_id=str(hold.claim.id))
+
+    def snooze(self, hold: Hold, delay: timedelta) -> None:
+        """Give a job back to be run later; costs it no attempt."""
+        self._forget(hold)
+        try:
+            with self._sessions.begin() as session:
+                JobRepository(session).snooze(hold.claim, datetime.now(UTC) + delay)
+        except LeaseLost:
+            log.warning("job.lease_lost", job_id=str(hold.claim.id))
+
+    def report_progress(self, hold: Hold, *, done: int, total: int, stage: str) -> None:
+        """Show how far a job is.
+
+        Raises:
+            HoldLost: another worker has the job.
+        """
+        try:
+            with self._sessions.begin() as session:
+                JobRepository(session).report_progress(
+                    hold.claim, done=done, total=total, stage=stage
+                )
+        except LeaseLost as error:
+            hold.is_lost = True
+            raise HoldLost(str(error)) from error
+
+    def close(self) -> None:
+        """End the heartbeats."""
+        self._closed.set()
+        self._thread.join(timeout=5)
+
+    def beat(self) -> None:
+        """Extend the leases of the jobs whose work advances; pass on what the rows say."""
+        now = time.monotonic()
+        with self._lock:
+            holds = list(self._holds.values())
+        alive = [hold for hold in holds if now - hold.advanced_at < self._stall_seconds]
+        for hold in holds:
+            if hold not in alive:
+                log.error(
+                    "job.stalled",
+                    job_id=str(hold.claim.id),
+                    seconds=round(now - hold.advanced_at, 1),
+                )
+        if not alive:
+            return
+        with self._sessions.begin() as session:
+            statuses = JobRepository(session).extend(
+                [_key(hold) for hold in alive], lease=self._lease
+            )
+        for hold in alive:
+            status = statuses.get(hold.claim.id)
+            hold.is_lost = status is None or not status.held
+            hold.cancel_requested = status is not None and status.cancel_requested
+
+    def _beat_until_closed(self) -> None:
+        while not self._closed.wait(self._heartbeat_seconds):
+            try:
+                self.beat()
+            except Exception:
+                # The edge of a thread. A database that is away for less than a lease is harmless.
+                log.exception("heartbeat.failed")
+
+    def _forget(self, hold: Hold) -> None:
+        with self._lock:
+            self._holds.pop(_key(hold), None)
+
+
+def _key(hold: Hold) -> tuple[UUID, int]:
+    return hold.claim.id, hold.claim.lease_token
+
+
+def _write_end(jobs: JobRepository, claim: ClaimedJob, error: BaseException) -> None:
+    job_id = str(claim.id)
+    match error:
+        case HoldLost() | LeaseLost():
+            log.warning("job.lease_lost", job_id=job_id)
+        case CancelRequested():
+            jobs.mark_cancelled(claim)
+            log.info("job.cancelled", job_id=job_id)
+        case Interrupted():
+            jobs.release(claim)
+            log.info("job.released", job_id=job_id)
+        case _:
+            match decide(error, attempt=claim.attempt):
+                case TryAgain(delay, code, message):
+                    run_at = datetime.now(UTC) + delay
+                    jobs.retry_later(claim, run_at=run_at, code=code, message=message)
+                    log.warning("job.retried_later", job_id=job_id, code=code, exc_info=error)
+                case GiveUp(code, message, detail):
+                    jobs.fail(claim, code=code, message=message, detail=detail)
+                    is_ours = code in ("internal_error", "out_of_memory")
+                    log.warning(
+                        "job.failed", job_id=job_id, code=code, exc_info=error if is_ours else None
+                    )

@@ -1,0 +1,288 @@
+"""From the start of a worker to its end: logging, what a child process owns, and the graceful stop.
+
+The parent forks the children and must stay clean: no torch, no database connection, no threads.
+What a child owns is made on its first task, in `open_workplace`.
+"""
+
+import logging
+import mmap
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import structlog
+from celery import signals
+from celery.apps.worker import Worker
+
+from store.blobs import BlobStore, open_blobs
+from store.database import Sessions, make_sessions
+from store.settings import StoreSettings
+from workers.batching import CostLimit
+from workers.dispatch import LOOK_TASKS, Doorbell
+from workers.lease import LeaseKeeper
+from workers.retry import is_device_lost
+from workers.settings import WorkerSettings
+from workers.start_checks import find_faults
+
+if TYPE_CHECKING:
+    from workers.model_cache import ModelCache
+    from workers.token_cache import TokenCache
+
+log = structlog.get_logger(__name__)
+
+_CPU_MEGAPIXELS: Final = 1.6  # 8 frames of 448 px: about a second of clipbert-mini on two cores
+_GPU_MEGAPIXELS: Final = 50.0  # 250 frames of 448 px
+_CPU_MATCH_CLIPS: Final = 256  # about two seconds of clipbert-mini on two cores
+_GPU_MATCH_CLIPS: Final = 4096
+
+# One byte that parent and children share: 1 once the worker was told to stop. A signal reaches the
+# parent only, and its children work on, so this is how they hear of it between two chunks.
+_stop_flag: Final = mmap.mmap(-1, 1)
+
+
+@dataclass
+class Workplace:
+    """What one process works with. Made in the child; never crosses a fork."""
+
+    settings: WorkerSettings
+    media_roots: tuple[Path, ...]
+    sessions: Sessions
+    blobs: BlobStore
+    doorbell: Doorbell
+    leases: LeaseKeeper
+    is_stopping: Callable[[], bool]
+
+    @classmethod
+    def open(
+        cls,
+        settings: WorkerSettings,
+        store: StoreSettings,
+        *,
+        owner: str,
+        is_stopping: Callable[[], bool] = lambda: False,
+    ) -> "Workplace":
+        """Connect to the store and begin to keep leases."""
+        sessions = make_sessions(store.database_url)
+        return cls(
+            settings=settings,
+            media_roots=store.media_roots,
+            sessions=sessions,
+            blobs=open_blobs(store.blob_url),
+            doorbell=Doorbell(settings.redis_url),
+            leases=LeaseKeeper(
+                sessions,
+                owner=owner,
+                lease=timedelta(seconds=settings.lease_seconds),
+                heartbeat_seconds=settings.heartbeat_seconds,
+                stall_seconds=settings.stall_seconds,
+                is_stopping=is_stopping,
+            ),
+            is_stopping=is_stopping,
+        )
+
+    @cached_property
+    def models(self) -> "ModelCache":
+        """The models in memory. The first use imports torch, which the parent must never do."""
+        from workers.model_cache import ModelCache  # noqa: PLC0415
+
+        return ModelCache(
+            self.blobs,
+            device=self.settings.device,
+            capacity=self.settings.models_in_memory,
+            folder=self.settings.model_cache,
+        )
+
+    @cached_property
+    def tokens(self) -> "TokenCache":
+        """The visual tokens of recently asked videos. Imports torch, as `models` does."""
+        from workers.token_cache import TokenCache  # noqa: PLC0415
+
+        return TokenCache(self.blobs, capacity_bytes=self.settings.token_cache_bytes)
+
+    @cached_property
+    def forward_limit(self) -> CostLimit:
+        """What one CNN forward may cost, in megapixels; lower once memory ran out."""
+        default = _CPU_MEGAPIXELS if self.models.device == "cpu" else _GPU_MEGAPIXELS
+        return CostLimit(self.settings.forward_megapixels or default)
+
+    @cached_property
+    def match_limit(self) -> CostLimit:
+        """How many (text, clip) pairs are scored in one go."""
+        default = _CPU_MATCH_CLIPS if self.models.device == "cpu" else _GPU_MATCH_CLIPS
+        return CostLimit(self.settings.match_clips or default)
+
+    def close(self) -> None:
+        """Stop the heartbeats and close the connections."""
+        self.leases.close()
+        self.doorbell.close()
+        self.sessions.kw["bind"].dispose()
+
+
+class _Process:
+    """The state of this process: its settings from the parent, its workplace once it has one."""
+
+    settings: WorkerSettings | None = None
+    workplace: Workplace | None = None
+    is_busy = False
+
+
+def open_workplace() -> Workplace:
+    """Give this child process's workplace, made on the first call."""
+    if _Process.workplace is None:
+        _Process.workplace = Workplace.open(
+            _Process.settings or WorkerSettings(),
+            StoreSettings(),  # type: ignore[call-arg]  # its values come from the environment
+            owner=f"{socket.gethostname()}:{os.getpid()}",
+            is_stopping=is_stopping,
+        )
+    return _Process.workplace
+
+
+def is_stopping() -> bool:
+    """Tell whether this worker was told to stop."""
+    return _stop_flag[0] != 0
+
+
+@contextmanager
+def looking(queue: str, job_id: str | None) -> Iterator[Workplace]:
+    """Surround a task: binds the log context, and lets a signal end the process between chunks."""
+    structlog.contextvars.bind_contextvars(queue=queue, rung_for=job_id)
+    _Process.is_busy = True
+    try:
+        yield open_workplace()
+    finally:
+        _Process.is_busy = False
+        structlog.contextvars.clear_contextvars()
+
+
+def work_until_idle(workplace: Workplace, work: Callable[[Workplace], int]) -> bool:
+    """Call `work`, which claims and does some jobs, until none is due or the look is long enough.
+
+    Returns:
+        Whether there may be more: then the queue should be rung again.
+    """
+    ends_at = time.monotonic() + workplace.settings.look_seconds
+    while not workplace.is_stopping():
+        if work(workplace) == 0:
+            return False
+        if time.monotonic() > ends_at:
+            return True
+    return True
+
+
+def leave_if_device_lost(error: BaseException) -> None:
+    """End this process if its GPU context is beyond repair: no later job could succeed in it."""
+    if is_device_lost(error):
+        leave_process("device.lost", error)
+
+
+def leave_process(event: str, error: BaseException | None = None) -> NoReturn:
+    """End this child at once, its jobs being settled; Celery starts a new one in its place."""
+    log.critical(event, exc_info=error)
+    logging.shutdown()
+    os._exit(1)
+
+
+def connect_signals(settings: WorkerSettings, *, hard_limits: Mapping[str, float]) -> None:
+    """Tie this module to Celery's life."""
+    _Process.settings = settings
+
+    def check_setup(sender: Worker, **_: object) -> None:
+        pool = sender.pool_cls if isinstance(sender.pool_cls, str) else sender.pool_cls.__module__
+        faults = find_faults(
+            sender.app, pool=pool, hard_limits=hard_limits, redis_url=settings.redis_url
+        )
+        if "torch" in sys.modules:
+            faults.append("torch was imported before the fork: the children's models would hang")
+        if faults:
+            # Celery catches a handler's exceptions; it does not catch this one.
+            raise SystemExit("the worker does not start: " + "; ".join(faults))
+
+    signals.setup_logging.connect(_set_up_logging, weak=False)
+    signals.worker_init.connect(check_setup, weak=False)
+    signals.worker_ready.connect(_listen_in_parent, weak=False)
+    signals.worker_process_init.connect(_start_child, weak=False)
+    signals.worker_process_shutdown.connect(_end_child, weak=False)
+
+
+def _listen_in_parent(sender: Worker, **_: object) -> None:
+    """Pass a stop on to the children, and look at once for what is due already."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, _set_flag_before(signal.getsignal(number)))
+    log.info("worker.ready", worker=sender.hostname)
+    doorbell = Doorbell((_Process.settings or WorkerSettings()).redis_url)
+    for queue in sender.app.amqp.queues.consume_from:
+        if queue in LOOK_TASKS:
+            doorbell.ring_queue(queue)
+    doorbell.close()
+
+
+def _set_flag_before(celery_handler: object) -> Callable[[int, FrameType | None], None]:
+    def handle(number: int, frame: FrameType | None) -> None:
+        _stop_flag[0] = 1
+        if callable(celery_handler):
+            celery_handler(number, frame)
+
+    return handle
+
+
+def _start_child(**_: object) -> None:
+    # A supervisor may signal the whole group. A busy child then ends its chunk and gives its jobs
+    # back; the parent, which got the signal too, waits for it.
+    signal.signal(signal.SIGTERM, _stop_child)
+
+
+def _stop_child(number: int, _frame: FrameType | None) -> None:
+    _stop_flag[0] = 1
+    if not _Process.is_busy:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+
+def _end_child(**_: object) -> None:
+    if _Process.workplace is not None:
+        _Process.workplace.close()
+        _Process.workplace = None
+
+
+def _set_up_logging(loglevel: int = logging.INFO, logfile: str | None = None, **_: object) -> None:
+    """Write every log line, ours and the libraries', as one JSON object."""
+    shared = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.FileHandler(logfile) if logfile else logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.dict_tracebacks,
+                structlog.processors.JSONRenderer(default=str),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(loglevel or logging.INFO)
+    # One line per look and per ring would bury the lines per job.
+    for name in ("celery.worker.strategy", "celery.app.trace", "celery.beat"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,83 @@
+"""Where and how the workers run: WORKER_* variables."""
+
+from pathlib import Path
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class WorkerSettings(BaseSettings):
+    """What a worker process needs to know about its deployment; STORE_* says where the rows are."""
+
+    model_config = SettingsConfigDict(env_prefix="WORKER_", frozen=True, extra="ignore")
+
+    redis_url: str = "redis://localhost:6379/0"
+    """Celery's broker. Its own database: the shortest visibility timeout on a database wins."""
+
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """Where models run: auto takes the first CUDA device there is, else the CPU."""
+
+    lease_seconds: float = Field(60, gt=0)
+    """How long a job stays held without a heartbeat; a killed worker's jobs wait this long."""
+
+    heartbeat_seconds: float = Field(10, gt=0)
+    """How often the leases of held jobs are extended and cancel requests fetched."""
+
+    stall_seconds: float = Field(120, gt=0)
+    """Work that does not advance for so long is taken for hung, and its lease left to run out."""
+
+    max_losses: int = Field(3, ge=1)
+    """A job whose worker died so many times is quarantined."""
+
+    look_seconds: float = Field(30, gt=0)
+    """A look ends after about so long and rings again, so that others get their turn."""
+
+    claim_limit: int = Field(16, ge=1)
+    """Searches and questions claimed at once, to share one forward pass."""
+
+    embed_claim_limit: int = Field(4, ge=1)
+    """Videos claimed at once, to share the forward passes of the CNN."""
+
+    forward_megapixels: float | None = Field(None, gt=0)
+    """Cost bound of one CNN forward: frames x pixels as the model sees them. None chooses by the
+    device. On a CPU it is how long a question waits behind embedding: about a second."""
+
+    match_clips: int | None = Field(None, ge=1)
+    """(text, clip) pairs that the cross-encoder scores between two looks at cancel requests. None
+    chooses by the device."""
+
+    decode_threads: int = Field(2, ge=1)
+    """Threads that decode ahead of the model."""
+
+    token_cache_bytes: int = Field(512 * 2**20, ge=0)
+    """Memory for the visual tokens of recently asked videos."""
+
+    models_in_memory: int = Field(3, ge=1)
+    """Models kept loaded in a process; the least recently used goes first."""
+
+    model_cache: Path | None = None
+    """Where models are copied to if the blobs are remote; None for the temporary folder."""
+
+    recall_clips: int = Field(400, ge=1, le=1000)
+    """Nearest clips a search fetches before it groups them by video."""
+
+    rerank_videos: int = Field(20, ge=1)
+    """Videos whose clips the cross-encoder scores after recall."""
+
+    rerank_clips_per_video: int = Field(16, ge=1)
+    """At most so many clips of a video are reranked: those nearest to the text."""
+
+    probe_timeout_seconds: float = Field(60, gt=0)
+    """A probe that takes longer is killed."""
+
+    probe_memory_bytes: int = Field(2 * 2**30, gt=0)
+    """Address space of the probing subprocess."""
+
+    @model_validator(mode="after")
+    def _heartbeats_fit_into_a_lease(self) -> "WorkerSettings":
+        if self.heartbeat_seconds * 3 > self.lease_seconds:
+            raise ValueError(
+                f"WORKER_HEARTBEAT_SECONDS={self.heartbeat_seconds} must be at most a third of "
+                f"WORKER_LEASE_SECONDS={self.lease_seconds}: a job must survive two lost heartbeats"
+            )
+        return self

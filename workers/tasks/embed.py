@@ -1,0 +1,17 @@
+"""Queue embed: run the model on new videos."""
+
+from celery import shared_task
+
+from workers.dispatch import EMBED, LOOK_TASKS
+from workers.lifecycle import looking, work_until_idle
+
+
+@shared_task(name=LOOK_TASKS[EMBED])
+def look(job_id: str | None = None) -> None:
+    """Embed what is due."""
+    # Imports torch, which the parent of this process must not have.
+    from workers.embedding import embed_next  # noqa: PLC0415
+
+    with looking(EMBED, job_id) as workplace:
+        if work_until_idle(workplace, embed_next):
+            workplace.doorbell.ring("embed")

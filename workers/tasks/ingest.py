@@ -1,0 +1,15 @@
+"""Queue ingest: look at new media."""
+
+from celery import shared_task
+
+from workers.dispatch import INGEST, LOOK_TASKS
+from workers.ingestion import ingest_next
+from workers.lifecycle import looking, work_until_idle
+
+
+@shared_task(name=LOOK_TASKS[INGEST])
+def look(job_id: str | None = None) -> None:
+    """Ingest what is due."""
+    with looking(INGEST, job_id) as workplace:
+        if work_until_idle(workplace, ingest_next):
+            workplace.doorbell.ring("ingest")

@@ -1,0 +1,14 @@
+"""Queue maintenance: set right what went wrong."""
+
+from celery import shared_task
+
+from workers.dispatch import MAINTENANCE, RECONCILE_TASK
+from workers.lifecycle import looking
+from workers.reconciler import reconcile as reconcile_once
+
+
+@shared_task(name=RECONCILE_TASK)
+def reconcile() -> None:
+    """Return lost jobs, ring for waiting ones, switch generations."""
+    with looking(MAINTENANCE, None) as workplace:
+        reconcile_once(workplace)
