@@ -1,0 +1,112 @@
+"""API keys: every request but the few open ones carries one, checked before its body is read."""
+
+import hashlib
+import threading
+import time
+from datetime import timedelta
+from http import HTTPStatus
+from typing import Final
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.errors import problem_response
+from store.api_keys import ApiKeyRepository
+from store.database import Sessions
+
+log = structlog.get_logger(__name__)
+
+OPEN_PATHS: Final = frozenset(
+    {"/healthz", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect"}
+)
+_MAX_CACHED_KEYS: Final = 1024
+_MAX_KEY_LENGTH: Final = 256
+
+
+class KeyVerifier:
+    """Tells valid API keys, and remembers them for a few seconds.
+
+    Only valid keys are remembered, by hash: a key made a moment ago works at once, and a key that
+    was revoked works for `remember` at most. Nothing is written when a key is used.
+    """
+
+    def __init__(self, sessions: Sessions, *, remember: timedelta) -> None:
+        self._sessions = sessions
+        self._remember_seconds = remember.total_seconds()
+        self._believed_until: dict[bytes, float] = {}
+        self._lock = threading.Lock()
+
+    def is_remembered(self, plain: str) -> bool:
+        with self._lock:
+            return self._believed_until.get(_hash(plain), 0.0) > time.monotonic()
+
+    def is_valid(self, plain: str) -> bool:
+        """Ask the database; blocks."""
+        with self._sessions() as session:
+            found = ApiKeyRepository(session).verify(plain) is not None
+        if found:
+            with self._lock:
+                if len(self._believed_until) >= _MAX_CACHED_KEYS:
+                    self._believed_until.clear()
+                self._believed_until[_hash(plain)] = time.monotonic() + self._remember_seconds
+        return found
+
+
+class AuthenticationMiddleware:
+    """Answers 401 to whoever has no valid key, before anything else is looked at."""
+
+    def __init__(self, app: ASGIApp, *, verifier: KeyVerifier) -> None:
+        self._app = app
+        self._verifier = verifier
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        plain = _bearer_of(Headers(scope=scope).get("authorization", ""))
+        if plain is None:
+            await _refuse("Send an API key as `Authorization: Bearer KEY`.", scope, receive, send)
+            return
+        try:
+            known = self._verifier.is_remembered(plain) or await run_in_threadpool(
+                self._verifier.is_valid, plain
+            )
+        except SQLAlchemyError as error:
+            log.error("store.unavailable", path=scope["path"], error=type(error).__name__)  # noqa: TRY400
+            response = problem_response(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "store_unavailable",
+                "The database does not answer; try again in a few seconds.",
+                headers={"Retry-After": "5"},
+            )
+            await response(scope, receive, send)
+            return
+        if not known:
+            await _refuse("This API key is not valid.", scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def _bearer_of(header: str) -> str | None:
+    scheme, _, plain = header.partition(" ")
+    plain = plain.strip()
+    if scheme.lower() != "bearer" or not plain.isascii() or not 0 < len(plain) <= _MAX_KEY_LENGTH:
+        return None
+    return None if "\0" in plain else plain
+
+
+async def _refuse(detail: str, scope: Scope, receive: Receive, send: Send) -> None:
+    response = problem_response(
+        HTTPStatus.UNAUTHORIZED,
+        "unauthorized",
+        detail,
+        headers={"WWW-Authenticate": 'Bearer realm="clipbert"'},
+    )
+    await response(scope, receive, send)
+
+
+def _hash(plain: str) -> bytes:
+    return hashlib.sha256(plain.encode()).digest()

@@ -1,0 +1,92 @@
+"""The API's entry point: settings -> services -> app. Loads neither torch nor clipbert."""
+
+import importlib.metadata
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import anyio.to_thread
+from fastapi import FastAPI
+from starlette.types import Lifespan
+
+from api.access_log import AccessLogMiddleware, configure_logging
+from api.authentication import AuthenticationMiddleware, KeyVerifier
+from api.body_limit import BodyLimitMiddleware
+from api.dependencies import Services
+from api.errors import install_error_handlers
+from api.media_roots import MediaRoots
+from api.openapi import install_openapi
+from api.routes import batches, jobs, questions, searches, system, videos
+from api.settings import ApiSettings
+from api.waiting import WaitingRoom
+from store.blobs import open_blobs
+from store.database import make_sessions
+from workers.dispatch import Doorbell
+
+_MAX_JSON_BYTES = 2**20  # of every body but uploads and batches
+_BATCH_THREADS = 2
+_SPARE_CONNECTIONS = 8  # for batches and for requests that wait for a job
+
+
+def create_app_from_environment() -> FastAPI:
+    """Make the app for `uvicorn --factory api.main:create_app_from_environment`."""
+    configure_logging()
+    return create_app(ApiSettings())
+
+
+def create_app(settings: ApiSettings) -> FastAPI:
+    """Make the app.
+
+    Args:
+        settings: where the services are; nothing is connected to before the first request.
+    """
+    blobs = open_blobs(settings.store.blob_url)
+    sessions = make_sessions(
+        settings.store.database_url,
+        pool_size=settings.num_threads // 2,
+        max_overflow=settings.num_threads - settings.num_threads // 2 + _SPARE_CONNECTIONS,
+    )
+    services = Services(
+        settings=settings,
+        sessions=sessions,
+        blobs=blobs,
+        doorbell=Doorbell(settings.redis_url),
+        media_roots=MediaRoots(settings.store.media_roots),
+        waiting_room=WaitingRoom(max_waiters=settings.max_waiters),
+        spool_folder=settings.spool_folder or blobs.staging_folder(),
+        batch_threads=anyio.CapacityLimiter(_BATCH_THREADS),
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = settings.num_threads
+        yield
+        services.waiting_room.close()
+        services.doorbell.close()
+        sessions.kw["bind"].dispose()
+
+    app = describe_app(lifespan)
+    app.state.services = services
+    verifier = KeyVerifier(sessions, remember=settings.key_cache)
+    app.add_middleware(BodyLimitMiddleware, max_bytes=_MAX_JSON_BYTES)
+    app.add_middleware(AuthenticationMiddleware, verifier=verifier)
+    app.add_middleware(AccessLogMiddleware)
+    return app
+
+
+def describe_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """Make the app without services: enough for its OpenAPI document."""
+    app = FastAPI(
+        title="ClipBERT workers",
+        summary="Index videos in bulk, search them by text down to the moment, ask about them.",
+        version=importlib.metadata.version("clipbert-workers"),
+        lifespan=lifespan,
+        redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
+        license_info={"name": "MIT", "identifier": "MIT"},
+    )
+    for routes in (videos, batches, jobs, searches, questions, system):
+        app.include_router(routes.router)
+    install_error_handlers(app)
+    install_openapi(app)
+    return app

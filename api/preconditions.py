@@ -1,0 +1,56 @@
+"""What must be there before a search or a question is worth enqueueing."""
+
+from http import HTTPStatus
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from api.errors import ApiError
+from store.models import GenerationRepository, ModelRepository
+from store.tables import Task, VideoState
+from store.videos import VideoRepository
+
+
+def require_generation(session: Session) -> None:
+    """Refuse when no model indexes videos.
+
+    Raises:
+        ApiError: 409 no_active_generation.
+    """
+    if GenerationRepository(session).active() is None:
+        raise ApiError(
+            HTTPStatus.CONFLICT,
+            "no_active_generation",
+            "No model indexes videos yet; register and promote one first.",
+        )
+
+
+def require_qa_model(session: Session) -> None:
+    """Refuse an open-ended question that no model could answer.
+
+    Raises:
+        ApiError: 409 no_qa_model.
+    """
+    if ModelRepository(session).serving(Task.QA) is None:
+        raise ApiError(
+            HTTPStatus.CONFLICT,
+            "no_qa_model",
+            "No model with an answer vocabulary is serving: give choices, or promote a model "
+            "that was finetuned on questions.",
+        )
+
+
+def require_ready_video(session: Session, video_id: UUID) -> None:
+    """Refuse a question about a video that has no clips yet, or never will.
+
+    Raises:
+        VideoNotFound: there is none with this id.
+        ApiError: 409 video_not_ready.
+    """
+    video = VideoRepository(session).get(video_id)
+    if video.state == VideoState.READY:
+        return
+    reason = "is still being indexed"
+    if video.state == VideoState.FAILED:
+        reason = f"could not be indexed: {video.error_message or video.error_code}"
+    raise ApiError(HTTPStatus.CONFLICT, "video_not_ready", f"Video {video_id} {reason}.")

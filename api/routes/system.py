@@ -1,0 +1,107 @@
+"""Models, counts and health."""
+
+from http import HTTPStatus
+
+from fastapi import APIRouter
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.dependencies import Services, ServicesDep
+from api.errors import ApiError
+from api.problems import open_refusals, refusals
+from api.schemas.resources import Page
+from api.schemas.system import (
+    GenerationStats,
+    Health,
+    ModelResource,
+    Readiness,
+    Stats,
+    model_resource,
+)
+from store.database import schema_is_current
+from store.job_state import JobKind
+from store.jobs import JobRepository
+from store.models import GenerationRepository, ModelRepository
+from store.tables import VideoState
+from store.videos import VideoRepository
+from workers.dispatch import INTERACTIVE, QUEUES
+
+router = APIRouter()
+
+
+@router.get("/v1/models", tags=["models"], response_model=Page[ModelResource], responses=refusals())
+def list_models(services: ServicesDep) -> Page[ModelResource]:
+    """List all models, the newest first, each with the tasks it serves. There is one page."""
+    with services.sessions() as session:
+        models = ModelRepository(session)
+        serving = models.all_serving()
+        items = [
+            model_resource(
+                model, [task for task, (serves, _) in serving.items() if serves.id == model.id]
+            )
+            for model in models.list()
+        ]
+    return Page(items=items, next_page_token=None)
+
+
+@router.get("/v1/stats", tags=["system"], response_model=Stats, responses=refusals())
+def get_stats(services: ServicesDep) -> Stats:
+    """Count videos, jobs and waiting messages."""
+    with services.sessions() as session:
+        jobs = JobRepository(session)
+        videos = VideoRepository(session).counts()
+        counts, due = jobs.counts(), jobs.due_counts()
+        generation = _generation_stats(GenerationRepository(session))
+    queues = {queue: services.doorbell.queue_length(queue) for queue in QUEUES}
+    return Stats(
+        videos={state: videos.get(state, 0) for state in VideoState},
+        jobs={kind: counts.get(kind, {}) for kind in JobKind},
+        due={kind: due.get(kind, 0) for kind in JobKind},
+        queues=queues,
+        generation=generation,
+        waiting_requests=services.waiting_room.num_waiters,
+    )
+
+
+@router.get("/healthz", tags=["system"], response_model=Health, responses=open_refusals())
+async def get_health() -> Health:
+    """Tell that the process answers. Needs no key."""
+    return Health(status="ok")
+
+
+@router.get(
+    "/readyz", tags=["system"], response_model=Readiness, responses=open_refusals("not_ready")
+)
+def get_readiness(services: ServicesDep) -> Readiness:
+    """Tell whether requests can be served. Needs no key."""
+    if not _schema_is_current(services):
+        raise ApiError(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "not_ready",
+            "The database's schema is not the one of this version; run the migrations.",
+        )
+    redis = services.doorbell.queue_length(INTERACTIVE) is not None
+    return Readiness(status="ready", database=True, schema_current=True, redis=redis)
+
+
+def _schema_is_current(services: Services) -> bool:
+    try:
+        return schema_is_current(services.settings.store.database_url)
+    except SQLAlchemyError as error:
+        raise ApiError(
+            HTTPStatus.SERVICE_UNAVAILABLE, "not_ready", "The database does not answer."
+        ) from error
+
+
+def _generation_stats(generations: GenerationRepository) -> GenerationStats | None:
+    generation = generations.active()
+    if generation is None:
+        return None
+    coverage = generations.coverage(generation.id)
+    return GenerationStats(
+        id=generation.id,
+        model_id=generation.model_id,
+        recall_model_id=generation.recall_model_id,
+        plan=generation.plan,
+        num_videos=coverage.num_videos,
+        num_indexed=coverage.num_indexed,
+    )

@@ -1,0 +1,200 @@
+"""Videos: put in, listed, watched, taken out."""
+
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Annotated
+from uuid import UUID
+
+import structlog
+from fastapi import APIRouter, Header, Query, Request, Response
+
+from api.answers import accepted
+from api.dependencies import IdempotencyKey, PageDep, ServicesDep
+from api.errors import ApiError
+from api.media import disposition_of, media_type_of, open_blob, open_media
+from api.new_videos import NEW_VIDEO_BODY, add_by_uri, add_upload
+from api.problems import Responses, refusals
+from api.ranges import respond_with
+from api.schemas.jobs import JobResource
+from api.schemas.resources import Page
+from api.schemas.videos import (
+    ClipList,
+    VideoResource,
+    clip_resource,
+    video_resource,
+)
+from store.errors import BlobNotFound
+from store.models import GenerationRepository
+from store.tables import VideoState
+from store.videos import VideoRepository
+
+log = structlog.get_logger(__name__)
+
+router = APIRouter(prefix="/v1/videos", tags=["videos"])
+
+_MEDIA_RESPONSES: Responses = {
+    200: {"description": "The whole file", "content": {"video/*": {}, "image/*": {}}},
+    206: {"description": "The part asked for by Range", "content": {"video/*": {}}},
+    304: {"description": "The client has it already"},
+    **refusals("video_not_found", "media_gone", "outside_media_roots", "range_not_satisfiable"),
+}
+
+
+class Thumbnail(StrEnum):
+    """poster is one frame; strip shows several side by side."""
+
+    POSTER = "poster"
+    STRIP = "strip"
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=JobResource,
+    openapi_extra={"requestBody": NEW_VIDEO_BODY},
+    responses={
+        202: {"description": "Accepted; the job at Location tells how it goes"},
+        **refusals(
+            "malformed_json",
+            "malformed_multipart",
+            "outside_media_roots",
+            "batch_not_found",
+            "payload_too_large",
+            "unsupported_media_type",
+            "media_not_found",
+            "invalid_request",
+            "idempotency_conflict",
+        ),
+    },
+)
+async def create_video(
+    request: Request, services: ServicesDep, idempotency_key: IdempotencyKey = None
+) -> Response:
+    """Index a video: an upload (multipart form, part `file`), or a file of the service's machine.
+
+    The same content twice is one video. The answer is the ingest job; its `video_id` is set when
+    the file was found sound, and at once when an upload's content is known already.
+    """
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type == "multipart/form-data":
+        job = await add_upload(services, request, idempotency_key=idempotency_key)
+    elif content_type == "application/json":
+        job = await add_by_uri(services, request, idempotency_key=idempotency_key)
+    else:
+        raise ApiError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            "Send multipart/form-data with a part `file`, or application/json with a `uri`.",
+        )
+    return accepted(job, location=f"/v1/jobs/{job.id}")
+
+
+@router.get(
+    "",
+    response_model=Page[VideoResource],
+    responses=refusals("invalid_page_token", "invalid_request"),
+)
+def list_videos(
+    services: ServicesDep,
+    page: PageDep,
+    state: VideoState | None = None,
+    tag: Annotated[str | None, Query(max_length=200, pattern="^[^\0]*$")] = None,
+) -> Page[VideoResource]:
+    """List videos, the newest first."""
+    with services.sessions() as session:
+        found = VideoRepository(session).list(
+            page_size=page.page_size, page_token=page.page_token, state=state, tag=tag
+        )
+    return Page(
+        items=[video_resource(video) for video in found.items],
+        next_page_token=found.next_page_token,
+    )
+
+
+@router.get("/{video_id}", response_model=VideoResource, responses=refusals("video_not_found"))
+def get_video(services: ServicesDep, video_id: UUID) -> VideoResource:
+    """Get a video."""
+    with services.sessions() as session:
+        return video_resource(VideoRepository(session).get(video_id))
+
+
+@router.delete("/{video_id}", status_code=204, responses=refusals("video_not_found"))
+def delete_video(services: ServicesDep, video_id: UUID) -> None:
+    """Take a video out, with its clips. A file that lies under a media root stays there."""
+    with services.sessions.begin() as session:
+        keys = VideoRepository(session).delete(video_id)
+    for key in keys:
+        try:
+            services.blobs.delete(key)
+        except OSError as error:  # the row is gone; a file left behind harms nobody
+            log.warning("blob.not_deleted", key=key, error=repr(error))
+
+
+@router.get("/{video_id}/media", response_class=Response, responses=_MEDIA_RESPONSES)
+def get_video_media(
+    request: Request,
+    services: ServicesDep,
+    video_id: UUID,
+    range_: Annotated[str | None, Header(alias="Range", description="such as bytes=0-1023")] = None,
+) -> Response:
+    """Get the file of a video, whole or in part."""
+    with services.sessions() as session:
+        video = VideoRepository(session).get(video_id)
+    source = open_media(video, blobs=services.blobs, media_roots=services.media_roots)
+    headers = {
+        "Content-Disposition": disposition_of(video),
+        "Content-Security-Policy": "default-src 'none'; sandbox",
+        "Cache-Control": "private, no-cache",
+    }
+    return respond_with(source, request, media_type=media_type_of(video), headers=headers)
+
+
+@router.head("/{video_id}/media", response_class=Response, responses=_MEDIA_RESPONSES)
+def head_video_media(
+    request: Request,
+    services: ServicesDep,
+    video_id: UUID,
+    range_: Annotated[str | None, Header(alias="Range", description="such as bytes=0-1023")] = None,
+) -> Response:
+    """Get the headers of a video's file: size, type, ETag."""
+    return get_video_media(request, services, video_id, range_)
+
+
+@router.get(
+    "/{video_id}/thumbnails/{thumbnail}",
+    response_class=Response,
+    responses={
+        200: {"description": "A JPEG", "content": {"image/jpeg": {}}},
+        304: {"description": "The client has it already"},
+        **refusals("video_not_found", "thumbnail_not_found"),
+    },
+)
+def get_video_thumbnail(
+    request: Request, services: ServicesDep, video_id: UUID, thumbnail: Thumbnail
+) -> Response:
+    """Get a picture of a video."""
+    with services.sessions() as session:
+        video = VideoRepository(session).get(video_id)
+    key = f"thumbnails/{video.sha256}/{thumbnail}.jpg"
+    try:
+        source = open_blob(services.blobs, key, etag=f'"{video.sha256}-{thumbnail}"')
+    except BlobNotFound as error:
+        raise ApiError(
+            HTTPStatus.NOT_FOUND, "thumbnail_not_found", f"Video {video_id} has no {thumbnail}."
+        ) from error
+    headers = {"Cache-Control": "private, max-age=3600"}
+    return respond_with(source, request, media_type="image/jpeg", headers=headers)
+
+
+@router.get("/{video_id}/clips", response_model=ClipList, responses=refusals("video_not_found"))
+def list_video_clips(services: ServicesDep, video_id: UUID) -> ClipList:
+    """List the clips of a video in the generation that is searched now."""
+    with services.sessions() as session:
+        videos = VideoRepository(session)
+        videos.get(video_id)
+        generation = GenerationRepository(session).active()
+        clips = [] if generation is None else videos.clips(video_id, generation.id)
+    return ClipList(
+        generation_id=None if generation is None else generation.id,
+        items=[clip_resource(clip) for clip in clips],
+    )

@@ -1,0 +1,46 @@
+"""What all resources share: strict requests, pages, problems."""
+
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+T = TypeVar("T")
+
+
+class RequestBody(BaseModel):
+    """A request; a field that is not known is an error, not a silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Resource(BaseModel):
+    """A part of an answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Page(Resource, Generic[T]):
+    """Some of a list; ask again with `page_token` until `next_page_token` is null."""
+
+    items: list[T]
+    next_page_token: str | None = Field(description="null on the last page")
+
+
+class Failure(Resource):
+    """Why a job, an item or a video failed."""
+
+    code: str = Field(description="stable, for programs", examples=["unsupported_media"])
+    message: str = Field(description="a sentence, for people")
+
+
+class Problem(BaseModel):
+    """An error answer, RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str = Field(description="stable, for programs")
+    errors: list[dict[str, Any]] | None = Field(
+        default=None, description="what is wrong where: field or index, code, message"
+    )

@@ -1,0 +1,58 @@
+"""Text and JSON that PostgreSQL can hold, and sizes that keep a row small."""
+
+import json
+import math
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+MAX_TEXT_LENGTH: Final = 1000
+MAX_URI_LENGTH: Final = 4096
+MAX_TAGS: Final = 32
+MAX_METADATA_BYTES: Final = 16_384
+
+
+def _storable(text: str) -> str:
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("must not hold NUL characters or lone surrogates")
+    return text
+
+
+def _small_json(value: dict[str, Any]) -> dict[str, Any]:
+    _check_storable(value, depth=0)
+    if len(json.dumps(value)) > MAX_METADATA_BYTES:
+        raise ValueError(f"must not be larger than {MAX_METADATA_BYTES} bytes of JSON")
+    return value
+
+
+def _check_storable(value: object, *, depth: int) -> None:
+    if depth > 8:  # noqa: PLR2004  deep enough for what people write by hand
+        raise ValueError("must not be nested deeper than 8 levels")
+    if isinstance(value, str):
+        _storable(value)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("must not hold NaN or infinities")
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            _storable(key)
+            _check_storable(inner, depth=depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_storable(inner, depth=depth + 1)
+
+
+Name = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
+    AfterValidator(_storable),
+]
+QueryText = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_LENGTH),
+    AfterValidator(_storable),
+]
+Uri = Annotated[
+    str, StringConstraints(min_length=1, max_length=MAX_URI_LENGTH), AfterValidator(_storable)
+]
+Tags = Annotated[list[Name], Field(max_length=MAX_TAGS)]
+Metadata = Annotated[dict[str, Any], AfterValidator(_small_json)]

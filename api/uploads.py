@@ -1,0 +1,247 @@
+"""A multipart upload, taken apart as it arrives: to disk and into a hash, never into memory."""
+
+import hashlib
+import os
+import tempfile
+import unicodedata
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from io import RawIOBase
+from pathlib import Path
+from typing import Final
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from api.errors import ApiError
+
+_CHUNK_BYTES: Final = 2**20  # one hop to a thread, one write and one hash update for each
+_MAX_FIELDS_BYTES: Final = 64 * 1024
+_MAX_PARTS: Final = 64
+_MAX_FILENAME_LENGTH: Final = 255
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that arrived whole.
+
+    Attributes:
+        path: where it lies until the caller moves it; removed otherwise.
+        size_bytes: its length.
+        sha256: of its content, in hex.
+        filename: what the client calls it; text only, never a path here.
+        fields: the other parts of the form, as (name, text).
+    """
+
+    path: Path
+    size_bytes: int
+    sha256: str
+    filename: str
+    fields: tuple[tuple[str, str], ...]
+
+
+@asynccontextmanager
+async def receive_upload(
+    request: Request, *, spool_folder: Path, max_bytes: int
+) -> AsyncIterator[Upload]:
+    """Receive the form of a request, whose part `file` is the upload.
+
+    Memory stays at about two chunks, whatever the size. The file is removed on leaving, unless
+    the caller has moved it away.
+
+    Args:
+        request: a multipart/form-data request whose body was not read yet.
+        spool_folder: where to put the file for now; must exist.
+        max_bytes: largest file taken.
+
+    Raises:
+        ApiError: 400 malformed_multipart, 413 payload_too_large, 422 invalid_request.
+    """
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > max_bytes + _MAX_FIELDS_BYTES:
+        raise _too_large(max_bytes)
+    _, options = parse_options_header(request.headers.get("content-type"))
+    boundary = options.get(b"boundary", b"")
+    if not boundary:
+        raise _malformed("its content type names no boundary")
+    descriptor, name = await run_in_threadpool(tempfile.mkstemp, dir=spool_folder, prefix="upload-")
+    path = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            form = _Form(file=file, boundary=boundary, max_bytes=max_bytes)
+            await _feed(request, form)
+            upload = await run_in_threadpool(form.finish, path)
+        yield upload
+    finally:
+        path.unlink(missing_ok=True)
+
+
+async def _feed(request: Request, form: "_Form") -> None:
+    waiting = bytearray()
+    async for chunk in request.stream():
+        waiting += chunk
+        if len(waiting) >= _CHUNK_BYTES:
+            await run_in_threadpool(form.write, bytes(waiting))
+            waiting.clear()
+    await run_in_threadpool(form.write, bytes(waiting))
+
+
+class _Part:
+    """One part of the form while it arrives."""
+
+    def __init__(self) -> None:
+        self.header_name = bytearray()
+        self.header_value = bytearray()
+        self.disposition = b""
+        self.name = ""
+        self.is_file = False
+        self.text = bytearray()
+
+
+class _Form:
+    """The parser's callbacks, and what they found so far."""
+
+    def __init__(self, *, file: RawIOBase, boundary: bytes, max_bytes: int) -> None:
+        self._file = file
+        self._max_bytes = max_bytes
+        self._hash = hashlib.sha256()
+        self._size_bytes = 0
+        self._filename: str | None = None
+        self._fields: list[tuple[str, str]] = []
+        self._fields_bytes = 0
+        self._num_parts = 0
+        self._part = _Part()
+        self._is_complete = False
+        try:
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._on_part_begin,
+                    "on_header_field": self._on_header_field,
+                    "on_header_value": self._on_header_value,
+                    "on_header_end": self._on_header_end,
+                    "on_headers_finished": self._on_headers_finished,
+                    "on_part_data": self._on_part_data,
+                    "on_part_end": self._on_part_end,
+                    "on_end": self._on_end,
+                },
+            )
+        except FormParserError as error:
+            raise _malformed(str(error)) from error
+
+    def write(self, data: bytes) -> None:
+        try:
+            self._parser.write(data)
+        except FormParserError as error:
+            raise _malformed(str(error)) from error
+
+    def finish(self, path: Path) -> Upload:
+        if not self._is_complete:
+            raise _malformed("it ends before its closing boundary")
+        if self._filename is None:
+            raise _invalid("file", "the form has no part `file` with a file name")
+        os.fsync(self._file.fileno())  # the row that names the content must not outlive it
+        return Upload(
+            path=path,
+            size_bytes=self._size_bytes,
+            sha256=self._hash.hexdigest(),
+            filename=self._filename,
+            fields=tuple(self._fields),
+        )
+
+    def _on_part_begin(self) -> None:
+        self._num_parts += 1
+        if self._num_parts > _MAX_PARTS:
+            raise _invalid("body", f"the form has more than {_MAX_PARTS} parts")
+        self._part = _Part()
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._part.header_name += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._part.header_value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        if self._part.header_name.lower() == b"content-disposition":
+            self._part.disposition = bytes(self._part.header_value)
+        self._part.header_name.clear()
+        self._part.header_value.clear()
+
+    def _on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._part.disposition)
+        name = options.get(b"name")
+        if name is None:
+            raise _malformed("a part has no name")
+        self._part.name = name.decode("utf-8", errors="replace")
+        filename = options.get(b"filename")
+        if self._part.name != "file":
+            return
+        if filename is None:
+            raise _invalid("file", "must be a file with a file name, not a text field")
+        if self._filename is not None:
+            raise _invalid("file", "the form has more than one file; send one request for each")
+        self._part.is_file = True
+        self._filename = clean_filename(filename.decode("utf-8", errors="replace"))
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        piece = memoryview(data)[start:end]
+        if self._part.is_file:
+            self._size_bytes += len(piece)
+            if self._size_bytes > self._max_bytes:
+                raise _too_large(self._max_bytes)
+            self._hash.update(piece)
+            self._file.write(piece)
+            return
+        self._fields_bytes += len(piece)
+        if self._fields_bytes > _MAX_FIELDS_BYTES:
+            raise _invalid("body", f"the text fields are larger than {_MAX_FIELDS_BYTES} bytes")
+        self._part.text += piece
+
+    def _on_part_end(self) -> None:
+        if not self._part.is_file:
+            try:
+                text = self._part.text.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise _invalid(self._part.name, "must be UTF-8") from error
+            self._fields.append((self._part.name, text))
+
+    def _on_end(self) -> None:
+        self._is_complete = True
+
+
+def clean_filename(filename: str) -> str:
+    """Keep of a client's file name what is safe to show: its last part, no control characters."""
+    last = filename.replace("\\", "/").rsplit("/", 1)[-1]
+    shown = "".join(
+        character for character in last if unicodedata.category(character)[0] != "C"
+    ).strip()
+    return shown[:_MAX_FILENAME_LENGTH] or "upload"
+
+
+def _malformed(reason: str) -> ApiError:
+    return ApiError(
+        HTTPStatus.BAD_REQUEST,
+        "malformed_multipart",
+        f"The body is no valid multipart form: {reason}.",
+    )
+
+
+def _invalid(name: str, message: str) -> ApiError:
+    return ApiError(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "invalid_request",
+        f"{name}: {message}",
+        errors=[{"field": f"body.{name}", "message": message}],
+    )
+
+
+def _too_large(max_bytes: int) -> ApiError:
+    return ApiError(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        "payload_too_large",
+        f"A video may have {max_bytes} bytes at most.",
+    )

@@ -1,0 +1,68 @@
+"""?wait=: hold a request until a job is done, without holding a thread or a connection.
+
+A waiting request sleeps in the event loop and looks at the row from time to time: after 20 ms, then
+ever less often, down to once in 250 ms. Each look borrows one of a few threads kept for looks
+alone and one connection for one short query. So waiting requests, however many, cannot starve the
+others of threads. At most `max_waiters` wait at once; whoever comes when all places are taken is
+answered at once with the state of the moment, as with wait=0.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+import anyio.to_thread
+from starlette.requests import Request
+
+MAX_WAIT_SECONDS: Final = 60.0
+
+_FIRST_PAUSE_SECONDS: Final = 0.02
+_PAUSE_GROWTH: Final = 1.5
+_LAST_PAUSE_SECONDS: Final = 0.25
+_LOOKING_THREADS: Final = 4
+
+
+class WaitingRoom:
+    """Places for waiting requests."""
+
+    def __init__(self, *, max_waiters: int) -> None:
+        self._max_waiters = max_waiters
+        self._num_waiters = 0
+        self._closed = False
+        self._looking = anyio.CapacityLimiter(_LOOKING_THREADS)
+
+    @property
+    def num_waiters(self) -> int:
+        return self._num_waiters
+
+    def close(self) -> None:
+        """Let all waiters go at their next look; the process is about to stop."""
+        self._closed = True
+
+    async def wait(
+        self, request: Request, is_done: Callable[[], bool], *, wait_seconds: float
+    ) -> None:
+        """Return when `is_done` does, when the time is over, or when the client is gone.
+
+        Args:
+            request: whose client is waiting.
+            is_done: one short look at the store; runs in a thread and must leave no transaction.
+            wait_seconds: how long to wait at most; 0 returns at once, without a look.
+        """
+        if wait_seconds <= 0 or self._num_waiters >= self._max_waiters:
+            return
+        self._num_waiters += 1
+        try:
+            deadline = time.monotonic() + wait_seconds
+            pause_seconds = _FIRST_PAUSE_SECONDS
+            while not self._closed:
+                if await anyio.to_thread.run_sync(is_done, limiter=self._looking):
+                    return
+                left_seconds = deadline - time.monotonic()
+                if left_seconds <= 0 or await request.is_disconnected():
+                    return
+                await anyio.sleep(min(pause_seconds, left_seconds))
+                pause_seconds = min(pause_seconds * _PAUSE_GROWTH, _LAST_PAUSE_SECONDS)
+        finally:
+            self._num_waiters -= 1
