@@ -13,12 +13,15 @@ from pathlib import Path
 import av
 import av.error
 import numpy as np
+from av.codec.context import Flags
 from av.container import InputContainer
+from av.packet import Packet
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from clipbert.errors import (
+    DecodeFailed,
     EmptyFile,
     MediaNotFound,
     MediaTooLarge,
@@ -92,9 +95,9 @@ def open_video(path: Path, limits: MediaLimits) -> Iterator[tuple[InputContainer
     name = sniff_format(path)
     try:
         container = av.open(str(path.absolute()), format=name, options=dict(_OPEN_OPTIONS))
-    except (av.error.InvalidDataError, av.error.EOFError, av.error.ValueError) as error:
+    except av.error.FFmpegError as error:
         # The first bytes are right, and yet the header cannot be read.
-        raise UnsupportedMedia(f"{path.name} has no readable header") from error
+        raise UnsupportedMedia(f"{path.name} has no readable header: {error.strerror}") from error
     with container:
         if len(container.streams) > limits.max_streams:
             raise MediaTooLarge(f"{path.name} has {len(container.streams)} streams")
@@ -104,7 +107,12 @@ def open_video(path: Path, limits: MediaLimits) -> Iterator[tuple[InputContainer
             if other is not stream:
                 other.discard = Discard.all
         stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}
-        yield container, stream
+        # Cropping to an odd column is rounded otherwise, and leaves columns of rubbish.
+        stream.codec_context.flags |= Flags.unaligned
+        try:
+            yield container, stream
+        except av.error.FFmpegError as error:
+            raise DecodeFailed(f"{path.name} cannot be read: {error.strerror}") from error
 
 
 def check_pixels(width: int, height: int, limits: MediaLimits) -> None:
@@ -115,16 +123,33 @@ def check_pixels(width: int, height: int, limits: MediaLimits) -> None:
         )
 
 
+def has_counted_frames(container: InputContainer, stream: VideoStream) -> bool:
+    """Say whether frames can only be told by counting.
+
+    AVI stores no timestamps; where frames are reordered, FFmpeg's guesses are wrong. Then the
+    n-th frame decoded is the one at n frame lengths.
+    """
+    return container.format.name == "avi" and stream.codec_context.has_b_frames
+
+
+def stamp_of(packet: "Packet[VideoStream]", *, counted: bool) -> int | None:
+    """Give the packet's time of showing, or of decoding where frames are counted."""
+    if counted or packet.pts is None:
+        return packet.dts
+    return packet.pts
+
+
 def read_timeline(container: InputContainer, stream: VideoStream, *, max_frames: int) -> Timeline:
     """Read all packets of a stream from its beginning, without decoding.
 
     Stops after max_frames + 1 packets.
     """
+    counted = has_counted_frames(container, stream)
     pts: list[int] = []
     keyframes: list[int] = []
     last_pts, last_duration = -1, 0
     for packet in container.demux(stream):
-        stamp = packet.pts if packet.pts is not None else packet.dts
+        stamp = stamp_of(packet, counted=counted)
         if packet.size == 0 or packet.is_discard or stamp is None:
             continue
         pts.append(stamp)

@@ -1,7 +1,173 @@
-"""Notice a file that ends before its own header says."""
+"""Notice a file that ends before its own header says.
 
+Decoders take such a file for a shorter one, or for one that cannot be read; whoever sent it should
+hear that the upload was cut. Only sizes that the file itself states are compared with its length.
+Program streams, MPEG-TS and GIF state none; a cut there is not noticed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
+
+from clipbert.errors import TruncatedMedia
+
+_HEADER_BYTES = 16
+# MP4 boxes without which a file is not whole; a cut trailing box of notes does no harm.
+_MP4_NEEDED = frozenset({b"moov", b"mdat", b"moof"})
+_MAX_OGG_PAGE_BYTES = 65_307
+_JPEG_TAIL_BYTES = 65_536
+_UNKNOWN_SIZE = -1
+_EBML_SEGMENT = 0x18538067
+_EBML_CLUSTER = 0x1F43B675
+# A walk over millions of tiny elements is no video; its end is then not looked for.
+_MAX_ELEMENTS = 200_000
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A box, chunk or element of a file: name, where its content begins, where it ends."""
+
+    name: bytes
+    content: int
+    end: int
 
 
 def check_whole(path: Path, container: str) -> None:
-    """Raise TruncatedMedia if the file's own sizes go past its end."""
+    """Raise TruncatedMedia if the file's own sizes go past its end.
+
+    Args:
+        path: the file.
+        container: FFmpeg's name of its demuxer, as containers.sniff_format gives it.
+    """
+    checks = {
+        "mov": _mp4_is_cut,
+        "avi": _riff_is_cut,
+        "webp_pipe": _riff_is_cut,
+        "matroska": _matroska_is_cut,
+        "ogg": _ogg_is_cut,
+        "jpeg_pipe": _jpeg_is_cut,
+        "png_pipe": _png_is_cut,
+    }
+    if container not in checks:
+        return
+    size_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        if checks[container](file, size_bytes):
+            raise TruncatedMedia(f"{path.name} ends before its header says: the copy is incomplete")
+
+
+def _mp4_is_cut(file: BinaryIO, size_bytes: int) -> bool:
+    names = set()
+    for part in _mp4_boxes(file, size_bytes):
+        names.add(part.name)
+        if part.end > size_bytes and part.name in _MP4_NEEDED:
+            return True
+    # The index comes last unless the file was made for streaming.
+    return b"moov" not in names
+
+
+def _mp4_boxes(file: BinaryIO, size_bytes: int) -> Iterator[_Part]:
+    position = 0
+    for _ in range(_MAX_ELEMENTS):
+        header = _read_at(file, position, _HEADER_BYTES)
+        name, length = header[4:8], int.from_bytes(header[:4], "big")
+        header_bytes = 8
+        if length == 1:
+            length, header_bytes = int.from_bytes(header[8:16], "big"), 16
+        if length == 0 and name.strip(b"\0"):
+            length = size_bytes - position  # to the end of the file
+        if len(header) < header_bytes or length < header_bytes:
+            return
+        yield _Part(name, position + header_bytes, position + length)
+        position += length
+        if position >= size_bytes:
+            return
+
+
+def _riff_is_cut(file: BinaryIO, size_bytes: int) -> bool:
+    # Files over 1 GB are several RIFF chunks, one after another.
+    position = 0
+    for _ in range(_MAX_ELEMENTS):
+        header = _read_at(file, position, 8)
+        if header[:4] != b"RIFF":
+            return False
+        length = int.from_bytes(header[4:8], "little")
+        if length in (0, 0xFFFFFFFF):  # written live, never closed
+            return False
+        position += 8 + length
+        if position >= size_bytes:
+            # Some writers leave out the byte that pads an odd length.
+            return position > size_bytes + 1
+    return False
+
+
+def _matroska_is_cut(file: BinaryIO, size_bytes: int) -> bool:
+    position = 0
+    for _ in range(_MAX_ELEMENTS):
+        element = _ebml_element(file, position)
+        if element is None:
+            return False
+        number, content, length = element
+        if length == _UNKNOWN_SIZE:
+            if number not in (_EBML_SEGMENT, _EBML_CLUSTER):
+                return False
+            position = content  # written live: go on inside it
+            continue
+        position = content + length
+        if position > size_bytes:
+            return True
+    return False
+
+
+def _ebml_element(file: BinaryIO, position: int) -> tuple[int, int, int] | None:
+    """Read an element's (id, position of its content, length), None past the end."""
+    header = _read_at(file, position, _HEADER_BYTES)
+    if len(header) < 2 or header[0] == 0:  # noqa: PLR2004 (an id byte and a length byte)
+        return None
+    id_bytes = 9 - header[0].bit_length()
+    if id_bytes >= len(header) or header[id_bytes] == 0:
+        return None
+    length_bytes = 9 - header[id_bytes].bit_length()
+    start = position + id_bytes + length_bytes
+    mask = (1 << 7 * length_bytes) - 1
+    length = int.from_bytes(header[id_bytes : id_bytes + length_bytes], "big") & mask
+    number = int.from_bytes(header[:id_bytes], "big")
+    return number, start, _UNKNOWN_SIZE if length == mask else length
+
+
+def _ogg_is_cut(file: BinaryIO, size_bytes: int) -> bool:
+    start = max(0, size_bytes - _MAX_OGG_PAGE_BYTES)
+    tail = _read_at(file, start, size_bytes - start)
+    page = tail.rfind(b"OggS")
+    if page < 0:
+        return False
+    num_segments_at = page + 26
+    if num_segments_at >= len(tail):
+        return True
+    num_segments = tail[num_segments_at]
+    lengths = tail[num_segments_at + 1 : num_segments_at + 1 + num_segments]
+    return num_segments_at + 1 + num_segments + sum(lengths) > len(tail)
+
+
+def _jpeg_is_cut(file: BinaryIO, size_bytes: int) -> bool:
+    # Cameras append a preview or notes after the end mark.
+    start = max(0, size_bytes - _JPEG_TAIL_BYTES)
+    return b"\xff\xd9" not in _read_at(file, start, size_bytes - start)
+
+
+def _png_is_cut(file: BinaryIO, size_bytes: int) -> bool:
+    position = 8
+    for _ in range(_MAX_ELEMENTS):
+        header = _read_at(file, position, 8)
+        if len(header) < 8:  # noqa: PLR2004 (a chunk's length and name)
+            return True
+        position += 12 + int.from_bytes(header[:4], "big")
+        if header[4:] == b"IEND":
+            return position > size_bytes
+    return False
+
+
+def _read_at(file: BinaryIO, position: int, num_bytes: int) -> bytes:
+    file.seek(position)
+    return file.read(num_bytes)

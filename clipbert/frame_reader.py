@@ -1,0 +1,230 @@
+"""Walk an open video to the frames on screen at given instants, decoding as little as it takes.
+
+A frame can only be decoded after the keyframe before it. So the instants are grouped by their
+keyframes; each group costs one seek and one run of decoding.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import av.error
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from clipbert.containers import STILL_FORMATS, has_counted_frames, stamp_of
+from clipbert.errors import DecodeFailed, FrameNotFound, MediaTooLarge, VideoError
+from clipbert.probed_video import MediaLimits
+
+# An instant this little before a frame counts as that frame's: instants pass through decimal text.
+_TOLERANCE_SECONDS = 1e-6
+# Packets read to find the first presented frame: more than any codec reorders.
+_REORDER_PACKETS = 64
+# Damaged packets in a run of decoding that are forgiven: broadcasts lose some.
+_MAX_BAD_PACKETS = 16
+# Packets after a seek among which a keyframe must come, or the seek goes further back.
+_KEYFRAME_PACKETS = 600
+# Encoders that write their version into the first packet only, for decoders to work around their
+# mistakes: x264's 4:4:4 video before 2017 decodes to rubbish after a seek without it.
+_VERSIONED_CODECS = frozenset({"h264", "mpeg4"})
+# Demuxers that cannot seek, or to whom it would be no gain.
+_UNSEEKABLE = STILL_FORMATS | {"gif"}
+
+
+@dataclass(frozen=True)
+class _Target:
+    instant: float
+    pts: int  # the frame on screen is the last one at or before this
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Targets that one stretch of decoding passes; seek_pts None starts at the first packet."""
+
+    seek_pts: int | None
+    targets: list[_Target]
+
+
+class FrameReader:
+    """Reads frames of one open video stream.
+
+    Args:
+        container: the open file.
+        stream: its video stream, not yet decoded.
+        limits: frames over the limit on pixels are refused.
+        name: of the file, for error messages.
+    """
+
+    def __init__(
+        self, container: InputContainer, stream: VideoStream, *, limits: MediaLimits, name: str
+    ) -> None:
+        self._container, self._stream = container, stream
+        self._limits, self._name = limits, name
+        self._seconds_per_tick = float(stream.time_base or 1)
+        self._counted = has_counted_frames(container, stream)
+        self._first_pts = self._read_first_pts()
+
+    def first_frame(self) -> VideoFrame:
+        """Decode the first presented frame.
+
+        Raises:
+            DecodeFailed: no frame can be decoded, or the first one is damaged.
+        """
+        self._rewind()
+        for _, frame in self._decoded():
+            return self._sound(frame, 0.0)
+        raise DecodeFailed(f"no frame of {self._name} can be decoded")
+
+    def frames_on_screen(self, instants: Sequence[float]) -> Iterator[tuple[float, VideoFrame]]:
+        """Decode the frame on screen at each instant.
+
+        Args:
+            instants: seconds from the first presented frame, ascending, distinct.
+
+        Yields:
+            (instant, frame) in the order of instants; the same frame object when it is on screen
+            at several of them.
+
+        Raises:
+            FrameNotFound: an instant is more than a frame's length past the last frame's end.
+            DecodeFailed: a wanted frame cannot be decoded whole.
+            MediaTooLarge: a frame is over the limit on pixels.
+        """
+        targets = [_Target(instant, self._pts_at(instant)) for instant in instants]
+        for run in self._runs(targets):
+            yield from self._on_screen(run)
+
+    def _pts_at(self, instant: float) -> int:
+        ticks = (instant + _TOLERANCE_SECONDS) / self._seconds_per_tick
+        return self._first_pts + math.floor(ticks)
+
+    def _read_first_pts(self) -> int:
+        stamps: list[int] = []
+        for index, packet in enumerate(self._container.demux(self._stream)):
+            if index == 0 and self._stream.codec_context.name in _VERSIONED_CODECS:
+                with suppress(av.error.FFmpegError):
+                    packet.decode()
+            stamp = stamp_of(packet, counted=self._counted)
+            if packet.size and not packet.is_discard and stamp is not None:
+                stamps.append(stamp)
+            if len(stamps) == _REORDER_PACKETS:
+                break
+        return min(stamps, default=0)
+
+    def _runs(self, targets: list[_Target]) -> list[_Run]:
+        """Group targets so that no frame is decoded twice and no keyframe is passed in vain."""
+        if self._counted or self._container.format.name in _UNSEEKABLE:
+            return [_Run(None, targets)] if targets else []
+        runs: list[_Run] = []
+        for target in targets:
+            seek_pts, keyframe_pts = self._locate(target.pts)
+            # Decoding on from the last target passes this keyframe or begins after it.
+            if runs and (keyframe_pts is None or keyframe_pts <= runs[-1].targets[-1].pts):
+                runs[-1].targets.append(target)
+            else:
+                runs.append(_Run(seek_pts, [target]))
+        return runs
+
+    def _locate(self, target_pts: int) -> tuple[int | None, int | None]:
+        """Find a place to seek to whose first keyframe is shown at or before the target.
+
+        A seek may land after it: demuxers go by decoding time, which is earlier than the time of
+        showing, and in MPEG streams they land on any packet. Then seek further back, in growing
+        steps.
+        """
+        seek_pts = target_pts
+        step = max(1, round(1 / self._seconds_per_tick))
+        while seek_pts > self._first_pts:
+            keyframe_pts = self._keyframe_after_seek(seek_pts)
+            if keyframe_pts is not None and keyframe_pts <= target_pts:
+                return seek_pts, keyframe_pts
+            seek_pts -= step
+            step *= 2
+        return None, None
+
+    def _keyframe_after_seek(self, seek_pts: int) -> int | None:
+        try:
+            self._container.seek(seek_pts, stream=self._stream)
+            for count, packet in enumerate(self._container.demux(self._stream)):
+                if packet.is_keyframe and packet.pts is not None:
+                    return packet.pts
+                if count > _KEYFRAME_PACKETS:
+                    return None
+        except av.error.FFmpegError:  # this file cannot be searched there
+            return None
+        return None
+
+    def _on_screen(self, run: _Run) -> Iterator[tuple[float, VideoFrame]]:
+        self._rewind(run.seek_pts)
+        targets = deque(run.targets)
+        before: VideoFrame | None = None
+        before_pts = last_gap = 0
+        for pts, frame in self._decoded():
+            if before is None and pts > targets[0].pts and run.seek_pts is not None:
+                # The keyframe did not decode alone after all: take the long way.
+                yield from self._on_screen(_Run(None, list(targets)))
+                return
+            while targets and before is not None and pts > targets[0].pts:
+                if before.is_corrupt and run.seek_pts is not None:
+                    yield from self._on_screen(_Run(None, list(targets)))
+                    return
+                yield targets[0].instant, self._sound(before, targets[0].instant)
+                targets.popleft()
+            if not targets:
+                return
+            last_gap = pts - before_pts
+            before, before_pts = frame, pts
+        if before is None:
+            raise DecodeFailed(f"no frame of {self._name} can be decoded")
+        length = before.duration or last_gap or 1
+        for target in targets:
+            if target.pts > before_pts + 2 * length:
+                end_seconds = (before_pts + length - self._first_pts) * self._seconds_per_tick
+                raise FrameNotFound(target.instant, end_seconds)
+            yield target.instant, self._sound(before, target.instant)
+
+    def _rewind(self, seek_pts: int | None = None) -> None:
+        if seek_pts is not None:
+            self._container.seek(seek_pts, stream=self._stream)
+        elif self._container.format.name in STILL_FORMATS:
+            self._container.seek(0)
+        else:
+            # An edit list may hide packets from before time 0 that the first frame is made from.
+            start = self._stream.start_time or 0
+            self._container.seek(min(start, 0), stream=self._stream)
+
+    def _decoded(self) -> Iterator[tuple[int, VideoFrame]]:
+        """Decode on from the current position; a few bad packets are passed over."""
+        num_bad = 0
+        count = 0
+        for packet in self._container.demux(self._stream):
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError as error:
+                num_bad += 1
+                if num_bad > _MAX_BAD_PACKETS:
+                    raise self._decode_error(error) from error
+                continue
+            for frame in frames:
+                self._check_pixels(frame)
+                pts = self._first_pts + count if self._counted else (frame.pts or 0)
+                count += 1
+                yield pts, frame
+
+    def _sound(self, frame: VideoFrame, instant: float) -> VideoFrame:
+        if frame.is_corrupt:
+            raise DecodeFailed(f"the frame of {self._name} at {instant:.3f} s is damaged")
+        return frame
+
+    def _check_pixels(self, frame: VideoFrame) -> None:
+        if frame.width * frame.height > self._limits.max_pixels:
+            raise MediaTooLarge(
+                f"{self._name} has frames of {frame.width}x{frame.height}, over the limit of "
+                f"{self._limits.max_pixels} pixels"
+            )
+
+    def _decode_error(self, error: av.error.FFmpegError) -> VideoError:
+        return DecodeFailed(f"{self._name} is damaged: {error.strerror}")

@@ -1,0 +1,149 @@
+"""Writers of small test videos. A frame shows its own number, so a decoded frame can tell it."""
+
+import random
+import shutil
+import struct
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.stream import Disposition
+
+NUM_BITS = 12
+STRIPE_PX = 8
+FRAME_WIDTH, FRAME_HEIGHT = NUM_BITS * STRIPE_PX, 64
+
+
+def counting_frame(number: int) -> np.ndarray:
+    """Paint a number as 12 black or white vertical stripes, lowest bit left: (64, 96, 3)."""
+    bits = [255 * (number >> bit & 1) for bit in range(NUM_BITS)]
+    row = np.repeat(np.array(bits, dtype=np.uint8), STRIPE_PX)
+    return np.repeat(np.tile(row, (FRAME_HEIGHT, 1))[:, :, None], 3, axis=2)
+
+
+def frame_number(frame: np.ndarray) -> int:
+    """Read counting_frame's number, also from a frame that was resized."""
+    means = frame.mean(axis=(0, 2))  # (W,)
+    centres = ((np.arange(NUM_BITS) + 0.5) * len(means) / NUM_BITS).astype(int)
+    return sum(1 << bit for bit, centre in enumerate(centres) if means[centre] > 127)
+
+
+def write_video(
+    path: Path,
+    frames: Iterable[np.ndarray],
+    *,
+    fps: int | Fraction = 25,
+    codec: str = "libx264",
+    gop: int = 12,
+    b_frames: int = 0,
+    timestamps: Sequence[int] | None = None,
+    time_base: Fraction | None = None,
+    options: dict[str, str] | None = None,
+    pixel_format: str = "yuv420p",
+) -> Path:
+    """Encode RGB frames (H, W, 3); timestamps, in time_base, make the rate variable."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=fps, options=options or {})
+        stream.pix_fmt = pixel_format
+        stream.codec_context.gop_size = gop
+        stream.codec_context.max_b_frames = b_frames
+        if time_base is not None:
+            stream.codec_context.time_base = time_base
+        for index, pixels in enumerate(frames):
+            if index == 0:
+                stream.width, stream.height = pixels.shape[1], pixels.shape[0]
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts = index if timestamps is None else timestamps[index]
+            frame.time_base = time_base or 1 / Fraction(fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def write_counting_video(path: Path, num_frames: int, **settings) -> Path:
+    """Write a video whose frame i shows i; settings as write_video's."""
+    return write_video(path, (counting_frame(i) for i in range(num_frames)), **settings)
+
+
+def write_sound(path: Path, *, seconds: float = 1.0, cover: bool = False) -> Path:
+    """Write an audio-only file; with cover, it carries a picture, as music files do."""
+    rate = 44_100
+    with av.open(str(path), "w") as container:
+        sound = container.add_stream("aac", rate=rate, layout="mono")
+        picture = None
+        if cover:
+            picture = container.add_stream("mjpeg", rate=1)
+            picture.width, picture.height, picture.pix_fmt = 96, 64, "yuvj420p"
+            picture.disposition = Disposition.attached_pic
+        wave = np.sin(np.arange(int(seconds * rate)) / 20).astype(np.float32)[None]
+        frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+        frame.sample_rate = rate
+        if picture is not None:
+            image = av.VideoFrame.from_ndarray(counting_frame(5), format="rgb24")
+            container.mux(picture.encode(image))
+            container.mux(picture.encode())
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode())
+    return path
+
+
+def remux(source: Path, target: Path, *, options: dict[str, str] | None = None) -> Path:
+    """Copy the video stream into another container, packet by packet."""
+    with (
+        av.open(str(source)) as reader,
+        av.open(str(target), "w", options=options or {}) as writer,
+    ):
+        stream = writer.add_stream_from_template(reader.streams.video[0])
+        for packet in reader.demux(reader.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                writer.mux(packet)
+    return target
+
+
+def turn_mp4(source: Path, target: Path, *, clockwise_degrees: int) -> Path:
+    """Copy an MP4 with a display matrix that turns it, as a phone held upright writes."""
+    data = bytearray(source.read_bytes())
+    turn = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[clockwise_degrees]
+    a, b, c, d = (value * 0x10000 for value in turn)
+    # tkhd version 0: 4 type, 4 flags, 20 times and ids, 16 layer to volume, then the matrix.
+    matrix = data.index(b"tkhd") + 4 + 4 + 20 + 16
+    struct.pack_into(">9i", data, matrix, a, b, 0, c, d, 0, 0, 0, 0x40000000)
+    target.write_bytes(data)
+    return target
+
+
+def cut(source: Path, target: Path, *, share: float) -> Path:
+    """Copy the first part of a file."""
+    data = source.read_bytes()
+    target.write_bytes(data[: int(len(data) * share)])
+    return target
+
+
+def damage(source: Path, target: Path, *, skip: int, seed: int = 0) -> Path:
+    """Copy a file with a flipped bit in each of its bytes from skip on, on average one in 50."""
+    generator = random.Random(seed)  # noqa: S311 (damage, not a secret)
+    data = bytearray(source.read_bytes())
+    for position in range(skip, len(data)):
+        if generator.random() < 1 / 50:
+            data[position] ^= 1 << generator.randrange(8)
+    target.write_bytes(data)
+    return target
+
+
+def claim_duration(source: Path, target: Path, *, hours: int) -> Path:
+    """Copy an MP4 whose header claims to be many hours long."""
+    shutil.copy(source, target)
+    data = bytearray(source.read_bytes())
+    header = data.index(b"mvhd")
+    timescale = struct.unpack_from(">I", data, header + 16)[0]
+    struct.pack_into(">I", data, header + 20, min(hours * 3600 * timescale, 2**32 - 1))
+    track = data.index(b"tkhd")
+    struct.pack_into(">I", data, track + 24, min(hours * 3600 * timescale, 2**32 - 1))
+    media = data.index(b"mdhd")
+    media_scale = struct.unpack_from(">I", data, media + 16)[0]
+    struct.pack_into(">I", data, media + 20, min(hours * 3600 * media_scale, 2**32 - 1))
+    target.write_bytes(data)
+    return target
