@@ -95,9 +95,10 @@ class _Run:
         clips = self._read_clips(UUID(str(wanted["video_id"])), serving)
         recall = None
         if task == "multiple_choice" and serving.multiple_choice is None:
-            if any(clip.vector is None for clip in clips):
+            vectors = [clip.vector.to_list() for clip in clips if clip.vector is not None]
+            if len(vectors) < len(clips):
                 raise JobError("video_not_ready", "the video has no recall vectors")
-            recall = torch.tensor([clip.vector.to_list() for clip in clips])  # (K, R)
+            recall = torch.tensor(vectors)  # (K, R)
         tokens = self._workplace.tokens.get(clips[0].tokens_key)  # (K, h, w, D)
         request = QuestionRequest(
             tokens=tokens, question=wanted["text"], choices=choices, recall=recall

@@ -25,7 +25,7 @@ VISIBILITY_TIMEOUT_SECONDS: Final = max(HARD_LIMIT_SECONDS.values()) + 900
 RECONCILE_EVERY_SECONDS: Final = 5.0
 
 
-class RingScheduler(Scheduler):  # type: ignore[misc]  # celery is untyped here
+class RingScheduler(Scheduler):
     """Beat that keeps nothing on disk: it only rings, and what is due stands in PostgreSQL."""
 
     def setup_schedule(self) -> None:

@@ -124,7 +124,7 @@ def trained_heads(config: Mapping[str, Any]) -> list[str]:
 
 def tasks_of(config: Mapping[str, Any]) -> list[Task]:
     """List what a model can serve: its trained heads, and recall if it makes vectors."""
-    heads = [Task(head) for head in trained_heads(config) if head in Task]
+    heads = [Task(head) for head in trained_heads(config) if head in set(Task)]
     return heads + ([Task.RECALL] if config.get("recall") else [])
 
 

@@ -18,11 +18,11 @@ from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 import structlog
-from celery import signals
-from celery.apps.worker import Worker
+from celery import Celery, signals
+from structlog.typing import Processor
 
 from store.blobs import BlobStore, open_blobs
 from store.database import Sessions, make_sessions
@@ -128,6 +128,14 @@ class Workplace:
         self.sessions.kw["bind"].dispose()
 
 
+class _CeleryWorker(Protocol):
+    """What Celery's signals of the parent are sent by, as far as we read it."""
+
+    app: Celery
+    hostname: str
+    pool_cls: str | type
+
+
 class _Process:
     """The state of this process: its settings from the parent, its workplace once it has one."""
 
@@ -141,7 +149,7 @@ def open_workplace() -> Workplace:
     if _Process.workplace is None:
         _Process.workplace = Workplace.open(
             _Process.settings or WorkerSettings(),
-            StoreSettings(),  # type: ignore[call-arg]  # its values come from the environment
+            StoreSettings(),
             owner=f"{socket.gethostname()}:{os.getpid()}",
             is_stopping=is_stopping,
         )
@@ -197,7 +205,7 @@ def connect_signals(settings: WorkerSettings, *, hard_limits: Mapping[str, float
     """Tie this module to Celery's life."""
     _Process.settings = settings
 
-    def check_setup(sender: Worker, **_: object) -> None:
+    def check_setup(sender: _CeleryWorker, **_: object) -> None:
         pool = sender.pool_cls if isinstance(sender.pool_cls, str) else sender.pool_cls.__module__
         faults = find_faults(
             sender.app, pool=pool, hard_limits=hard_limits, redis_url=settings.redis_url
@@ -215,7 +223,7 @@ def connect_signals(settings: WorkerSettings, *, hard_limits: Mapping[str, float
     signals.worker_process_shutdown.connect(_end_child, weak=False)
 
 
-def _listen_in_parent(sender: Worker, **_: object) -> None:
+def _listen_in_parent(sender: _CeleryWorker, **_: object) -> None:
     """Pass a stop on to the children, and look at once for what is due already."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, _set_flag_before(signal.getsignal(number)))
@@ -257,7 +265,7 @@ def _end_child(**_: object) -> None:
 
 def _set_up_logging(loglevel: int = logging.INFO, logfile: str | None = None, **_: object) -> None:
     """Write every log line, ours and the libraries', as one JSON object."""
-    shared = [
+    shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,

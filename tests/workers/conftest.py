@@ -1,0 +1,46 @@
+"""Fixtures for tests that work on jobs, in this process or in real worker processes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from store.blobs import BlobStore
+from store.database import Sessions
+from tests.workers.service import SAMPLES, Service, running_service
+from workers.lifecycle import Workplace
+
+
+@pytest.fixture
+def media_folder(tmp_path: Path) -> Path:
+    """A second allowed media root, for videos that a test writes."""
+    folder = tmp_path / "media"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def service(
+    database_url: str,
+    redis_url: str,
+    blobs: BlobStore,
+    data_folder: Path,
+    sessions: Sessions,
+    media_folder: Path,
+) -> Iterator[Service]:
+    with running_service(
+        database_url=database_url,
+        redis_url=redis_url,
+        blobs=blobs,
+        data_folder=data_folder,
+        sessions=sessions,
+        media_roots=(SAMPLES, media_folder),
+    ) as service:
+        yield service
+
+
+@pytest.fixture
+def workplace(service: Service) -> Iterator[Workplace]:
+    workplace = service.workplace()
+    yield workplace
+    workplace.close()

@@ -1,0 +1,180 @@
+"""Real worker processes for the tests, and what they work on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+from uuid import UUID
+
+import psutil
+
+from store.blobs import BlobStore
+from store.database import Sessions
+from store.job_state import JobKind, JobState
+from store.jobs import JobRepository, NewJob
+from store.settings import StoreSettings
+from store.tables import Job
+from workers.lifecycle import Workplace
+from workers.settings import WorkerSettings
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SAMPLES = REPOSITORY / "samples"
+Value = TypeVar("Value")
+
+
+def wait_for(look: Callable[[], Value], *, seconds: float, every: float = 0.05) -> Value:
+    """Call `look` until it gives something true, and return that."""
+    ends_at = time.monotonic() + seconds
+    while not (value := look()):
+        assert time.monotonic() < ends_at, f"nothing came within {seconds} s"
+        time.sleep(every)
+    return value
+
+
+@dataclass
+class Service:
+    """A database, a Redis, blobs, and the worker processes started on them."""
+
+    database_url: str
+    redis_url: str
+    blobs: BlobStore
+    blob_folder: Path
+    sessions: Sessions
+    media_roots: tuple[Path, ...]
+    log_folder: Path
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def environment(self, **settings: str) -> dict[str, str]:
+        return {
+            **{name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"},
+            "STORE_DATABASE_URL": self.database_url,
+            "STORE_BLOB_URL": self.blob_folder.as_uri(),
+            "STORE_MEDIA_ROOTS": os.pathsep.join(map(str, self.media_roots)),
+            "WORKER_REDIS_URL": self.redis_url,
+            "WORKER_DEVICE": "cpu",
+            "OMP_NUM_THREADS": "1",
+            **{f"WORKER_{name.upper()}": value for name, value in settings.items()},
+        }
+
+    def start(self, *arguments: str, **settings: str) -> subprocess.Popen[bytes]:
+        """Start a Celery process, such as `worker -Q ingest -c 1` or `beat`."""
+        log_path = self.log_folder / f"celery-{len(self.processes)}-{arguments[0]}.log"
+        with log_path.open("wb") as log_file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "celery", "-A", "workers.app:app", *arguments],
+                cwd=REPOSITORY,
+                env=self.environment(**settings),
+                stdout=log_file,
+                stderr=subprocess.STDOUT,
+            )
+        self.processes.append(process)
+        return process
+
+    def start_worker(
+        self, queues: str, *, concurrency: int = 1, **settings: str
+    ) -> subprocess.Popen[bytes]:
+        name = f"{queues.replace(',', '-')}-{len(self.processes)}@test"
+        arguments = ("-Q", queues, "-c", str(concurrency), "-n", name)
+        return self.start("worker", *arguments, "--without-gossip", "--without-mingle", **settings)
+
+    def start_reconciler(self, **settings: str) -> None:
+        self.start_worker("maintenance", **settings)
+        self.start("beat", **settings)
+
+    def stop(self, process: subprocess.Popen[bytes], *, seconds: float = 40) -> int:
+        """Ask a process to stop and wait for it; kill it and its children if it does not."""
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                self.kill(process)
+                raise
+        return process.returncode
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    def stop_all(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.terminate()
+        for process in self.processes:
+            self.stop(process)
+
+    def workplace(self, **settings: object) -> Workplace:
+        """Do the work in the test's own process."""
+        return Workplace.open(
+            WorkerSettings(redis_url=self.redis_url, device="cpu", **settings),
+            StoreSettings(
+                database_url=self.database_url,
+                blob_url=self.blob_folder.as_uri(),
+                media_roots=self.media_roots,
+            ),
+            owner=f"test:{os.getpid()}",
+        )
+
+    def enqueue(self, kind: JobKind, **wanted: object) -> UUID:
+        with self.sessions.begin() as session:
+            return JobRepository(session).enqueue(NewJob(kind=kind, input=wanted)).id
+
+    def enqueue_ingest(self, path: Path) -> UUID:
+        return self.enqueue(JobKind.INGEST, uri=path.as_uri())
+
+    def job(self, job_id: UUID | str) -> Job:
+        with self.sessions.begin() as session:
+            return JobRepository(session).get(UUID(str(job_id)))
+
+    def jobs(self, kind: JobKind | None = None) -> list[Job]:
+        with self.sessions.begin() as session:
+            return list(JobRepository(session).list(kind=kind, page_size=500).items)
+
+    def wait_for_state(self, job_id: UUID | str, *states: JobState, seconds: float = 60) -> Job:
+        return wait_for(
+            lambda: job if (job := self.job(job_id)).state in states else None, seconds=seconds
+        )
+
+    def logs(self) -> str:
+        paths = sorted(self.log_folder.glob("celery-*.log"))
+        return "\n".join(f"--- {path.name}\n{path.read_text()}" for path in paths)
+
+
+@contextmanager
+def running_service(
+    *,
+    database_url: str,
+    redis_url: str,
+    blobs: BlobStore,
+    data_folder: Path,
+    sessions: Sessions,
+    media_roots: tuple[Path, ...],
+) -> Iterator[Service]:
+    """Give a service, and leave no process of it behind."""
+    service = Service(
+        database_url=database_url,
+        redis_url=redis_url,
+        blobs=blobs,
+        blob_folder=data_folder / "blobs",
+        sessions=sessions,
+        media_roots=media_roots,
+        log_folder=data_folder,
+    )
+    try:
+        yield service
+    except BaseException:
+        print(service.logs())  # noqa: T201  shown by pytest with the failure
+        raise
+    finally:
+        service.stop_all()
+
+
+def child_of(process: subprocess.Popen[bytes]) -> psutil.Process:
+    """Find the one pool child of a worker with `-c 1`."""
+    return wait_for(lambda: psutil.Process(process.pid).children(), seconds=30)[0]

@@ -1,0 +1,79 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.batching import CostLimit, batches_by_cost, forward_each
+
+
+@given(costs=st.lists(st.integers(1, 20)), limit=st.integers(1, 40))
+def test_batches_keep_all_items_in_order_and_the_limit(costs, limit):
+    batches = list(batches_by_cost(costs, float, CostLimit(limit)))
+
+    assert [cost for batch in batches for cost in batch] == costs
+    assert all(sum(batch) <= limit or len(batch) == 1 for batch in batches)
+
+
+def test_a_lowered_limit_holds_from_the_next_batch_on():
+    limit = CostLimit(4)
+    batches = batches_by_cost([1] * 8, float, limit)
+
+    first = next(batches)
+    limit.lower_below(4)
+
+    assert [first, *batches] == [[1] * 4, [1] * 2, [1] * 2]
+
+
+def test_batches_are_handed_on_before_the_items_run_out():
+    taken = []
+    items = (taken.append(item) or item for item in range(1000))
+
+    next(batches_by_cost(items, lambda _: 1, CostLimit(3)))
+
+    assert len(taken) == 4
+
+
+@given(items=st.lists(st.booleans(), max_size=20))
+def test_only_the_bad_items_of_a_batch_fail(items):
+    def forward(batch):
+        if not all(batch):
+            raise ValueError("bad item")
+        return ["good"] * len(batch)
+
+    outcomes = forward_each(items, forward)
+
+    assert [outcome == "good" for outcome in outcomes] == items
+    assert all(
+        isinstance(o, ValueError) for o, good in zip(outcomes, items, strict=True) if not good
+    )
+
+
+def test_one_pass_serves_all_when_nothing_fails():
+    passes = []
+
+    forward_each([1, 2, 3], lambda batch: passes.append(batch) or batch)
+
+    assert passes == [[1, 2, 3]]
+
+
+def test_a_batch_out_of_memory_is_halved_until_it_fits():
+    passes, told = [], []
+
+    def forward(batch):
+        passes.append(len(batch))
+        if len(batch) > 2:
+            raise RuntimeError("out of memory")
+        return batch
+
+    outcomes = forward_each(list(range(8)), forward, on_out_of_memory=lambda b: told.append(len(b)))
+
+    assert outcomes == list(range(8))
+    assert passes == [8, 4, 2, 2, 4, 2, 2]
+    assert told == [8, 4, 4]
+
+
+def test_a_lost_device_is_not_tried_again():
+    def forward(_batch):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        forward_each([1, 2], forward)

@@ -1,0 +1,187 @@
+import time
+from datetime import timedelta
+
+import pytest
+
+from store.errors import LeaseLost
+from store.job_state import JobKind, JobState
+from store.jobs import JobRepository, NewJob
+from workers.errors import CancelRequested, HoldLost, JobError, Stopping
+from workers.lease import LeaseKeeper, Outcome
+
+
+def make_keeper(sessions, **settings):
+    stopping = settings.pop("is_stopping", lambda: False)
+    defaults = {"lease": timedelta(seconds=60), "heartbeat_seconds": 30, "stall_seconds": 60}
+    return LeaseKeeper(sessions, owner="test", is_stopping=stopping, **defaults | settings)
+
+
+@pytest.fixture
+def keeper(sessions):
+    keeper = make_keeper(sessions)
+    yield keeper
+    keeper.close()
+
+
+@pytest.fixture
+def enqueue(sessions):
+    def enqueue(**fields):
+        with sessions.begin() as session:
+            new = NewJob(kind=JobKind.SEARCH, input={"text": "a parrot"}, **fields)
+            return JobRepository(session).enqueue(new).id
+
+    return enqueue
+
+
+def read(sessions, job_id):
+    with sessions.begin() as session:
+        return JobRepository(session).get(job_id)
+
+
+def claim_one(keeper):
+    (hold,) = keeper.claim([JobKind.SEARCH], limit=1)
+    return hold
+
+
+def test_a_finished_job_has_its_result_and_effects_in_one_transaction(keeper, enqueue, sessions):
+    job_id = enqueue()
+    hold = claim_one(keeper)
+
+    def write(session):
+        JobRepository(session).enqueue(NewJob(kind=JobKind.EMBED, input={}))
+        return Outcome({"hits": []})
+
+    keeper.finish(hold, write)
+
+    assert read(sessions, job_id).state == JobState.SUCCEEDED
+    assert read(sessions, job_id).result == {"hits": []}
+    with sessions.begin() as session:
+        assert JobRepository(session).due_counts() == {JobKind.EMBED: 1}
+
+
+def test_a_zombie_writes_nothing_after_another_worker_took_its_job(keeper, enqueue, sessions):
+    job_id = enqueue()
+    zombie = claim_one(make_keeper(sessions, lease=timedelta(seconds=0)))
+    with sessions.begin() as session:
+        JobRepository(session).return_lost()
+    successor = claim_one(keeper)
+
+    def write(session):
+        JobRepository(session).enqueue(NewJob(kind=JobKind.EMBED, input={}))
+        return Outcome({"from": "zombie"})
+
+    with pytest.raises(LeaseLost):
+        keeper.finish(zombie, write)
+    keeper.settle(zombie, JobError("bad", "the zombie says so"))
+    keeper.finish(successor, lambda _: Outcome({"from": "successor"}))
+
+    assert read(sessions, job_id).result == {"from": "successor"}
+    with sessions.begin() as session:
+        assert JobRepository(session).due_counts() == {}
+
+
+def test_heartbeats_keep_a_job_that_advances(enqueue, sessions):
+    enqueue()
+    keeper = make_keeper(
+        sessions, lease=timedelta(seconds=0.6), heartbeat_seconds=0.1, stall_seconds=0.5
+    )
+    hold = claim_one(keeper)
+
+    for _ in range(15):
+        time.sleep(0.1)
+        hold.advance()
+
+    with sessions.begin() as session:
+        assert JobRepository(session).return_lost() == []
+    keeper.close()
+
+
+def test_a_hung_job_loses_its_lease_although_its_process_lives(enqueue, sessions):
+    job_id = enqueue()
+    keeper = make_keeper(
+        sessions, lease=timedelta(seconds=0.4), heartbeat_seconds=0.1, stall_seconds=0.3
+    )
+    hold = claim_one(keeper)
+
+    time.sleep(1.2)
+
+    with sessions.begin() as session:
+        (lost,) = JobRepository(session).return_lost()
+    assert lost.id == job_id
+    hold.touch()
+    keeper.beat()
+    with pytest.raises(HoldLost):
+        hold.advance()
+    keeper.close()
+
+
+def test_a_cancel_request_reaches_the_work_with_a_heartbeat(keeper, enqueue, sessions):
+    job_id = enqueue()
+    hold = claim_one(keeper)
+    hold.advance()
+    with sessions.begin() as session:
+        JobRepository(session).request_cancel(job_id)
+
+    keeper.beat()
+
+    with pytest.raises(CancelRequested) as caught:
+        hold.advance()
+    keeper.settle(hold, caught.value)
+    assert read(sessions, job_id).state == JobState.CANCELLED
+
+
+def test_a_stop_gives_the_job_back_and_counts_no_attempt(enqueue, sessions):
+    job_id = enqueue()
+    stop = []
+    keeper = make_keeper(sessions, is_stopping=lambda: bool(stop))
+    hold = claim_one(keeper)
+    hold.advance()
+    stop.append("SIGTERM")
+
+    with pytest.raises(Stopping) as caught:
+        hold.advance()
+    keeper.settle(hold, caught.value)
+
+    job = read(sessions, job_id)
+    assert (job.state, job.attempt, job.worker_losses) == (JobState.QUEUED, 0, 0)
+    keeper.close()
+
+
+def test_a_permanent_error_fails_the_job_with_its_code(keeper, enqueue, sessions):
+    job_id = enqueue()
+
+    keeper.settle(claim_one(keeper), JobError("no_qa_model", "no model answers"))
+
+    job = read(sessions, job_id)
+    assert (job.state, job.error_code) == (JobState.FAILED, "no_qa_model")
+    assert job.error_message == "no model answers"
+
+
+def test_a_transient_error_runs_the_job_again_later(keeper, enqueue, sessions):
+    job_id = enqueue()
+
+    keeper.settle(claim_one(keeper), OSError(5, "Input/output error"))
+
+    job = read(sessions, job_id)
+    assert (job.state, job.attempt) == (JobState.QUEUED, 1)
+    assert job.run_at >= job.created_at
+
+
+def test_heartbeats_outlive_an_error(enqueue, sessions, caplog):
+    class Broken:
+        def begin(self):
+            raise OSError("the network is gone")
+
+    enqueue()
+    keeper = make_keeper(sessions, heartbeat_seconds=0.05)
+    hold = claim_one(keeper)
+    keeper._sessions = Broken()
+    time.sleep(0.2)
+    keeper._sessions = sessions
+    with sessions.begin() as session:
+        JobRepository(session).request_cancel(hold.claim.id)
+    time.sleep(0.3)
+
+    with pytest.raises(CancelRequested):
+        hold.advance()
+    keeper.close()
