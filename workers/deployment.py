@@ -124,7 +124,10 @@ def trained_heads(config: Mapping[str, Any]) -> list[str]:
 
 def tasks_of(config: Mapping[str, Any]) -> list[Task]:
     """List what a model can serve: its trained heads, and recall if it makes vectors."""
-    heads = [Task(head) for head in trained_heads(config) if head in set(Task)]
+    names = set(trained_heads(config))
+    if not config.get("answers"):
+        names.discard(Task.QA)  # it could answer nothing
+    heads = [task for task in Task if task in names]
     return heads + ([Task.RECALL] if config.get("recall") else [])
 
 
@@ -156,7 +159,7 @@ def _follow_with_generation(session: Session, model: Model, tasks: Iterable[Task
         model_id=visual.id,
         recall_model_id=recall.id,
         plan=INDEX_PLAN.to_json() if active is None else active.plan,
-        recall_dim=_recall_dim(recall),
+        recall_dim=recall.config["hidden_size"],
     )
     count = JobRepository(session).enqueue_many(rebuild_jobs(session, generation.id))
     if count == 0:

@@ -14,8 +14,18 @@ from workers.media import hash_file
 _MANIFEST: Final = "manifest.json"
 _NEEDED: Final = ("config.json", "model.safetensors")
 _HEADER_LENGTH_BYTES: Final = 8
-# Everything before the cross-encoder: what the cached visual tokens depend on.
-_VISUAL_PREFIXES: Final = ("backbone.", "grid_encoder.")
+# Everything before the visual embedding: what the cached tokens depend on.
+_VISUAL_WEIGHTS: Final = ("backbone.", "grid_encoder.")
+_VISUAL_FIELDS: Final = (
+    "backbone",
+    "grid_encoder",
+    "num_classes",
+    "max_side_px",
+    "mean",
+    "std",
+    "channel_order",
+    "hidden_size",
+)
 
 
 @dataclass(frozen=True)
@@ -70,13 +80,14 @@ def hash_visual_side(folder: Path) -> str:
     without torch.
     """
     config = json.loads((folder / "config.json").read_text())
-    digest = hashlib.sha256(json.dumps(_visual_config(config), sort_keys=True).encode())
+    fields = {name: config.get(name) for name in _VISUAL_FIELDS}
+    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     path = folder / "model.safetensors"
     with path.open("rb") as file:
         header_bytes = int.from_bytes(file.read(_HEADER_LENGTH_BYTES), "little")
         header = json.loads(file.read(header_bytes))
         for name in sorted(header):
-            if not name.startswith(_VISUAL_PREFIXES):
+            if not name.startswith(_VISUAL_WEIGHTS):
                 continue
             entry = header[name]
             begin, end = entry["data_offsets"]
