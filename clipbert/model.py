@@ -1,0 +1,295 @@
+"""ClipBert: wires the parts. Frames -> visual tokens; text and visual tokens -> logits."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from clipbert.backbone import build_backbone, fold_batch_norm
+from clipbert.config import ClipBertConfig
+from clipbert.cross_encoder import CrossEncoder, join_masks
+from clipbert.embeddings import TextEmbeddings, VisualEmbeddings
+from clipbert.errors import MissingHead
+from clipbert.grid import ClassMixtureGridEncoder, build_grid_encoder
+from clipbert.heads import build_heads
+from clipbert.recall import RecallEncoder, pool_images, sentence_vectors
+from clipbert.text import TextTokenizer
+
+_INIT_STD = 0.02
+
+
+class ClipBert(nn.Module):
+    """CLIPBERT: a 2D CNN and a cross-encoder over a text and one clip.
+
+    A video is K clips, each scored with the same text; clipbert.aggregation joins their logits.
+
+        model = ClipBert.create(ClipBertConfig.preset("clipbert-tiny"), seed=0).eval()
+        visual = model.encode_pixels(pixels)                              # (N, h, w, D)
+        logits = model(token_ids, mask, visual, head="retrieval")         # (N, 2)
+
+    Attributes:
+        config: what the model was made from.
+        backbone, grid_encoder: frames -> visual tokens; what cached tokens depend on.
+        text_embeddings, visual_embeddings, cross_encoder: BERT over [text; visual].
+        heads: task heads by name.
+        recall: makes recall vectors, or None.
+        tokenizer: saved with the model; None if unknown.
+
+    Source: Lei et al., "Less Is More: ClipBERT", CVPR 2021.
+    """
+
+    def __init__(self, config: ClipBertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tokenizer: TextTokenizer | None = None
+        self.is_folded = False
+        self.backbone = build_backbone(config.backbone)
+        self.grid_encoder = build_grid_encoder(
+            config.grid_encoder,
+            channels=self.backbone.num_channels,
+            hidden_size=config.hidden_size,
+        )
+        self.text_embeddings = TextEmbeddings(config)
+        self.visual_embeddings = VisualEmbeddings(config)
+        self.cross_encoder = CrossEncoder(config)
+        self.heads = build_heads(config)
+        self.recall: RecallEncoder | None = None
+        if config.recall is not None:
+            self.recall = RecallEncoder(
+                num_classes=config.grid_encoder.num_classes,
+                dim=config.hidden_size,
+                num_likeliest=config.recall_likeliest,
+            )
+
+    @classmethod
+    def create(cls, config: ClipBertConfig, *, seed: int) -> "ClipBert":
+        """Make a model with random weights, the same for the same seed.
+
+        Linear and embedding weights are drawn from N(0, 0.02), except that the row and column
+        embeddings of a class mixture start at zero. torch's global generator is left as it was.
+
+        Raises:
+            ConfigError: the backbone cannot be built.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = cls(config)
+            model._init_weights()
+        spelling = TextTokenizer.from_characters()
+        if config.vocab_size == spelling.vocab_size:
+            model.tokenizer = spelling
+        return model
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> "ClipBert":
+        """Load a model folder: config.json, model.safetensors and, if there, tokenizer.json.
+
+        Args:
+            folder: as save_pretrained wrote it.
+            device: "cpu", "cuda" or "cuda:N".
+            dtype: float32, bfloat16 or float16; the weights are converted to it.
+
+        Returns:
+            The model in eval mode.
+
+        Raises:
+            CheckpointError: a file is missing or damaged, or its weights do not fit: unknown or
+                missing keys, wrong shapes.
+            ConfigError: config.json contradicts itself.
+        """
+        from clipbert.checkpoint import load_folder  # noqa: PLC0415 (which imports this module)
+
+        return load_folder(folder, device=device, dtype=dtype)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write config.json, model.safetensors and, if known, tokenizer.json.
+
+        The folder is made if need be; each file replaces its predecessor at once.
+
+        Raises:
+            CheckpointError: batch norm was folded, so that the weights are no longer the model's.
+        """
+        from clipbert.checkpoint import save_folder  # noqa: PLC0415 (which imports this module)
+
+        save_folder(self, folder)
+
+    @property
+    def recall_dim(self) -> int | None:
+        """R, the length of recall vectors; None if the model makes none."""
+        return None if self.recall is None else self.config.hidden_size
+
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Run the CNN on clips, once for all texts.
+
+        Args:
+            pixels: (N, T, 3, S, S) as clipbert.frames.clips_to_pixels gives them, in the
+                model's dtype.
+
+        Returns:
+            (N, h, w, D), the mean over frames, before row, column and type embeddings: what is
+            cached.
+
+        Raises:
+            ValueError: another shape.
+        """
+        return self._tokens(self._features(pixels), pixels.shape[1])
+
+    def encode_clips(
+        self, pixels: Tensor, frame_sizes: Sequence[tuple[int, int]]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Run the CNN on clips for visual tokens and recall vectors together.
+
+        Args:
+            pixels: (N, T, 3, S, S), as for encode_pixels.
+            frame_sizes: N pairs (height, width) of the frames before they were fitted into the
+                square: the letterbox is left out of recall vectors.
+
+        Returns:
+            Visual tokens (N, h, w, D), and recall vectors (N, R) float32 of length 1, or None if
+            the model makes none.
+
+        Raises:
+            ValueError: another shape.
+        """
+        features = self._features(pixels)  # (N*T, C, 2h, 2w)
+        num_frames = pixels.shape[1]
+        tokens = self._tokens(features, num_frames)
+        if self.recall is None:
+            return tokens, None
+        assert isinstance(self.grid_encoder, ClassMixtureGridEncoder)
+        sizes = [size for size in frame_sizes for _ in range(num_frames)]
+        logits = self.grid_encoder.class_logits(pool_images(features, sizes))  # (N*T, classes)
+        return tokens, self.recall(logits.unflatten(0, (-1, num_frames)))
+
+    def encode_texts(self, token_ids: Tensor, mask: Tensor) -> Tensor:
+        """Give the recall vectors of texts.
+
+        Args:
+            token_ids: (N, L) int64.
+            mask: (N, L), 1 for tokens, 0 for padding.
+
+        Returns:
+            (N, R) float32, of length 1.
+
+        Raises:
+            MissingHead: the model makes no recall vectors.
+        """
+        if self.recall is None:
+            raise MissingHead("recall")
+        self._check_text(token_ids, mask)
+        return sentence_vectors(self.cross_encoder(self.text_embeddings(token_ids), mask), mask)
+
+    def sequence_output(self, token_ids: Tensor, mask: Tensor, visual: Tensor) -> Tensor:
+        """Let each text meet one clip.
+
+        Args:
+            token_ids: (N, L) int64, as TextTokenizer.encode gives them.
+            mask: (N, L), 1 for tokens, 0 for padding.
+            visual: (N, h, w, D), as encode_pixels gave it; converted to the model's dtype.
+
+        Returns:
+            (N, L + V, D), the cross-encoder's hidden states.
+
+        Raises:
+            ValueError: shapes or dtypes that do not go together.
+        """
+        self._check_text(token_ids, mask)
+        self._check_visual(visual, len(token_ids))
+        visual = self.visual_embeddings(visual.to(self.visual_embeddings.LayerNorm.weight.dtype))
+        text = self.text_embeddings(token_ids)  # (N, L, D)
+        joint = torch.cat([text, visual], dim=1)  # (N, L + V, D)
+        return cast("Tensor", self.cross_encoder(joint, join_masks(mask, visual.shape[1])))
+
+    def pooled_output(self, token_ids: Tensor, mask: Tensor, visual: Tensor) -> Tensor:
+        """Let each text meet one clip, and give what the heads read: (N, D).
+
+        Arguments and errors are those of sequence_output.
+        """
+        return self.cross_encoder.pool(self.sequence_output(token_ids, mask, visual))
+
+    def forward(self, token_ids: Tensor, mask: Tensor, visual: Tensor, *, head: str) -> Tensor:
+        """Score texts, each with one clip.
+
+        Args:
+            token_ids: (N, L) int64.
+            mask: (N, L), 1 for tokens, 0 for padding.
+            visual: (N, h, w, D), as encode_pixels gave it.
+            head: name of a head.
+
+        Returns:
+            Logits (N, num_outputs of the head).
+
+        Raises:
+            MissingHead: the model has no such head.
+            ValueError: shapes or dtypes that do not go together.
+        """
+        if head not in self.heads:
+            raise MissingHead(head)
+        pooled = self.pooled_output(token_ids, mask, visual)
+        return cast("Tensor", self.heads[head](pooled))
+
+    def fold_batch_norm(self) -> None:
+        """Fold the backbone's batch norm into its convolutions: for inference, cannot be undone.
+
+        Best done in float32, before the weights are converted to bfloat16.
+        """
+        if not self.is_folded:
+            fold_batch_norm(self.backbone)
+            self.is_folded = True
+
+    def _features(self, pixels: Tensor) -> Tensor:
+        side = self.config.max_side_px
+        if pixels.ndim != 5 or pixels.shape[2:] != (3, side, side) or 0 in pixels.shape:  # noqa: PLR2004
+            raise ValueError(f"need pixels (N, T, 3, {side}, {side}), got {tuple(pixels.shape)}")
+        frames = pixels.flatten(0, 1)  # (N*T, 3, S, S)
+        return cast("Tensor", self.backbone(frames))
+
+    def _tokens(self, features: Tensor, num_frames: int) -> Tensor:
+        grid = self.grid_encoder(features)  # (N*T, h, w, D)
+        # A clip is its frames' mean.
+        return cast("Tensor", grid.unflatten(0, (-1, num_frames)).mean(dim=1))  # (N, h, w, D)
+
+    def _check_text(self, token_ids: Tensor, mask: Tensor) -> None:
+        if token_ids.ndim != 2 or token_ids.dtype != torch.int64:  # noqa: PLR2004
+            raise ValueError(
+                f"need int64 token ids (N, L), got {token_ids.dtype} {tuple(token_ids.shape)}"
+            )
+        if mask.shape != token_ids.shape:
+            raise ValueError(f"mask is {tuple(mask.shape)}, ids are {tuple(token_ids.shape)}")
+        if token_ids.shape[1] > self.config.num_positions:
+            raise ValueError(
+                f"text of {token_ids.shape[1]} tokens, the model has {self.config.num_positions} "
+                "positions"
+            )
+
+    def _check_visual(self, visual: Tensor, rows: int) -> None:
+        config = self.config
+        if (
+            visual.ndim != 4  # noqa: PLR2004
+            or len(visual) != rows
+            or visual.shape[3] != config.hidden_size
+            or visual.shape[1] > config.num_rows
+            or visual.shape[2] > config.num_cols
+        ):
+            raise ValueError(
+                f"need visual tokens ({rows}, h, w, {config.hidden_size}), got "
+                f"{tuple(visual.shape)}"
+            )
+
+    def _init_weights(self) -> None:
+        parts = (self.text_embeddings, self.visual_embeddings, self.cross_encoder, self.heads)
+        with torch.no_grad():
+            for part in parts:
+                for module in part.modules():
+                    if isinstance(module, nn.Linear | nn.Embedding):
+                        module.weight.normal_(0.0, _INIT_STD)
+                    if isinstance(module, nn.Linear):
+                        module.bias.zero_()
+            if self.config.grid_encoder.kind == "class_mixture":
+                # The tokens already mean words; random positions would only be noise on them.
+                self.visual_embeddings.row_embeddings.weight.zero_()
+                self.visual_embeddings.col_embeddings.weight.zero_()
