@@ -95,7 +95,7 @@ class _Run:
         clips = self._read_clips(UUID(str(wanted["video_id"])), serving)
         recall = None
         if task == "multiple_choice" and serving.multiple_choice is None:
-            vectors = [clip.vector.to_list() for clip in clips if clip.vector is not None]
+            vectors = [list(clip.vector) for clip in clips if clip.vector is not None]
             if len(vectors) < len(clips):
                 raise JobError("video_not_ready", "the video has no recall vectors")
             recall = torch.tensor(vectors)  # (K, R)

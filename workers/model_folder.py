@@ -19,12 +19,10 @@ _VISUAL_WEIGHTS: Final = ("backbone.", "grid_encoder.")
 _VISUAL_FIELDS: Final = (
     "backbone",
     "grid_encoder",
-    "num_classes",
     "max_side_px",
     "mean",
     "std",
     "channel_order",
-    "hidden_size",
 )
 
 

@@ -1,0 +1,45 @@
+"""Videos that are indexed in a test's own process, without the ingest job before it."""
+
+from pathlib import Path
+from uuid import UUID
+
+from clipbert.video import probe_video
+from store.jobs import JobRepository
+from store.models import GenerationRepository
+from store.tables import Clip, Video
+from store.videos import VideoRepository
+from tests.workers.service import Service
+from workers.embedding import embed_next
+from workers.generations import embed_job
+from workers.lifecycle import Workplace
+from workers.media import hash_file
+
+
+def add_video(service: Service, path: Path, *, tags: tuple[str, ...] = ()) -> tuple[UUID, UUID]:
+    """Write the rows that an ingest job leaves. Returns the ids of the video and its embed job."""
+    with service.sessions.begin() as session:
+        video, _ = VideoRepository(session).create(
+            uri=path.as_uri(),
+            sha256=hash_file(path),
+            probe=probe_video(path).to_json(),
+            tags=tags,
+        )
+        generation = GenerationRepository(session).active()
+        job = JobRepository(session).enqueue(embed_job(video.id, generation.id))
+    return video.id, job.id
+
+
+def embed_all(workplace: Workplace) -> None:
+    while embed_next(workplace):
+        pass
+
+
+def read_video(service: Service, video_id: UUID) -> Video:
+    with service.sessions.begin() as session:
+        return VideoRepository(session).get(video_id)
+
+
+def read_clips(service: Service, video_id: UUID) -> list[Clip]:
+    with service.sessions.begin() as session:
+        generation = GenerationRepository(session).active()
+        return list(VideoRepository(session).clips(video_id, generation.id))

@@ -1,0 +1,228 @@
+import pytest
+import torch
+
+from clipbert.inference import Predictor
+from clipbert.sampling import INDEX_PLAN, plan_clips
+from clipbert.video import decode_clips, probe_video
+from store.job_state import JobKind, JobState
+from store.jobs import JobRepository
+from store.models import ModelRepository
+from store.tables import Task, VideoState
+from tests.workers.library import add_video, embed_all, read_clips, read_video
+from tests.workers.models import save_recall_model
+from videos import cut, write_counting_video
+from workers.deployment import ensure_default
+from workers.embedding import embed_next
+
+
+@pytest.fixture
+def model_folder(service, tmp_path):
+    folder = save_recall_model(tmp_path / "recall")
+    ensure_default(service.sessions, service.blobs, folder)
+    return folder
+
+
+@pytest.fixture
+def counting_videos(model_folder, service, media_folder):
+    """Three videos of 4, 4 and 10 clips with different content; ids of video and embed job."""
+    lengths = {"a": 30, "b": 60, "c": 400}
+    paths = [
+        write_counting_video(media_folder / f"{name}.mp4", frames, fps=10)
+        for name, frames in lengths.items()
+    ]
+    return [add_video(service, path) for path in paths]
+
+
+def serving_model(workplace):
+    """The torch module that the workplace runs."""
+    with workplace.sessions.begin() as session:
+        row = ModelRepository(session).serving(Task.RECALL)
+    return workplace.models.get(row)._model
+
+
+def note_frames(module):
+    """Note how many frames each pass of the CNN took."""
+    passes = []
+    module.backbone.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
+    return passes
+
+
+def test_one_forward_pass_serves_several_videos(service, workplace, counting_videos):
+    passes = note_frames(serving_model(workplace))
+
+    assert embed_next(workplace) == 3
+
+    assert sum(passes) == 18
+    assert len(passes) < 3
+    for video_id, job_id in counting_videos:
+        assert service.job(job_id).state == JobState.SUCCEEDED
+        assert read_video(service, video_id).state == VideoState.READY
+    assert [len(read_clips(service, video_id)) for video_id, _ in counting_videos] == [4, 4, 10]
+
+
+def test_what_is_stored_is_what_the_library_gives(
+    service, workplace, counting_videos, model_folder, media_folder
+):
+    embed_all(workplace)
+
+    path = media_folder / "c.mp4"
+    clips = plan_clips(probe_video(path), INDEX_PLAN)
+    predictor = Predictor.load(model_folder)
+    encoded = predictor.encode_clips(
+        decode_clips(path, clips, max_side_px=predictor.config.max_side_px)
+    )
+    rows = read_clips(service, counting_videos[2][0])
+    tokens = workplace.tokens.get(rows[0].tokens_key)
+    assert [row.instants for row in rows] == [list(clip.instants) for clip in clips]
+    assert [(r.start_seconds, r.end_seconds) for r in rows] == [
+        (c.start_seconds, c.end_seconds) for c in clips
+    ]
+    torch.testing.assert_close(tokens, encoded.tokens, atol=1e-3, rtol=1e-3)
+    vectors = torch.tensor([row.vector for row in rows])
+    torch.testing.assert_close(vectors, encoded.recall, atol=1e-3, rtol=0)
+
+
+def test_a_truncated_video_fails_alone(service, workplace, counting_videos, media_folder):
+    whole = media_folder / "c.mp4"
+    cut(whole, media_folder / "cut.mp4", share=0.6)
+    (media_folder / "cut.mp4").replace(whole)
+
+    embed_all(workplace)
+
+    states = [service.job(job_id).state for _, job_id in counting_videos]
+    assert states == [JobState.SUCCEEDED, JobState.SUCCEEDED, JobState.FAILED]
+    video = read_video(service, counting_videos[2][0])
+    assert video.state == VideoState.FAILED
+    assert video.error_code == service.job(counting_videos[2][1]).error_code
+    assert video.error_code in ("truncated_media", "decode_failed", "unsupported_media")
+
+
+def test_a_file_that_vanished_fails_alone(service, workplace, counting_videos, media_folder):
+    (media_folder / "a.mp4").unlink()
+
+    embed_all(workplace)
+
+    (_, lost), *others = counting_videos
+    assert service.job(lost).error_code == "media_not_found"
+    assert all(service.job(job_id).state == JobState.SUCCEEDED for _, job_id in others)
+
+
+def test_a_full_memory_halves_the_batch_and_is_remembered(service, workplace, counting_videos):
+    model = serving_model(workplace)
+
+    def refuse(_, inputs):
+        if len(inputs[0]) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.backbone.register_forward_pre_hook(refuse)
+    before = workplace.forward_limit.limit
+
+    embed_all(workplace)
+
+    assert all(service.job(j).state == JobState.SUCCEEDED for _, j in counting_videos)
+    assert workplace.forward_limit.limit < before
+
+
+def test_a_video_that_never_fits_fails_alone(service, workplace, counting_videos):
+    model = serving_model(workplace)
+    seen = []
+
+    def refuse(_, inputs):
+        # The frames of one video, known by its first frame's pixels.
+        seen.extend(frame for frame in inputs[0] if not seen)
+        if any(torch.equal(frame, seen[0]) for frame in inputs[0]):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.backbone.register_forward_pre_hook(refuse)
+
+    embed_all(workplace)
+
+    first, *others = [service.job(job_id) for _, job_id in counting_videos]
+    assert (first.state, first.error_code) == (JobState.FAILED, "out_of_memory")
+    assert all(job.state == JobState.SUCCEEDED for job in others)
+
+
+def test_a_cancelled_job_stops_between_two_passes(service, workplace, counting_videos):
+    _, job_id = counting_videos[2]
+    workplace.forward_limit.limit = 0.05  # three frames of 128 px
+
+    def cancel(_, inputs):
+        with service.sessions.begin() as session:
+            JobRepository(session).cancel_where(
+                JobRepository(session).get(job_id).__class__.id == job_id
+            )
+        workplace.leases.beat()
+
+    serving_model(workplace).backbone.register_forward_hook(lambda m, i, o: cancel(m, i))
+
+    embed_all(workplace)
+
+    states = [service.job(job).state for _, job in counting_videos]
+    assert states == [JobState.SUCCEEDED, JobState.SUCCEEDED, JobState.CANCELLED]
+    assert read_clips(service, counting_videos[2][0]) == []
+    assert read_video(service, counting_videos[2][0]).error_code == "cancelled"
+
+
+def test_a_question_never_waits_behind_a_bulk_of_videos(service, workplace, counting_videos):
+    (answered, _), *_ = counting_videos
+    embed_all(workplace)
+    bulk = [add_again(service, job_id) for _, job_id in counting_videos]
+    workplace.forward_limit.limit = 0.05
+    questions = []
+
+    def ask(*_):
+        if not questions:
+            questions.append(ask_question(service, answered))
+
+    serving_model(workplace).backbone.register_forward_hook(ask)
+    embed_all(workplace)
+
+    question = service.job(questions[0])
+    assert question.state == JobState.SUCCEEDED
+    assert all(question.finished_at < service.job(job_id).finished_at for job_id in bulk[2:])
+
+
+def test_a_job_run_twice_leaves_one_set_of_clips(service, workplace, counting_videos):
+    embed_all(workplace)
+    video_id, job_id = counting_videos[2]
+    add_again(service, job_id)
+
+    embed_all(workplace)
+
+    assert [clip.index for clip in read_clips(service, video_id)] == list(range(10))
+
+
+def test_a_stopping_worker_gives_its_videos_back(service, counting_videos):
+    workplace = service.workplace()
+    stop = []
+    workplace.leases._is_stopping = lambda: bool(stop)
+    serving_model(workplace).backbone.register_forward_hook(lambda *_: stop.append(1))
+    workplace.forward_limit.limit = 0.05
+
+    embed_next(workplace)
+    workplace.close()
+
+    jobs = [service.job(job_id) for _, job_id in counting_videos]
+    assert [job.state for job in jobs] == [JobState.QUEUED] * 3
+    assert [job.attempt for job in jobs] == [0] * 3
+
+
+def add_again(service, job_id):
+    """Enqueue another embed job like a finished one."""
+    from store.jobs import NewJob
+
+    job = service.job(job_id)
+    with service.sessions.begin() as session:
+        new = NewJob(kind=JobKind.EMBED, input=job.input, video_id=job.video_id)
+        return JobRepository(session).enqueue(new).id
+
+
+def ask_question(service, video_id):
+    from store.jobs import NewJob
+    from store.questions import QuestionRepository
+
+    wanted = {"video_id": str(video_id), "text": "which?", "choices": ["a dog", "a parrot"]}
+    with service.sessions.begin() as session:
+        job = JobRepository(session).enqueue(NewJob(kind=JobKind.QUESTION, input=wanted))
+        QuestionRepository(session).create(job, text="which?", video_id=video_id)
+        return job.id
