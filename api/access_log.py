@@ -4,10 +4,13 @@ import logging
 import sys
 import time
 import uuid
+from http import HTTPStatus
 from typing import Final
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors import problem_response
 
 log = structlog.get_logger(__name__)
 
@@ -78,6 +81,16 @@ class AccessLogMiddleware:
 
         try:
             await self._app(scope, receive, send_and_note)
+        except Exception as error:  # the edge of the process: log it, tell nothing
+            log.error("request.failed", path=scope["path"], request_id=request_id, exc_info=error)
+            if status:
+                raise  # too late for an answer: the connection breaks off
+            response = problem_response(
+                HTTPStatus.INTERNAL_SERVER_ERROR,
+                "internal_error",
+                f"Something went wrong here; the log has it under request_id {request_id}.",
+            )
+            await response(scope, receive, send_and_note)
         finally:
             if scope["path"] not in _UNLOGGED_PATHS:
                 log.info(

@@ -2,7 +2,7 @@
 
 ApiError                 refused by the API itself; carries its status and code
 store.errors.StoreError  answered by the table _STORE_ERRORS
-anything else            500 internal_error, with the request's id and no internals
+anything else            500 internal_error, by the AccessLogMiddleware, with no internals
 """
 
 import json
@@ -104,7 +104,6 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(InterfaceError, _answer_store_unavailable)
     app.add_exception_handler(PoolTimeout, _answer_store_unavailable)
     app.add_exception_handler(ClientDisconnect, _answer_gone_client)
-    app.add_exception_handler(Exception, _answer_unexpected_error)
 
 
 async def _answer_api_error(request: Request, error: ApiError) -> Response:
@@ -119,7 +118,7 @@ async def _answer_store_error(request: Request, error: StoreError) -> Response:
             if isinstance(error, NotFound):
                 code = f"{error.kind}_not_found"  # noqa: PLW2901  the table's code is the family's
             return problem_response(status, code, str(error))
-    return await _answer_unexpected_error(request, error)
+    raise error  # not one that a request can cause
 
 
 async def _answer_invalid_request(request: Request, error: RequestValidationError) -> Response:
@@ -176,13 +175,3 @@ async def _answer_store_unavailable(request: Request, error: Exception) -> Respo
 async def _answer_gone_client(request: Request, error: Exception) -> Response:
     # Nobody reads this; it keeps an upload that was broken off from being logged as a failure.
     return problem_response(HTTPStatus.BAD_REQUEST, "client_disconnected", "The client went away.")
-
-
-async def _answer_unexpected_error(request: Request, error: Exception) -> Response:
-    log.error("request.failed", path=request.url.path, exc_info=error)
-    request_id = request.scope.get("state", {}).get("request_id", "unknown")
-    return problem_response(
-        HTTPStatus.INTERNAL_SERVER_ERROR,
-        "internal_error",
-        f"Something went wrong here; the log has it under request_id {request_id}.",
-    )

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field, StringConstraints
@@ -11,9 +12,11 @@ MAX_URI_LENGTH: Final = 4096
 MAX_TAGS: Final = 32
 MAX_METADATA_BYTES: Final = 16_384
 
+_UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
+
 
 def _storable(text: str) -> str:
-    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+    if _UNSTORABLE.search(text):
         raise ValueError("must not hold NUL characters or lone surrogates")
     return text
 
