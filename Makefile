@@ -52,6 +52,6 @@ $(VENV)/.project: $(STAMP) pyproject.toml
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -e .
 	@touch $@
 
-$(MODEL)/config.json: $(VENV)/.project
+$(MODEL)/config.json: $(VENV)/.project clipbert/mini.py
 	@$(BIN)/clipbert weights mini $(MODEL)
 	@touch $@

@@ -59,6 +59,25 @@ def find_data_folder(option: Path | None, *, start: Path | None = None) -> Path:
     return Path.home() / FOLDER_NAME
 
 
+def make_data_folder(data: Path) -> None:
+    """Make the data folder if it is not there; what is in it is for its owner only.
+
+    Root's is passable for others, since root's PostgreSQL runs as an ordinary user.
+
+    Raises:
+        CliError: it cannot be made.
+    """
+    try:
+        if not data.is_dir():
+            data.mkdir(parents=True)
+            data.chmod(0o700 if os.geteuid() else 0o711)
+        (data / "blobs").mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise CliError(
+            f"cannot make the data folder {data}: {error.strerror}", "choose another with --data"
+        ) from error
+
+
 def read_client(data: Path) -> ClientSettings:
     """Read the API's address and key; CLIPBERT_API_URL and CLIPBERT_API_KEY win over the file.
 

@@ -103,6 +103,8 @@ def check_service(data: Path) -> Finding:
     from cli.running_service import is_locked
 
     running = read_running(data)
+    if os.environ.get("STORE_DATABASE_URL") and os.environ.get("WORKER_REDIS_URL"):
+        return Finding("named by STORE_DATABASE_URL and WORKER_REDIS_URL")
     if not is_locked(data) or running is None:
         return Finding(f"no `clipbert up` runs on {data}", "clipbert up")
     if not running.ready:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from cli.data_folder import (
     ClientSettings,
     RunningUp,
+    make_data_folder,
     read_running,
     remove_running,
     write_client,
@@ -45,7 +46,7 @@ def run_service(options: "UpOptions") -> None:
     Raises:
         CliError: a port is taken, a part does not start.
     """
-    options.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_data_folder(options.data)
     with _stop_signals() as stop, ExitStack() as cleanup:
         if not cleanup.enter_context(_lock(options.data)):
             _say_already_running(options.data)
@@ -81,7 +82,7 @@ def _serve(
 ) -> None:
     started_at = time.monotonic()
     model = options.model or _default_model_folder()
-    _build_model_if_missing(model, is_default=options.model is None, stop=stop)
+    _build_model_if_missing(model, options, stop)
     services = _start_services(options.data, cleanup)
     _raise_if(stop)
     environment = service_environment(
@@ -93,11 +94,18 @@ def _serve(
     )
     write_running(options.data, RunningUp(os.getpid(), api_url, False, environment))
     whole_environment = {**os.environ, **environment}
-    _run_command("migrate", "--model", str(model), environment=whole_environment, stop=stop)
+    _run_command(
+        *("migrate", "--model", str(model)),
+        folder=options.data,
+        environment=whole_environment,
+        stop=stop,
+    )
 
     specs = plan_processes(ingest_workers=options.ingest_workers)
     log = ProcessLog([spec.name for spec in specs])
-    supervisor = Supervisor(specs, environment=whole_environment, on_line=log.write)
+    supervisor = Supervisor(
+        specs, environment=whole_environment, folder=options.data, on_line=log.write
+    )
     cleanup.callback(supervisor.stop)
     supervisor.start()
     key_file = _ensure_client(options.data, api_url, services.database_url)
@@ -109,15 +117,17 @@ def _serve(
     raise StopRequested
 
 
-def _build_model_if_missing(model: Path, *, is_default: bool, stop: threading.Event) -> None:
+def _build_model_if_missing(model: Path, options: "UpOptions", stop: threading.Event) -> None:
     if (model / "config.json").is_file():
         return
-    if not is_default:
+    if options.model is not None:
         raise CliError(
             f"no model in {model}", f"build the default one: clipbert weights mini {model}"
         )
     print(f"building clipbert-mini in {model} (once)", flush=True)
-    _run_command("weights", "mini", str(model), environment=os.environ, stop=stop)
+    _run_command(
+        *("weights", "mini", str(model)), folder=options.data, environment=os.environ, stop=stop
+    )
 
 
 def _default_model_folder() -> Path:
@@ -133,18 +143,22 @@ def _start_services(data: Path, cleanup: ExitStack) -> Services:
     if not (database_url and redis_url):
         try:
             from store.embedded import EmbeddedServices
+            from store.errors import EmbeddedServicesError
         except ModuleNotFoundError as error:
             raise CliError(
                 f"the embedded services are not installed ({error.name})",
                 "pip install 'clipbert-workers[embedded]', or set STORE_DATABASE_URL and "
                 "WORKER_REDIS_URL",
             ) from error
-        if database_url:
-            embedded = EmbeddedServices.start_redis_only(data)
-        elif redis_url:
-            embedded = EmbeddedServices.start_postgres_only(data)
-        else:
-            embedded = EmbeddedServices.start(data)
+        try:
+            if database_url:
+                embedded = EmbeddedServices.start_redis_only(data)
+            elif redis_url:
+                embedded = EmbeddedServices.start_postgres_only(data)
+            else:
+                embedded = EmbeddedServices.start(data)
+        except EmbeddedServicesError as error:
+            raise CliError(str(error)) from error
         cleanup.callback(embedded.stop)
         database_url = database_url or embedded.database_url
         redis_url = redis_url or embedded.redis_url
@@ -237,11 +251,14 @@ def _ready_message(
     )
 
 
-def _run_command(*arguments: str, environment: Mapping[str, str], stop: threading.Event) -> None:
+def _run_command(
+    *arguments: str, folder: Path, environment: Mapping[str, str], stop: threading.Event
+) -> None:
     """Run another `clipbert` command in a process of its own: torch stays out of this one."""
     process = subprocess.Popen(  # noqa: S603  (our own command, no shell)
         [sys.executable, "-m", "cli.main", *arguments],
         env=dict(environment),
+        cwd=folder,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     )
@@ -251,7 +268,7 @@ def _run_command(*arguments: str, environment: Mapping[str, str], stop: threadin
             process.wait()
             raise StopRequested
     if process.returncode != 0:
-        raise CliError(f"`clipbert {' '.join(arguments[:2])}` failed; what it said is above")
+        raise CliError(f"`clipbert {arguments[0]}` failed; what it said is above")
 
 
 @contextmanager

@@ -50,6 +50,13 @@ class Supervisor:
 
     start() and restart_dead() must be called from one thread that outlives the processes: the
     kernel's "die with your parent" means the thread that made the process.
+
+    Args:
+        specs: what to run.
+        environment: all variables of every process.
+        folder: their current folder.
+        on_line: called with the name and the line for every line that a process prints, from
+            several threads.
     """
 
     def __init__(
@@ -57,9 +64,10 @@ class Supervisor:
         specs: Sequence[ProcessSpec],
         *,
         environment: Mapping[str, str],
+        folder: Path,
         on_line: Callable[[str, str], None],
     ) -> None:
-        self._environment = dict(environment)
+        self._environment, self._folder = dict(environment), folder
         self._on_line = on_line
         self._children = [_Child(spec) for spec in specs]
 
@@ -127,6 +135,9 @@ class Supervisor:
         child.process = subprocess.Popen(  # noqa: S603  (our own command, no shell)
             [sys.executable, "-I", "-S", str(BOUND_PROCESS), str(os.getpid()), *child.spec.argv],
             env=self._environment,
+            # Not the user's: Python and Celery import from the current folder first, and somebody's
+            # own api.py would be taken for ours.
+            cwd=self._folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -11,7 +11,13 @@ from typing import Annotated
 
 import typer
 
-from cli.data_folder import DataOption, find_data_folder, read_running, remove_running
+from cli.data_folder import (
+    DataOption,
+    find_data_folder,
+    make_data_folder,
+    read_running,
+    remove_running,
+)
 from cli.errors import CliError
 
 DOWN_SECONDS = 25.0
@@ -118,11 +124,12 @@ def start_in_background(options: UpOptions, *, quiet: bool = False) -> None:
     Raises:
         CliError: it ended before it was ready; the end of its log is printed.
     """
-    options.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_data_folder(options.data)
     log_file = options.data / "up.log"
     with log_file.open("w") as log:
         process = subprocess.Popen(  # noqa: S603  (our own command, no shell)
             [sys.executable, "-m", "cli.main", "up", *_arguments(options)],
+            cwd=options.data,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -21,14 +21,17 @@ STUBBORN = (
 
 
 @pytest.fixture
-def started():
+def started(tmp_path):
     """Start supervisors that are stopped when the test ends."""
     supervisors = []
 
     def start(*specs, lines=None):
         lines = [] if lines is None else lines
         supervisor = Supervisor(
-            specs, environment=os.environ, on_line=lambda name, line: lines.append((name, line))
+            specs,
+            environment=os.environ,
+            folder=tmp_path,
+            on_line=lambda name, line: lines.append((name, line)),
         )
         supervisors.append(supervisor)
         supervisor.start()
@@ -138,7 +141,7 @@ def test_processes_die_with_a_supervisor_that_is_killed():
         "from cli.supervisor import ProcessSpec, Supervisor\n"
         f"code = {SLEEPER!r}\n"
         "supervisor = Supervisor([ProcessSpec('a', (sys.executable, '-c', code))],\n"
-        "    environment=os.environ, on_line=lambda *_: None)\n"
+        "    environment=os.environ, folder='/', on_line=lambda *_: None)\n"
         "supervisor.start()\n"
         "print(supervisor.pids()['a'], flush=True)\n"
         "time.sleep(600)"

@@ -1,0 +1,71 @@
+from PIL import Image
+
+from cli.contact_sheet import (
+    BAR,
+    BAR_GROUND,
+    CAPTION_WIDTH_PX,
+    FRAME_GROUND,
+    FRAME_HEIGHT_PX,
+    FRAME_WIDTH_PX,
+    MARGIN_PX,
+    TITLE_HEIGHT_PX,
+    draw_sheet,
+)
+
+RED = (200, 10, 10)
+ROW_PX = FRAME_HEIGHT_PX + MARGIN_PX
+FIRST_ROW_PX = TITLE_HEIGHT_PX + MARGIN_PX
+BAR_MIDDLE_PX = 132
+
+
+def hit(rank, score, uri="file:///v/clip.mp4", **parts):
+    return {
+        "rank": rank,
+        "score": score,
+        "uri": uri,
+        "video_id": "v",
+        "start_seconds": 0.0,
+        "end_seconds": 2.0,
+        "instants": [1.0],
+        **parts,
+    }
+
+
+def test_each_hit_has_a_row_with_its_frame_unstretched():
+    square = Image.new("RGB", (90, 90), RED)
+
+    sheet = draw_sheet("a dog", [(hit(1, 0.9), square), (hit(2, 0.3), None)])
+
+    assert sheet.height == FIRST_ROW_PX + 2 * ROW_PX
+    middle = MARGIN_PX + FRAME_WIDTH_PX // 2
+    assert sheet.getpixel((middle, FIRST_ROW_PX + 90)) == RED
+    assert sheet.getpixel((MARGIN_PX + 5, FIRST_ROW_PX + 90)) == FRAME_GROUND  # beside the square
+    assert sheet.getpixel((middle, FIRST_ROW_PX + ROW_PX + 90)) == FRAME_GROUND  # no frame to show
+
+
+def test_bars_are_as_long_as_the_scores():
+    sheet = draw_sheet("a dog", [(hit(1, 0.8), None), (hit(2, 0.4), None), (hit(3, -0.1), None)])
+
+    left = 2 * MARGIN_PX + FRAME_WIDTH_PX
+    for row, share in enumerate([1.0, 0.5, 0.0]):
+        y = FIRST_ROW_PX + row * ROW_PX + BAR_MIDDLE_PX
+        blue = sum(sheet.getpixel((left + x, y)) == BAR for x in range(CAPTION_WIDTH_PX))
+        grey = sum(sheet.getpixel((left + x, y)) == BAR_GROUND for x in range(CAPTION_WIDTH_PX))
+        assert abs(blue - share * CAPTION_WIDTH_PX) <= 1
+        assert blue + grey == CAPTION_WIDTH_PX
+
+
+def test_long_texts_and_names_stay_on_the_sheet():
+    long_name = f"file:///v/{'x' * 300}.mp4"
+
+    sheet = draw_sheet("y" * 500, [(hit(1, 0.9, long_name, match_score=0.4), None)])
+
+    right_margin = sheet.crop((sheet.width - MARGIN_PX + 2, 0, sheet.width, sheet.height))
+    assert len(right_margin.getcolors()) == 1
+
+
+def test_a_sheet_without_hits_says_so():
+    sheet = draw_sheet("a unicorn", [])
+
+    assert sheet.height > TITLE_HEIGHT_PX
+    assert len(sheet.getcolors(maxcolors=4096)) > 1
