@@ -7,6 +7,7 @@ in a folder which that user can reach. Only folders of our own are given an owne
 import hashlib
 import os
 import pwd
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -145,9 +146,7 @@ def choose_account(data_folder: Path) -> ServiceAccount:
         account = ServiceAccount(user.pw_uid, user.pw_gid, services)
         if account.run(["/usr/bin/env", "test", "-x", services]).returncode == 0:
             return account
-        # One folder for each data folder, found again by its path.
-        own_name = hashlib.sha256(os.fsencode(data_folder)).hexdigest()[:16]
-        folder = _roots_folder() / own_name
+        folder = _roots_folder() / _own_name(services)
         folder.mkdir(exist_ok=True)
         folder.chmod(0o755)
         return ServiceAccount(user.pw_uid, user.pw_gid, folder)
@@ -156,6 +155,17 @@ def choose_account(data_folder: Path) -> ServiceAccount:
         + " or ".join(ACCOUNT_NAMES)
         + " to run it as: start as an ordinary user, or set STORE_DATABASE_URL"
     )
+
+
+def _own_name(services: Path) -> str:
+    """Name the folder of one data folder.
+
+    By chance, not by path: a data folder that was removed and made again has other passwords.
+    """
+    file = services / "place"
+    if not file.is_file():
+        write_private(file, secrets.token_hex(8))
+    return file.read_text()
 
 
 def write_private(path: Path, content: str) -> None:
