@@ -20,7 +20,7 @@ from store.errors import BlobNotFound, InvalidBlobKey
 
 MAX_KEY_BYTES = 900  # S3 allows 1024, and there is a prefix
 COPY_BYTES = 1 << 20
-MOVE_ATTEMPTS = 10
+MOVE_ATTEMPTS = 1000
 ABANDONED_SECONDS = 86_400
 STAGING = ".staging"
 """Where the local folder keeps what is not whole yet; no key begins with a dot."""
@@ -238,7 +238,10 @@ class RemoteBlobs:
 
     def size(self, key: str) -> int:
         with self._found(key):
-            return int(self._system.size(self._path(key)))
+            found = self._system.info(self._path(key))
+        if found["type"] != "file":
+            raise BlobNotFound(key)
+        return int(found["size"])
 
     def exists(self, key: str) -> bool:
         return bool(self._system.isfile(self._path(key)))
@@ -255,6 +258,7 @@ class RemoteBlobs:
     def as_local_file(self, key: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="clipbert-") as folder:
             path = Path(folder) / Path(key).name
+            self.size(key)  # raises where there is none, or a folder of others
             with self._found(key):
                 self._system.get_file(self._path(key), str(path))
             yield path
@@ -291,7 +295,7 @@ def _move_into_place(staging: Path, path: Path) -> None:
             staging.replace(path)
         except FileNotFoundError:
             # A deletion next to it took the empty folder away.
-            if attempt == MOVE_ATTEMPTS - 1:
+            if attempt == MOVE_ATTEMPTS - 1 or not staging.exists():
                 raise
         else:
             break

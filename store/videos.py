@@ -256,11 +256,12 @@ class VideoRepository:
         *,
         video_ids: Sequence[UUID] | None = None,
         tags: Sequence[str] | None = None,
+        exact_up_to: int = EXACT_SEARCH_CLIPS,
     ) -> Sequence[tuple[Clip, str, float]]:
         """Find the clips whose recall vectors are nearest to one.
 
-        Up to EXACT_SEARCH_CLIPS clips (after the filters) all are compared; of more, the
-        generation's HNSW index gives the nearest, which may miss a few.
+        Of few clips (after the filters) all are compared; of more, the generation's HNSW index
+        gives the nearest, which may miss a few.
 
         Args:
             generation_id: only its clips.
@@ -268,6 +269,7 @@ class VideoRepository:
             limit: how many, at least 1.
             video_ids: only clips of these videos.
             tags: only clips of videos that have all of these.
+            exact_up_to: how many clips are few.
 
         Returns:
             Clip, its video's uri, and cosine similarity in [-1, 1]; the most similar first, ties by
@@ -282,14 +284,14 @@ class VideoRepository:
             filters.append(Clip.video_id == any_(cast(list(video_ids), ARRAY(Uuid()))))
         if tags:
             filters.append(Video.tags.contains(list(tags)))
-        bounded = matching.where(*filters).limit(EXACT_SEARCH_CLIPS + 1).subquery()
+        bounded = matching.where(*filters).limit(exact_up_to + 1).subquery()
         num_matching = self._session.scalar(select(func.count()).select_from(bounded)) or 0
         halfvec = HALFVEC(len(vector))
         distance = cast(Clip.vector, halfvec).op("<=>", return_type=Float())(
             cast(list(vector), halfvec)
         )
         order: ColumnElement[Any] = distance
-        if num_matching <= EXACT_SEARCH_CLIPS:
+        if num_matching <= exact_up_to:
             order = distance + 0.0  # no longer the index's expression, so every clip is compared
         else:
             ef_search = min(MAX_EF_SEARCH, max(100, 2 * limit))

@@ -4,6 +4,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +33,24 @@ class Services:
             connection.execute(statement)
 
 
+@contextmanager
+def passable_folder() -> Iterator[Path]:
+    """A temporary folder that other users can pass through.
+
+    As root the embedded servers run as another user; pytest's own folders are closed to it, and the
+    servers would then leave their files in /var/lib/clipbert.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="clipbert-tests-"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def services() -> Iterator[Services]:
-    folder = Path(tempfile.mkdtemp(prefix="clipbert-tests-"))
-    # As root the servers run as another user, who must be able to pass.
-    folder.chmod(0o755)
-    with EmbeddedServices.start(folder) as embedded:
+    with passable_folder() as folder, EmbeddedServices.start(folder) as embedded:
         url = sqlalchemy.make_url(embedded.database_url)
         admin_url = url.set(drivername="postgresql").render_as_string(hide_password=False)
         template_url = url.set(database=TEMPLATE).render_as_string(hide_password=False)
@@ -45,7 +58,6 @@ def services() -> Iterator[Services]:
         running.execute(f"CREATE DATABASE {TEMPLATE}")
         upgrade_schema(template_url)
         yield running
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -76,10 +88,9 @@ def redis_url(services: Services) -> str:
 
 
 @pytest.fixture
-def data_folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    return folder
+def data_folder() -> Iterator[Path]:
+    with passable_folder() as folder:
+        yield folder
 
 
 @pytest.fixture
