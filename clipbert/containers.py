@@ -72,11 +72,13 @@ def sniff_format(path: Path) -> str:
     Raises:
         MediaNotFound, EmptyFile, UnsupportedMedia: see their docstrings.
     """
+    if not path.is_file():  # nor a folder, nor a pipe that would wait for its writer
+        raise MediaNotFound(f"there is no file {path}")
     try:
         with path.open("rb") as file:
             head = file.read(_SNIFFED_BYTES)
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise MediaNotFound(f"there is no file {path}") from error
+    except OSError as error:
+        raise MediaNotFound(f"{path} cannot be read: {error.strerror}") from error
     if not head:
         raise EmptyFile(f"{path.name} is empty")
     name = _format_of(head)
@@ -111,6 +113,8 @@ def open_video(path: Path, limits: MediaLimits) -> Iterator[tuple[InputContainer
         stream.codec_context.flags |= Flags.unaligned
         try:
             yield container, stream
+        except MemoryError as error:  # FFmpeg's own is one of these
+            raise MediaTooLarge(f"{path.name} needs more memory than is allowed") from error
         except av.error.FFmpegError as error:
             raise DecodeFailed(f"{path.name} cannot be read: {error.strerror}") from error
 

@@ -9,14 +9,18 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
 
 import av.error
 from av.container import InputContainer
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from clipbert.containers import STILL_FORMATS, has_counted_frames, stamp_of
-from clipbert.errors import DecodeFailed, FrameNotFound, MediaTooLarge, VideoError
+from clipbert.errors import DecodeFailed, FrameNotFound, MediaTooLarge
 from clipbert.probed_video import MediaLimits
 
 # An instant this little before a frame counts as that frame's: instants pass through decimal text.
@@ -25,6 +29,11 @@ _TOLERANCE_SECONDS = 1e-6
 _REORDER_PACKETS = 64
 # Damaged packets in a run of decoding that are forgiven: broadcasts lose some.
 _MAX_BAD_PACKETS = 16
+# Codecs in which a frame marked as no reference is needed by no other frame at all. (HEVC means
+# only frames of its own layer by that.)
+_SKIPPABLE_CODECS = frozenset({"h264", "mpeg4", "mpeg1video", "mpeg2video"})
+# Before a target, so many of the largest gaps seen between frames are decoded without skipping.
+_UNSKIPPED_GAPS = 4
 # Packets after a seek among which a keyframe must come, or the seek goes further back.
 _KEYFRAME_PACKETS = 600
 # Encoders that write their version into the first packet only, for decoders to work around their
@@ -42,10 +51,17 @@ class _Target:
 
 @dataclass(frozen=True)
 class _Run:
-    """Targets that one stretch of decoding passes; seek_pts None starts at the first packet."""
+    """Targets that one stretch of decoding passes.
+
+    Attributes:
+        seek_pts: where it starts; None is the first packet.
+        targets: ascending.
+        skipping: pass over frames that no other needs, up to shortly before each target.
+    """
 
     seek_pts: int | None
     targets: list[_Target]
+    skipping: bool
 
 
 class FrameReader:
@@ -65,7 +81,10 @@ class FrameReader:
         self._limits, self._name = limits, name
         self._seconds_per_tick = float(stream.time_base or 1)
         self._counted = has_counted_frames(container, stream)
-        self._first_pts = self._read_first_pts()
+        self._first_pts, largest_gap = self._read_beginning()
+        self._unskipped_pts = _UNSKIPPED_GAPS * largest_gap
+        self._skippable = not self._counted and stream.codec_context.name in _SKIPPABLE_CODECS
+        self._skip_before_pts: int | None = None
 
     def first_frame(self) -> VideoFrame:
         """Decode the first presented frame.
@@ -74,6 +93,7 @@ class FrameReader:
             DecodeFailed: no frame can be decoded, or the first one is damaged.
         """
         self._rewind()
+        self._skip_before_pts = None
         for _, frame in self._decoded():
             return self._sound(frame, 0.0)
         raise DecodeFailed(f"no frame of {self._name} can be decoded")
@@ -101,7 +121,8 @@ class FrameReader:
         ticks = (instant + _TOLERANCE_SECONDS) / self._seconds_per_tick
         return self._first_pts + math.floor(ticks)
 
-    def _read_first_pts(self) -> int:
+    def _read_beginning(self) -> tuple[int, int]:
+        """Give the first presented frame's timestamp and the largest gap of the first frames."""
         stamps: list[int] = []
         for index, packet in enumerate(self._container.demux(self._stream)):
             if index == 0 and self._stream.codec_context.name in _VERSIONED_CODECS:
@@ -112,12 +133,13 @@ class FrameReader:
                 stamps.append(stamp)
             if len(stamps) == _REORDER_PACKETS:
                 break
-        return min(stamps, default=0)
+        stamps.sort()
+        return min(stamps, default=0), max((b - a for a, b in pairwise(stamps)), default=1)
 
     def _runs(self, targets: list[_Target]) -> list[_Run]:
         """Group targets so that no frame is decoded twice and no keyframe is passed in vain."""
         if self._counted or self._container.format.name in _UNSEEKABLE:
-            return [_Run(None, targets)] if targets else []
+            return [_Run(None, targets, skipping=False)]
         runs: list[_Run] = []
         for target in targets:
             seek_pts, keyframe_pts = self._locate(target.pts)
@@ -125,7 +147,7 @@ class FrameReader:
             if runs and (keyframe_pts is None or keyframe_pts <= runs[-1].targets[-1].pts):
                 runs[-1].targets.append(target)
             else:
-                runs.append(_Run(seek_pts, [target]))
+                runs.append(_Run(seek_pts, [target], skipping=self._skippable))
         return runs
 
     def _locate(self, target_pts: int) -> tuple[int | None, int | None]:
@@ -160,31 +182,61 @@ class FrameReader:
     def _on_screen(self, run: _Run) -> Iterator[tuple[float, VideoFrame]]:
         self._rewind(run.seek_pts)
         targets = deque(run.targets)
+        self._aim(run, targets[0])
         before: VideoFrame | None = None
         before_pts = last_gap = 0
         for pts, frame in self._decoded():
-            if before is None and pts > targets[0].pts and run.seek_pts is not None:
-                # The keyframe did not decode alone after all: take the long way.
-                yield from self._on_screen(_Run(None, list(targets)))
-                return
-            while targets and before is not None and pts > targets[0].pts:
-                if before.is_corrupt and run.seek_pts is not None:
-                    yield from self._on_screen(_Run(None, list(targets)))
+            while targets and pts > targets[0].pts:
+                target = targets[0]
+                if not self._is_certain(run, target, before, before_pts):
+                    yield from self._on_screen(self._slower(run, targets))
                     return
-                yield targets[0].instant, self._sound(before, targets[0].instant)
+                yield target.instant, self._sound(before or frame, target.instant)
                 targets.popleft()
+                if targets:
+                    self._aim(run, targets[0])
             if not targets:
                 return
             last_gap = pts - before_pts
             before, before_pts = frame, pts
-        if before is None:
+        yield from self._at_the_end(run, targets, before, before_pts, last_gap)
+
+    def _at_the_end(
+        self,
+        run: _Run,
+        targets: deque[_Target],
+        last: VideoFrame | None,
+        last_pts: int,
+        last_gap: int,
+    ) -> Iterator[tuple[float, VideoFrame]]:
+        if not self._is_certain(run, targets[-1], last, last_pts):
+            yield from self._on_screen(self._slower(run, targets))
+            return
+        if last is None:
             raise DecodeFailed(f"no frame of {self._name} can be decoded")
-        length = before.duration or last_gap or 1
+        length = last.duration or last_gap or 1
         for target in targets:
-            if target.pts > before_pts + 2 * length:
-                end_seconds = (before_pts + length - self._first_pts) * self._seconds_per_tick
+            if target.pts > last_pts + 2 * length:
+                end_seconds = (last_pts + length - self._first_pts) * self._seconds_per_tick
                 raise FrameNotFound(target.instant, end_seconds)
-            yield target.instant, self._sound(before, target.instant)
+            yield target.instant, self._sound(last, target.instant)
+
+    def _aim(self, run: _Run, target: _Target) -> None:
+        self._skip_before_pts = target.pts - self._unskipped_pts if run.skipping else None
+
+    def _is_certain(
+        self, run: _Run, target: _Target, frame: VideoFrame | None, frame_pts: int
+    ) -> bool:
+        """Say whether the slow way, from the first packet, could find another or better frame."""
+        if run.skipping and (frame is None or frame_pts < target.pts - self._unskipped_pts):
+            return False  # the frame on screen may be one of those skipped
+        # A keyframe that did not decode alone after all.
+        return run.seek_pts is None or (frame is not None and not frame.is_corrupt)
+
+    def _slower(self, run: _Run, targets: deque[_Target]) -> _Run:
+        if run.skipping:
+            return _Run(run.seek_pts, list(targets), skipping=False)
+        return _Run(None, list(targets), skipping=False)
 
     def _rewind(self, seek_pts: int | None = None) -> None:
         if seek_pts is not None:
@@ -201,12 +253,15 @@ class FrameReader:
         num_bad = 0
         count = 0
         for packet in self._container.demux(self._stream):
+            self._skip(packet)
             try:
                 frames = packet.decode()
             except av.error.FFmpegError as error:
+                # The decoder itself refuses a picture that grew over the limit.
+                self._check_pixels(self._stream.codec_context)
                 num_bad += 1
-                if num_bad > _MAX_BAD_PACKETS:
-                    raise self._decode_error(error) from error
+                if num_bad > _MAX_BAD_PACKETS or isinstance(error, MemoryError):
+                    raise
                 continue
             for frame in frames:
                 self._check_pixels(frame)
@@ -214,17 +269,22 @@ class FrameReader:
                 count += 1
                 yield pts, frame
 
+    def _skip(self, packet: "Packet[VideoStream]") -> None:
+        limit = self._skip_before_pts
+        early = limit is not None and packet.pts is not None and packet.pts < limit
+        wanted: Literal["NONREF", "DEFAULT"] = "NONREF" if early else "DEFAULT"
+        context = self._stream.codec_context
+        if context.skip_frame != wanted:
+            context.skip_frame = wanted
+
     def _sound(self, frame: VideoFrame, instant: float) -> VideoFrame:
         if frame.is_corrupt:
             raise DecodeFailed(f"the frame of {self._name} at {instant:.3f} s is damaged")
         return frame
 
-    def _check_pixels(self, frame: VideoFrame) -> None:
-        if frame.width * frame.height > self._limits.max_pixels:
+    def _check_pixels(self, picture: VideoFrame | VideoCodecContext) -> None:
+        if picture.width * picture.height > self._limits.max_pixels:
             raise MediaTooLarge(
-                f"{self._name} has frames of {frame.width}x{frame.height}, over the limit of "
+                f"{self._name} has frames of {picture.width}x{picture.height}, over the limit of "
                 f"{self._limits.max_pixels} pixels"
             )
-
-    def _decode_error(self, error: av.error.FFmpegError) -> VideoError:
-        return DecodeFailed(f"{self._name} is damaged: {error.strerror}")

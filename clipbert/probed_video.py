@@ -44,7 +44,7 @@ class VideoProbe:
         header_duration_pts: what the header says, in time_base; None in Matroska and WebM.
         time_base: seconds of one timestamp tick.
         start_pts: timestamp of the first presented frame.
-        keyframe_seconds: frames that decode alone, ascending.
+        keyframe_seconds: frames that decode alone, ascending; every n-th of more than 4096.
         codec: FFmpeg's name, as `h264`.
         container: FFmpeg's first name, as `mov`.
         is_still: a single picture (JPEG, PNG, WebP).

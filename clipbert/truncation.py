@@ -58,13 +58,13 @@ def check_whole(path: Path, container: str) -> None:
 
 
 def _mp4_is_cut(file: BinaryIO, size_bytes: int) -> bool:
-    names = set()
+    names: set[bytes] = set()
     for part in _mp4_boxes(file, size_bytes):
         names.add(part.name)
         if part.end > size_bytes and part.name in _MP4_NEEDED:
             return True
-    # The index comes last unless the file was made for streaming.
-    return b"moov" not in names
+    # The index comes last unless the file was made for streaming; then the pictures do.
+    return b"moov" not in names or not names & {b"mdat", b"moof"}
 
 
 def _mp4_boxes(file: BinaryIO, size_bytes: int) -> Iterator[_Part]:

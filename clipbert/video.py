@@ -24,6 +24,8 @@ from clipbert.truncation import check_whole
 __all__ = ["MediaLimits", "VideoProbe", "decode_clips", "decode_frames", "probe_video"]
 
 DEFAULT_LIMITS = MediaLimits()
+# In some codecs every frame is a keyframe; a probe is stored, and need not list them all.
+_MAX_KEYFRAMES = 4096
 
 
 def probe_video(path: Path, *, limits: MediaLimits = DEFAULT_LIMITS) -> VideoProbe:
@@ -57,7 +59,8 @@ def probe_video(path: Path, *, limits: MediaLimits = DEFAULT_LIMITS) -> VideoPro
         width, height = _turned(first.width, first.height, rotation)
         if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
             raise ExtremeAspectRatio(f"{path.name} has frames of {width}x{height}")
-        keyframe_seconds = (timeline.keyframe_pts - frame_pts[0]) * float(time_base)
+        thinning = math.ceil(len(timeline.keyframe_pts) / _MAX_KEYFRAMES) or 1
+        keyframe_pts = timeline.keyframe_pts[::thinning] - frame_pts[0]
         return VideoProbe(
             duration_seconds=0.0 if is_still else duration,
             last_frame_seconds=last_frame_seconds,
@@ -70,7 +73,7 @@ def probe_video(path: Path, *, limits: MediaLimits = DEFAULT_LIMITS) -> VideoPro
             header_duration_pts=stream.duration,
             time_base=time_base,
             start_pts=int(frame_pts[0]),
-            keyframe_seconds=tuple(keyframe_seconds.tolist()),
+            keyframe_seconds=tuple((keyframe_pts * float(time_base)).tolist()),
             codec=stream.codec_context.codec.canonical_name,
             container=name,
             is_still=is_still,

@@ -1,0 +1,171 @@
+"""Probe a file and make its thumbnails in a process of its own, with limits.
+
+Media come from strangers, and demuxers and decoders are the code they attack. The process has
+limits on memory, time, file size and open files, an empty environment and no secrets; whatever it
+does, the caller gets a VideoProbe or a VideoError.
+
+    python -m clipbert.probe PATH [--poster FILE] [--strip FILE]
+
+prints one line of JSON: {"probe": {...}} or {"error": {"code": ..., "message": ...}}.
+"""
+
+import argparse
+import json
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from clipbert.errors import ClipBertError, DecodeFailed, MediaTooLarge, ProbeTimeout, VideoError
+from clipbert.probed_video import VideoProbe
+
+DEFAULT_TIMEOUT_SECONDS = 120.0
+DEFAULT_MEMORY_BYTES = 4 << 30
+_MAX_WRITTEN_BYTES = 32 << 20
+_MAX_OPEN_FILES = 64
+_MESSAGE_CHARACTERS = 2000
+
+
+def probe_in_subprocess(
+    path: Path,
+    *,
+    poster: Path | None = None,
+    strip: Path | None = None,
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    memory_bytes: int = DEFAULT_MEMORY_BYTES,
+) -> VideoProbe:
+    """Probe a file of unknown origin, as video.probe_video does, without trusting it.
+
+    Args:
+        path: the file.
+        poster: where to write a picture of the video (JPEG, longer side at most 640 px).
+        strip: where to write up to 8 tiles of 160 px width, evenly spaced, side by side (JPEG).
+        timeout_seconds: the process is killed after so long.
+        memory_bytes: the address space that it may use.
+
+    Returns:
+        The probe, without frame_pts.
+
+    Raises:
+        ProbeTimeout: the file took too long.
+        MediaTooLarge: the file needs too much memory, or is over another limit.
+        VideoError: what probe_video raises; DecodeFailed too if the decoder crashes.
+        ClipBertError: the process could not do its work, for no fault of the file.
+    """
+    command = [sys.executable, "-P", "-m", "clipbert.probe", str(path.absolute())]
+    for option, target in (("--poster", poster), ("--strip", strip)):
+        if target is not None:
+            command += [option, str(target.absolute())]
+    command += ["--memory-bytes", str(memory_bytes)]
+    command += ["--cpu-seconds", str(math.ceil(timeout_seconds * (os.cpu_count() or 1)))]
+    process = subprocess.Popen(  # noqa: S603 (our own module, its arguments a list)
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=_environment(),
+        cwd="/",
+        start_new_session=True,
+    )
+    try:
+        output, complaints = process.communicate(timeout=timeout_seconds)
+    except subprocess.TimeoutExpired as error:
+        raise ProbeTimeout(f"{path.name} took more than {timeout_seconds:.0f} s") from error
+    finally:
+        _kill(process)
+    return _read_answer(path, process.returncode, output, complaints)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Probe the file named on the command line, within its limits; print the answer."""
+    parser = argparse.ArgumentParser(prog="python -m clipbert.probe")
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--poster", type=Path)
+    parser.add_argument("--strip", type=Path)
+    parser.add_argument("--memory-bytes", type=int, default=DEFAULT_MEMORY_BYTES)
+    parser.add_argument("--cpu-seconds", type=int, default=math.ceil(DEFAULT_TIMEOUT_SECONDS))
+    options = parser.parse_args(arguments)
+    _limit(memory_bytes=options.memory_bytes, cpu_seconds=options.cpu_seconds)
+    answer: dict[str, Any]
+    try:
+        answer = {"probe": _probe(options.path, options.poster, options.strip).to_json()}
+    except VideoError as error:
+        answer = {"error": {"code": error.code, "message": str(error)}}
+    except MemoryError:
+        message = f"{options.path.name} needs more memory than is allowed"
+        answer = {"error": {"code": MediaTooLarge.code, "message": message}}
+    sys.stdout.write(json.dumps(answer) + "\n")
+    return 0
+
+
+def _probe(path: Path, poster: Path | None, strip: Path | None) -> VideoProbe:
+    # Only now, under the limits, are libraries loaded that read the file.
+    from clipbert import thumbnails  # noqa: PLC0415
+    from clipbert.video import decode_frames, probe_video  # noqa: PLC0415
+
+    probe = probe_video(path)
+    if poster is None and strip is None:
+        return probe
+    instants = thumbnails.strip_instants(probe)
+    frames = decode_frames(path, instants, max_side_px=thumbnails.POSTER_SIDE_PX)
+    if poster is not None:
+        row = thumbnails.choose_poster(frames, instants, probe)
+        thumbnails.write_poster(frames[row], poster)
+    if strip is not None:
+        thumbnails.write_strip(frames, strip)
+    return probe
+
+
+def _limit(*, memory_bytes: int, cpu_seconds: int) -> None:
+    for kind, amount in (
+        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_CPU, cpu_seconds),
+        (resource.RLIMIT_FSIZE, _MAX_WRITTEN_BYTES),
+        (resource.RLIMIT_NOFILE, _MAX_OPEN_FILES),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, most = resource.getrlimit(kind)
+        allowed = amount if most == resource.RLIM_INFINITY else min(amount, most)
+        resource.setrlimit(kind, (allowed, allowed))
+
+
+def _environment() -> dict[str, str]:
+    """Give what Python needs to find this package, and nothing of ours: no keys, no addresses."""
+    return {
+        "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "LC_ALL": "C.UTF-8",
+        # numpy's matrix library would start a thread for each core and is not used at all.
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def _read_answer(path: Path, return_code: int, output: bytes, complaints: bytes) -> VideoProbe:
+    if return_code == -signal.SIGXCPU:
+        raise ProbeTimeout(f"{path.name} took too much computing time")
+    if return_code == -signal.SIGKILL:
+        raise MediaTooLarge(f"probing {path.name} was killed, most likely for its memory")
+    if return_code < 0:
+        name = signal.Signals(-return_code).name
+        raise DecodeFailed(f"the decoder crashed on {path.name} ({name})")
+    if return_code != 0 or not output:
+        last_words = complaints.decode(errors="replace")[-_MESSAGE_CHARACTERS:].strip()
+        raise ClipBertError(f"the probe of {path.name} failed (exit {return_code}): {last_words}")
+    answer = json.loads(output)
+    if "error" in answer:
+        raise VideoError.from_code(answer["error"]["code"], answer["error"]["message"])
+    return VideoProbe.from_json(answer["probe"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
