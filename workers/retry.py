@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from clipbert.errors import VideoError
+from clipbert.errors import ClipBertError, VideoError
 from workers.errors import JobError, MediaChanged
 
 MAX_ATTEMPTS: Final = 6  # 2 + 4 + ... + 32 s: about a minute at most, so a restart is outlived
@@ -104,6 +104,8 @@ def _classify(error: BaseException) -> tuple[str, str, bool]:
         return "out_of_memory", "the model ran out of memory on this item alone", False
     if is_device_lost(error):
         return "device_lost", "the GPU stopped answering", True
+    if type(error) is ClipBertError:
+        return "probe_failed", str(error), True  # the probing process came to no answer
     for kind, code, message in _TRANSIENT:
         if isinstance(error, kind):
             return code, message, True

@@ -70,7 +70,7 @@ class WorkerSettings(BaseSettings):
     probe_timeout_seconds: float = Field(60, gt=0)
     """A probe that takes longer is killed."""
 
-    probe_memory_bytes: int = Field(2 * 2**30, gt=0)
+    probe_memory_bytes: int = Field(4 * 2**30, gt=0)
     """Address space of the probing subprocess."""
 
     @model_validator(mode="after")

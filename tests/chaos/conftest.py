@@ -1,5 +1,5 @@
 """The fixtures of the workers' tests."""
 
-from tests.workers.conftest import media_folder, service, workplace
+from tests.workers.conftest import long_video, media_folder, service, workplace
 
-__all__ = ["media_folder", "service", "workplace"]
+__all__ = ["long_video", "media_folder", "service", "workplace"]

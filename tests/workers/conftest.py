@@ -1,13 +1,16 @@
 """Fixtures for tests that work on jobs, in this process or in real worker processes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from store.blobs import BlobStore
 from store.database import Sessions
+from tests.workers.library import add_video
 from tests.workers.service import SAMPLES, Service, running_service
+from videos import write_counting_video
 from workers.lifecycle import Workplace
 
 
@@ -44,3 +47,14 @@ def workplace(service: Service) -> Iterator[Workplace]:
     workplace = service.workplace()
     yield workplace
     workplace.close()
+
+
+@pytest.fixture
+def long_video(service: Service, media_folder: Path) -> Callable[[], UUID]:
+    """Make a video of many clips; gives the id of its embed job, which takes some seconds."""
+
+    def make() -> UUID:
+        path = write_counting_video(media_folder / "long.mp4", 2400, fps=10, gop=240)
+        return add_video(service, path)[1]
+
+    return make

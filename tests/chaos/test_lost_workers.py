@@ -1,0 +1,95 @@
+"""Workers that die, hang or wake up too late. Real processes, real signals."""
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from store.job_state import JobState
+from store.tables import VideoState
+from tests.workers.library import read_clips, read_video
+from tests.workers.models import save_recall_model
+from tests.workers.service import child_of, wait_for
+from workers.deployment import ensure_default
+from workers.settings import WorkerSettings
+
+SHORT_LEASE = {"lease_seconds": "3", "heartbeat_seconds": "0.5"}
+
+
+@pytest.fixture
+def embed_id(service, tmp_path, long_video):
+    ensure_default(service.sessions, service.blobs, save_recall_model(tmp_path / "recall"))
+    return long_video()
+
+
+def owner_pid(service, job_id):
+    """Find the process that holds a job; 0 if none does."""
+    job = service.job(job_id)
+    return int(job.lease_owner.split(":")[1]) if job.state == JobState.RUNNING else 0
+
+
+@pytest.mark.slow
+def test_a_killed_workers_job_runs_again_and_ends_once(service, embed_id):
+    # The shipped lease and heartbeat. Small passes, so that the kill meets the job half done.
+    doomed = service.start_worker("interactive,embed", forward_megapixels="0.05")
+    service.start_reconciler()
+    wait_for(lambda: service.job(embed_id).progress_done > 0, seconds=60)
+
+    child = child_of(doomed)
+    killed_at = time.monotonic()
+    service.kill(doomed)
+    assert service.job(embed_id).state == JobState.RUNNING
+    service.start_worker("interactive,embed")
+    wait_for(lambda: service.job(embed_id).attempt == 2, seconds=90)
+    seconds = time.monotonic() - killed_at
+    job = service.wait_for_state(embed_id, JobState.SUCCEEDED)
+
+    assert seconds < 90
+    assert not child.is_running()  # the child died with its parent, so nothing ran beside the job
+    assert (job.attempt, job.worker_losses) == (2, 1)
+    clips = read_clips(service, job.video_id)
+    assert [clip.index for clip in clips] == list(range(job.result["clips"]))
+    assert read_video(service, job.video_id).state == VideoState.READY
+    assert WorkerSettings().lease_seconds == 60
+
+
+def test_a_worker_that_wakes_up_too_late_writes_nothing(service, embed_id):
+    zombie = service.start_worker("interactive,embed", forward_megapixels="0.05", **SHORT_LEASE)
+    wait_for(lambda: service.job(embed_id).progress_done > 0, seconds=60)
+    frozen = [psutil.Process(zombie.pid), child_of(zombie)]
+    for process in frozen:
+        process.suspend()
+
+    service.start_reconciler(**SHORT_LEASE)
+    service.start_worker("interactive,embed", **SHORT_LEASE)
+    job = service.wait_for_state(embed_id, JobState.SUCCEEDED)
+    for process in frozen:
+        process.resume()
+    wait_for(lambda: "job.lease_lost" in service.logs(), seconds=30)
+
+    after = service.job(embed_id)
+    assert (after.lease_token, after.finished_at) == (2, job.finished_at)
+    assert len(read_clips(service, job.video_id)) == job.result["clips"]
+
+
+def test_a_job_that_kills_three_workers_is_quarantined(service, embed_id):
+    service.start_reconciler(**SHORT_LEASE)
+    worker = service.start_worker("interactive,embed", forward_megapixels="0.05", **SHORT_LEASE)
+
+    for attempt in (1, 2, 3):
+        pid = wait_for(
+            lambda attempt=attempt: (
+                service.job(embed_id).attempt == attempt and owner_pid(service, embed_id)
+            ),
+            seconds=60,
+            every=0.01,
+        )
+        os.kill(pid, signal.SIGKILL)
+    job = service.wait_for_state(embed_id, JobState.QUARANTINED)
+
+    assert (job.attempt, job.worker_losses, job.error_code) == (3, 3, "worker_lost")
+    video = read_video(service, job.video_id)
+    assert (video.state, video.error_code) == (VideoState.FAILED, "worker_lost")
+    assert worker.poll() is None  # Celery put a new child in place of each lost one
