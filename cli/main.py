@@ -5,7 +5,20 @@ import sys
 
 import typer
 
-from cli import ask, batches, demo, doctor, index, jobs, keys, migrate, models, search, videos
+from cli import (
+    ask,
+    batches,
+    demo,
+    doctor,
+    index,
+    jobs,
+    keys,
+    migrate,
+    models,
+    search,
+    videos,
+    weights,
+)
 from cli import up as up_command
 from cli.console import print_error
 from cli.errors import CliError
@@ -30,6 +43,7 @@ app.add_typer(batches.app, name="batches")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
+app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.doctor)
 app.command("migrate")(migrate.migrate)
 app.command("demo", hidden=True)(demo.demo)

