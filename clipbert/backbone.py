@@ -1,5 +1,6 @@
 """The 2D CNN: frames -> feature maps at a 32nd of their size. Its batch norm is always frozen."""
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -69,7 +70,7 @@ class TimmBackbone(nn.Module):
         super().__init__()
         # timm takes seconds to import, which a ResNet should not wait for.
         import timm  # noqa: PLC0415
-        from timm.layers import freeze_batch_norm_2d  # noqa: PLC0415
+        from timm.layers.norm_act import freeze_batch_norm_2d  # noqa: PLC0415
 
         if not timm.is_model(config.timm_model):
             raise ConfigError(
@@ -89,9 +90,8 @@ class TimmBackbone(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """(N, 3, H, W) normalised pixels in the configured channel order -> (N, C, H/32, W/32)."""
-        forward_features = self.network.forward_features
-        assert callable(forward_features)
-        return cast("Tensor", forward_features(frames))
+        forward_features = cast("Callable[[Tensor], Tensor]", self.network.forward_features)
+        return forward_features(frames)
 
 
 Backbone = ResNetBackbone | TimmBackbone
@@ -160,8 +160,7 @@ def _find_pairs(backbone: Backbone, frames: Tensor) -> tuple[Tensor, list[tuple[
     hooks = []
 
     def after_conv(module: nn.Module, _: object, output: Tensor) -> None:
-        assert isinstance(module, nn.Conv2d)
-        made_by.append((output, module))
+        made_by.append((output, cast("nn.Conv2d", module)))
 
     def before_norm(name: str, inputs: tuple[Tensor, ...]) -> None:
         pairs.extend((conv, name) for output, conv in made_by if output is inputs[0])
@@ -184,9 +183,7 @@ def _find_pairs(backbone: Backbone, frames: Tensor) -> tuple[Tensor, list[tuple[
 
 def _fold(conv: nn.Conv2d, norm: nn.Module) -> None:
     buffers = {name: buffer.float() for name, buffer in norm.named_buffers(recurse=False)}
-    eps = norm.eps
-    assert isinstance(eps, float)
-    scale = buffers["weight"] * (buffers["running_var"] + eps).rsqrt()  # (C,)
+    scale = buffers["weight"] * (buffers["running_var"] + cast("float", norm.eps)).rsqrt()  # (C,)
     bias = buffers["bias"] - buffers["running_mean"] * scale
     if conv.bias is not None:
         bias = bias + conv.bias.float() * scale

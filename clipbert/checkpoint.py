@@ -21,6 +21,13 @@ WEIGHTS_FILE = "model.safetensors"
 VISUAL_PREFIXES = ("backbone.", "grid_encoder.")
 _VISUAL_FIELDS = ("max_side_px", "mean", "std", "channel_order", "backbone", "grid_encoder")
 _NAMED_KEYS = 5
+# As a safetensors file calls them.
+_DTYPE_NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+}
 
 
 def load_folder(
@@ -106,7 +113,8 @@ def check_state(
 def visual_sha256(model: ClipBert) -> str:
     """Fingerprint what a clip's visual tokens depend on: the CNN's weights and the pixel settings.
 
-    Two models with the same fingerprint share cached tokens.
+    Two models with the same fingerprint share cached tokens. It is the one that the bytes of the
+    saved model give, so that it can be had without torch as well.
 
     Returns:
         64 hexadecimal digits.
@@ -116,7 +124,7 @@ def visual_sha256(model: ClipBert) -> str:
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     for name, tensor in sorted(_state(model).items()):
         if name.startswith(VISUAL_PREFIXES):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(f"{name} {_DTYPE_NAMES[tensor.dtype]} {list(tensor.shape)}".encode())
             flat = tensor.detach().cpu().contiguous().flatten()
             digest.update(flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from clipbert.errors import CheckpointError, ConfigError
 
@@ -210,9 +210,7 @@ class ClipBertConfig:
         if fields.get("model_type") != MODEL_TYPE:
             raise ConfigError(f"model_type is {fields.get('model_type')!r}: must be 'clipbert'")
         own = {name: v for name, v in fields.items() if name not in _JSON_FIELDS_OF_THE_HUB}
-        config = _from_json(cls, own, "")
-        assert isinstance(config, cls)
-        return config
+        return cast("ClipBertConfig", _from_json(cls, own, ""))
 
     @classmethod
     def from_folder(cls, folder: Path) -> "ClipBertConfig":
@@ -324,6 +322,7 @@ def _mini() -> ClipBertConfig:
         intermediate_size=1536,
         max_text_tokens=128,
         recall="zero_shot",
+        recall_likeliest=20,
     )
 
 

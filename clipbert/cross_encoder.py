@@ -19,8 +19,8 @@ class CrossEncoder(nn.Module):
     def __init__(self, config: ClipBertConfig) -> None:
         super().__init__()
         bert = _bert_config(config)
-        self.encoder = BertEncoder(bert)
-        self.pooler = BertPooler(bert)
+        self.encoder = BertEncoder(bert)  # type: ignore[no-untyped-call]
+        self.pooler = BertPooler(bert)  # type: ignore[no-untyped-call]
 
     def forward(self, embeddings: Tensor, mask: Tensor) -> Tensor:
         """Let every token attend to every token that is no padding.

@@ -160,9 +160,9 @@ class ClipBert(nn.Module):
         tokens = self._tokens(features, num_frames)
         if self.recall is None:
             return tokens, None
-        assert isinstance(self.grid_encoder, ClassMixtureGridEncoder)
+        grid_encoder = cast("ClassMixtureGridEncoder", self.grid_encoder)  # as the config checks
         sizes = [size for size in frame_sizes for _ in range(num_frames)]
-        logits = self.grid_encoder.class_logits(pool_images(features, sizes))  # (N*T, classes)
+        logits = grid_encoder.class_logits(pool_images(features, sizes))  # (N*T, classes)
         return tokens, self.recall(logits.unflatten(0, (-1, num_frames)))
 
     def encode_texts(self, token_ids: Tensor, mask: Tensor) -> Tensor:
