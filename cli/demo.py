@@ -13,15 +13,16 @@ if TYPE_CHECKING:
     from cli.client import ApiClient
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
-# A text and the clip that shows it.
+# A text and the clips that show it. The untrained default model is not expected to find the last:
+# old film is one of its limits.
 SEARCHES = (
-    ("a white parrot", "cockatoo.mp4"),
-    ("a dog lying on the floor", "samoyed.mp4"),
-    ("skyscrapers at night", "city_night.mpg"),
-    ("riding a bicycle", "bicycle.avi"),
-    ("a plant in a pot", "potted_plant.mp4"),
-    ("an old racing car", "grand_prix_1906.ogv"),
-    ("a squirrel in the forest", "squirrel.mp4"),
+    ("a white parrot", {"cockatoo.mp4"}),
+    ("a dog lying on the floor", {"samoyed.mp4"}),
+    ("skyscrapers at night", {"city_night.mpg"}),
+    ("riding a bicycle", {"bicycle.avi"}),
+    ("a plant in a pot", {"potted_plant.mp4"}),
+    ("a squirrel", {"squirrel.mp4", "flying_squirrel.mp4"}),
+    ("an old racing car", {"grand_prix_1906.ogv"}),
 )
 SHEET_TEXT = "a white parrot"
 QUESTION = (
@@ -116,7 +117,7 @@ def _print_searches(api: "ApiClient") -> None:
         hits = resource["result"]["hits"]
         first = hits[0] if hits else None
         name = file_name(str(first["uri"])) if first else ""
-        num_right += name == wanted
+        num_right += name in wanted
         rows.append(
             (
                 text,
@@ -124,7 +125,7 @@ def _print_searches(api: "ApiClient") -> None:
                 format_span(first["start_seconds"], first["end_seconds"]) if first else "",
                 f"{first['score']:.3f}" if first else "",
                 f"{seconds * 1000:.0f} ms",
-                "right" if name == wanted else f"expected {wanted}",
+                "right" if name in wanted else f"wrong: {', '.join(sorted(wanted))}",
             )
         )
     print_table(["text", "first hit", "moment", "score#", "time#", ""], rows)

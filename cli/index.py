@@ -22,7 +22,7 @@ VIDEO_EXTENSIONS = frozenset(
 IMAGE_EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".webp"})
 MEDIA_EXTENSIONS = VIDEO_EXTENSIONS | IMAGE_EXTENSIONS
 FAILED_STATES = ("failed", "quarantined", "cancelled")
-POLL_SECONDS = 0.3
+FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.3, 2.0
 MOST_FAILURES_SHOWN, MOST_FAILURES_READ = 50, 500
 
 
@@ -180,7 +180,9 @@ def follow_batch(api: ApiClient, batch_id: str, *, visible: bool) -> Counts:
             )
             if counts.done >= counts.total:
                 return counts
-            time.sleep(POLL_SECONDS)
+            # A batch that takes hours need not be asked for three times a second.
+            waited = time.monotonic() - started_at
+            time.sleep(min(LONGEST_POLL_SECONDS, max(FIRST_POLL_SECONDS, waited / 100)))
 
 
 def count_items(batch: Json) -> Counts:

@@ -26,8 +26,8 @@ def migrate(
     if model is not None and not (model / "config.json").is_file():
         raise CliError(f"no model in {model}", f"build one: clipbert weights mini {model}")
     from sqlalchemy.exc import OperationalError
-    from store.blobs import open_blobs
 
+    from store.blobs import open_blobs
     from store.database import make_sessions, upgrade_schema
 
     known = store_environment(find_data_folder(data))
@@ -38,6 +38,18 @@ def migrate(
         reason = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
         raise CliError(f"the database does not answer: {reason}") from error
     if model is not None:
+        import logging
+
+        import structlog
+
+        from clipbert.errors import ClipBertError
         from workers.deployment import ensure_default
 
-        ensure_default(make_sessions(url), open_blobs(known["STORE_BLOB_URL"]), model)
+        # Its log is for the services; here one line says it.
+        quiet = structlog.make_filtering_bound_logger(logging.WARNING)
+        structlog.configure(wrapper_class=quiet)
+        try:
+            ensure_default(make_sessions(url), open_blobs(known["STORE_BLOB_URL"]), model)
+        except (ClipBertError, ValueError) as error:
+            raise CliError(f"the model in {model} cannot be registered: {error}") from error
+        print(f"schema is current, default model is {model.name}")

@@ -9,7 +9,9 @@ import json
 import sys
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from http import HTTPStatus
 from typing import TextIO
 
 _NAME_COLOURS = (36, 33, 35, 32, 34, 96, 93)  # ANSI foregrounds, all readable on dark and on light
@@ -17,11 +19,30 @@ _LEVEL_COLOURS = {"warning": 33, "error": 31, "critical": 31}
 _HIDDEN_FIELDS = frozenset({"event", "level", "timestamp", "logger", "exception"})
 
 
-class ProcessLog:
-    """Writes the lines of named processes to one stream; safe to call from several threads."""
+@dataclass(frozen=True)
+class Line:
+    """One line of a process, as it is shown."""
 
-    def __init__(self, names: list[str], *, stream: TextIO | None = None) -> None:
+    text: str
+    level: str
+    time: str  # of the day, in this machine's zone
+    is_routine: bool = False  # an answered request, of which there are many
+
+
+class ProcessLog:
+    """Writes the lines of named processes to one stream; safe to call from several threads.
+
+    Args:
+        names: of the processes.
+        with_routine: also show each request that was answered without an error.
+        stream: where to; None is stdout.
+    """
+
+    def __init__(
+        self, names: list[str], *, with_routine: bool = False, stream: TextIO | None = None
+    ) -> None:
         self._stream = stream or sys.stdout
+        self._with_routine = with_routine
         self._width = max(map(len, names), default=0)
         self._colours = {
             name: _NAME_COLOURS[i % len(_NAME_COLOURS)] for i, name in enumerate(names)
@@ -31,14 +52,12 @@ class ProcessLog:
 
     def write(self, name: str, line: str) -> None:
         """Write one line that a process printed."""
-        text, level, time = render_line(line)
-        if not text:
+        shown = read_line(line)
+        if not shown.text or (shown.is_routine and not self._with_routine):
             return
         prefix = self._paint(f"{name:<{self._width}}", self._colours.get(name, 37))
-        text = self._paint(text, _LEVEL_COLOURS.get(level))
-        with self._lock:
-            self._stream.write(f"{time} {prefix}  {text}\n")
-            self._stream.flush()
+        text = self._paint(shown.text, _LEVEL_COLOURS.get(shown.level))
+        self.say(f"{shown.time} {prefix}  {text}")
 
     def say(self, text: str) -> None:
         """Write text of our own, as it is."""
@@ -50,22 +69,28 @@ class ProcessLog:
         return f"\x1b[{colour}m{text}\x1b[0m" if self._in_colour and colour else text
 
 
-def render_line(line: str) -> tuple[str, str, str]:
-    """Turn one line of a process into (text, level, time of day); other text passes as it is."""
+def read_line(line: str) -> Line:
+    """Read one line that a process printed: a JSON record, or any text."""
     now = datetime.now().astimezone().strftime("%H:%M:%S")
     line = line.rstrip()
-    if not line.startswith("{"):
-        return line, "info", now
     try:
-        record = json.loads(line)
+        record = json.loads(line) if line.startswith("{") else None
     except ValueError:
-        return line, "info", now
+        record = None
     if not isinstance(record, dict) or "event" not in record:
-        return line, "info", now
+        return Line(line, "info", now)
     text = "  ".join(part for part in (str(record["event"]), _render_fields(record)) if part)
     if record.get("exception"):
         text = f"{text}\n{record['exception']}"
-    return text, str(record.get("level", "info")).lower(), _time_of(record) or now
+    status = record.get("status")
+    return Line(
+        text,
+        level=str(record.get("level", "info")).lower(),
+        time=_time_of(record) or now,
+        is_routine=record["event"] == "request.answered"
+        and isinstance(status, int)
+        and status < HTTPStatus.BAD_REQUEST,
+    )
 
 
 def _render_fields(record: Mapping[str, object]) -> str:

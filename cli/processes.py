@@ -45,14 +45,15 @@ def worker_command(queues: str, concurrency: int, python: str) -> tuple[str, ...
     """Return the command of a worker: one pool of forked processes, listening to some queues."""
     name = queues.split(",", maxsplit=1)[0]
     return (
-        *(python, "-m", "celery", "-A", "workers.app:app", "worker", "-Q", queues),
-        *("-c", str(concurrency), "-n", f"{name}@%h", *_QUIET_START),
+        *_celery(python),
+        *("worker", "-Q", queues),
+        *("-l", "INFO", "-c", str(concurrency), "-n", f"{name}@%h", *_QUIET_START),
     )
 
 
 def beat_command(python: str) -> tuple[str, ...]:
     """Return the command of beat, which rings the maintenance queue every few seconds."""
-    return (python, "-m", "celery", "-A", "workers.app:app", "beat")
+    return (*_celery(python), "beat")
 
 
 def service_environment(
@@ -68,4 +69,10 @@ def service_environment(
         "API_HOST": host,
         "API_PORT": str(port),
         "PYTHONUNBUFFERED": "1",
+        "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges",
     }
+
+
+def _celery(python: str) -> tuple[str, ...]:
+    # -q: no banners; the workers' own log says what there is to say.
+    return (python, "-m", "celery", "-q", "-A", "workers.app:app")

@@ -102,7 +102,7 @@ def _serve(
     )
 
     specs = plan_processes(ingest_workers=options.ingest_workers)
-    log = ProcessLog([spec.name for spec in specs])
+    log = ProcessLog([spec.name for spec in specs], with_routine=options.verbose)
     supervisor = Supervisor(
         specs, environment=whole_environment, folder=options.data, on_line=log.write
     )

@@ -40,6 +40,7 @@ class UpOptions:
     device: str
     ingest_workers: int
     model: Path | None
+    verbose: bool = False
 
 
 def up(
@@ -68,6 +69,9 @@ def up(
             show_default=False,
         ),
     ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Also log every request that was answered.")
+    ] = False,
     background: Annotated[
         bool, typer.Option("--background", help="Return when it is ready; stop with `down`.")
     ] = False,
@@ -82,6 +86,7 @@ def up(
         device=device,
         ingest_workers=ingest_workers or default_ingest_workers(),
         model=None if model is None else model.expanduser().absolute(),
+        verbose=verbose,
     )
     if background:
         start_in_background(options)
@@ -174,6 +179,8 @@ def _arguments(options: UpOptions) -> list[str]:
     for root in options.media_roots:
         arguments += ["--media-root", str(root)]
     arguments += ["--device", options.device, "--ingest-workers", str(options.ingest_workers)]
+    if options.verbose:
+        arguments.append("--verbose")
     if options.model is not None:
         arguments += ["--model", str(options.model)]
     return arguments

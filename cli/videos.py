@@ -65,7 +65,11 @@ def show_video(
     if as_json:
         print_json({**found, "clips": clips})
         return
-    facts = [(name, str(value)) for name, value in found.items() if value not in (None, [], {})]
+    facts = [
+        (name, str(value))
+        for name, value in found.items()
+        if value not in (None, [], {}) and name != "links"
+    ]
     print_facts([*facts, ("clips", str(len(clips)))])
 
 

@@ -1,7 +1,7 @@
 import io
 import json
 
-from cli.process_log import ProcessLog, render_line
+from cli.process_log import ProcessLog, read_line
 
 
 def test_a_json_line_becomes_the_event_and_its_facts():
@@ -17,22 +17,22 @@ def test_a_json_line_becomes_the_event_and_its_facts():
         }
     )
 
-    text, level, time = render_line(line)
+    shown = read_line(line)
 
-    assert text == 'job.succeeded  clips=8 seconds=3.22 name="two words"'
-    assert level == "info"
-    assert time.endswith(":04:05")  # in the reader's zone, whose minutes are whole here
+    assert shown.text == 'job.succeeded  clips=8 seconds=3.22 name="two words"'
+    assert shown.level == "info"
+    assert shown.time.endswith(":04:05")  # in the reader's zone, whose minutes are whole here
 
 
 def test_a_traceback_in_a_json_line_is_printed_with_its_line_breaks():
-    text, _, _ = render_line('{"event": "task.crashed", "exception": "Traceback\\n  File"}')
+    shown = read_line('{"event": "task.crashed", "exception": "Traceback\\n  File"}')
 
-    assert text == "task.crashed\nTraceback\n  File"
+    assert shown.text == "task.crashed\nTraceback\n  File"
 
 
 def test_text_and_json_of_another_kind_pass_as_they_are():
     for line in ("plain words", "{not json", '{"key": 1}', "[1, 2]"):
-        assert render_line(line + "\n")[0] == line
+        assert read_line(line + "\n").text == line
 
 
 def test_names_are_aligned_and_uncoloured_where_no_terminal_reads():
@@ -60,3 +60,16 @@ def test_a_terminal_gets_coloured_names_and_red_errors():
 
     assert "\x1b[36mapi\x1b[0m" in stream.getvalue()
     assert "\x1b[31mboom\x1b[0m" in stream.getvalue()
+
+
+def test_answered_requests_are_left_out_unless_asked_for_or_refused():
+    answered = json.dumps({"event": "request.answered", "status": 200})
+    refused = json.dumps({"event": "request.answered", "status": 404})
+    quiet, verbose = io.StringIO(), io.StringIO()
+
+    for line in (answered, refused):
+        ProcessLog(["api"], stream=quiet).write("api", line)
+        ProcessLog(["api"], stream=verbose, with_routine=True).write("api", line)
+
+    assert [line[-10:] for line in quiet.getvalue().splitlines()] == ["status=404"]
+    assert len(verbose.getvalue().splitlines()) == 2
