@@ -13,6 +13,7 @@ Instants are seconds from the first presented frame.
 
 import math
 import random
+from bisect import bisect_left
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -174,4 +175,6 @@ def _segment_instants(
 def _nearest(ascending: tuple[float, ...], instant: float) -> float:
     if not ascending:
         return instant
-    return min(ascending, key=lambda candidate: abs(candidate - instant))
+    place = bisect_left(ascending, instant)
+    neighbours = ascending[max(0, place - 1) : place + 1]
+    return min(neighbours, key=lambda candidate: abs(candidate - instant))
