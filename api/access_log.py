@@ -81,8 +81,8 @@ class AccessLogMiddleware:
 
         try:
             await self._app(scope, receive, send_and_note)
-        except Exception as error:  # the edge of the process: log it, tell nothing
-            log.error("request.failed", path=scope["path"], request_id=request_id, exc_info=error)
+        except Exception:  # the edge of the process: log it, tell nothing
+            log.exception("request.failed", path=scope["path"], request_id=request_id)
             if status:
                 raise  # too late for an answer: the connection breaks off
             response = problem_response(

@@ -22,6 +22,7 @@ from api.errors import ApiError
 _MEMORY_BYTES: Final = 2**20  # a body up to this size stays off the disk
 _READ_BYTES: Final = 256 * 1024
 _MAX_ITEM_LENGTH: Final = 64 * 1024  # characters of one item's JSON
+_MARGIN: Final = 4
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,10 @@ class DocumentReader:
             raise _invalid("items", "Field required")
 
     def _elements(self) -> Iterator[RawItem]:
-        if self._peek() != "[":
+        first = self._peek()
+        if not first:
+            self._fail("it ends too early")
+        if first != "[":
             raise _invalid("items", "Input should be a list")
         self._position += 1
         if self._peek() == "]":
@@ -162,8 +166,9 @@ class DocumentReader:
                 if self._is_at_end or len(self._text) - self._position > _MAX_ITEM_LENGTH:
                     self._fail(getattr(fault, "msg", str(fault)))
             else:
-                # A number that touches the end may go on: 12|34.
-                if end < len(self._text) or self._is_at_end:
+                # A number near the end may go on: 12|34, 1.|5, 1e+|5.
+                is_whole = not isinstance(value, int | float) or len(self._text) - end >= _MARGIN
+                if is_whole or self._is_at_end:
                     self._position = end
                     return value
             self._read_more()

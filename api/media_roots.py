@@ -1,5 +1,6 @@
 """Which files of this machine a client may name: those under the media roots, and no others."""
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 from api.errors import ApiError
 
 _MAX_REMEMBERED_FOLDERS = 4096
+_NO_SUCH_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
 
 
 class MediaRoots:
@@ -95,8 +97,10 @@ class Folders:
         real = os.path.join(real_folder, name)  # noqa: PTH118  called 100,000 times in a request
         try:
             is_link = stat.S_ISLNK(os.lstat(real).st_mode)
-        except FileNotFoundError:
-            return real
+        except OSError as error:
+            if error.errno in _NO_SUCH_FILE:
+                return real
+            raise
         return os.path.realpath(real) if is_link else real
 
 

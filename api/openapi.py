@@ -13,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 
 from api.authentication import OPEN_PATHS
 from api.schemas.batches import NewBatch
-from api.schemas.resources import Problem
+from api.schemas.resources import Problem, RequestBody, Resource
 from api.schemas.videos import NewVideo
 
 DOCUMENT: Final = Path(__file__).resolve().parent.parent / "docs" / "openapi.json"
@@ -60,6 +60,7 @@ def complete_document(app: FastAPI) -> Json:
     schemas: Json = document["components"]["schemas"]
     for model in (NewVideo, NewBatch, Problem):
         _add_schema(schemas, model)
+    _restore_examples(schemas)
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     document["components"]["securitySchemes"] = {
@@ -97,6 +98,16 @@ def _add_example(media: Json, schemas: Json) -> None:
     elif name.startswith("Page_"):
         item = schema["properties"]["items"]["items"]["$ref"].rsplit("/", 1)[-1]
         media["example"] = {"items": schemas[item]["examples"][:1], "next_page_token": None}
+
+
+def _restore_examples(schemas: Json) -> None:
+    # FastAPI leaves out all that is None, inside the examples too.
+    models = [*RequestBody.__subclasses__(), *Resource.__subclasses__()]
+    for model in models:
+        models += model.__subclasses__()
+        extra = model.model_config.get("json_schema_extra")
+        if model.__name__ in schemas and isinstance(extra, dict):
+            schemas[model.__name__].update(extra)
 
 
 def _add_schema(schemas: Json, model: type[Any]) -> None:

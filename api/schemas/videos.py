@@ -42,6 +42,12 @@ VIDEO_EXAMPLE: JsonDict = {
     "created_at": "2026-01-05T09:00:02Z",
     "updated_at": "2026-01-05T09:00:09Z",
 }
+CLIP_EXAMPLE: JsonDict = {
+    "index": 0,
+    "start_seconds": 0.0,
+    "end_seconds": 3.1,
+    "instants": [1.56],
+}
 
 
 class NewUpload(RequestBody):
@@ -102,11 +108,7 @@ class VideoResource(Resource):
 class ClipResource(Resource):
     """A moment of a video, and the instants of it that the model looked at."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"index": 0, "start_seconds": 0.0, "end_seconds": 3.1, "instants": [1.56]}]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [CLIP_EXAMPLE]})
 
     index: int
     start_seconds: float
@@ -116,6 +118,17 @@ class ClipResource(Resource):
 
 class ClipList(Resource):
     """The clips of a video in the generation that is searched now."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "generation_id": "0198c0d0-2222-7aaa-8bbb-1234567890ab",
+                    "items": [CLIP_EXAMPLE],
+                }
+            ]
+        }
+    )
 
     generation_id: UUID | None = Field(description="null before the first model is promoted")
     items: list[ClipResource]

@@ -144,7 +144,9 @@ def test_a_database_that_is_away_is_a_problem_with_retry_after(settings, api_key
     assert health.status_code == 200
 
 
-def test_a_fault_of_ours_is_a_problem_that_tells_no_internals(app, api_key):
+def test_a_fault_of_ours_is_a_problem_that_tells_no_internals(settings, api_key):
+    app = create_app(settings)
+
     @app.get("/v1/faulty")
     def faulty() -> None:
         raise RuntimeError("the secret is 42")
