@@ -44,7 +44,7 @@ log = structlog.get_logger(__name__)
 
 _CLIPS_PER_DECODE: Final = 4  # few, so that a long video's decoding is spread over the threads
 _DECODE_WAIT_SECONDS: Final = 0.1  # how long a question may wait for a slow decode
-_PROGRESS_SECONDS: Final = 1.0
+_PROGRESS_SECONDS: Final = 0.5
 
 Frames = NDArray[np.uint8]
 

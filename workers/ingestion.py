@@ -15,11 +15,11 @@ from typing import Final
 from urllib.parse import quote
 
 import structlog
-from clipbert.probe import probe_in_subprocess
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from clipbert.errors import EmptyFile
+from clipbert.probe import probe_in_subprocess
 from clipbert.video import VideoProbe
 from store.database import Sessions
 from store.job_state import JobKind
@@ -35,6 +35,7 @@ from workers.media import OpenMedia, hash_file, open_media
 log = structlog.get_logger(__name__)
 
 _SAME_CONTENT_DELAY_SECONDS: Final = 1.0
+_LOCK_MARGIN_SECONDS: Final = 60.0
 _SINGLE_PRIORITY: Final = 4  # one upload does not wait behind a bulk of thousands
 _BATCH_PRIORITY: Final = 5
 
@@ -85,7 +86,8 @@ def _ingest(workplace: Workplace, hold: Hold) -> bool:
         media.check_unchanged()
         if _link_known(workplace, hold, sha256):
             return False
-        with _content_lock(workplace.sessions, sha256):
+        limit_seconds = workplace.settings.probe_timeout_seconds + _LOCK_MARGIN_SECONDS
+        with _content_lock(workplace.sessions, sha256, limit_seconds=limit_seconds):
             if _link_known(workplace, hold, sha256):
                 return False
             hold.advance()
@@ -183,7 +185,7 @@ def _probe(workplace: Workplace, media: OpenMedia, sha256: str) -> VideoProbe:
 
 
 @contextmanager
-def _content_lock(sessions: Sessions, sha256: str) -> Iterator[None]:
+def _content_lock(sessions: Sessions, sha256: str, *, limit_seconds: float) -> Iterator[None]:
     """Be the only one to take this content in.
 
     A lock of PostgreSQL that ends with its transaction, and so with its process: nothing to clean
@@ -193,6 +195,11 @@ def _content_lock(sessions: Sessions, sha256: str) -> Iterator[None]:
         _ContentInHand: another worker has the lock.
     """
     with sessions.begin() as session:
+        # A worker that froze here gives the lock back long before somebody restarts it.
+        session.execute(
+            text("SELECT set_config('idle_in_transaction_session_timeout', :limit, true)"),
+            {"limit": f"{limit_seconds * 1000:.0f}"},
+        )
         locked = session.scalar(
             text("SELECT pg_try_advisory_xact_lock(hashtextextended(:sha256, 0))"),
             {"sha256": sha256},

@@ -263,8 +263,11 @@ def _end_child(**_: object) -> None:
         _Process.workplace = None
 
 
-def _set_up_logging(loglevel: int = logging.INFO, logfile: str | None = None, **_: object) -> None:
-    """Write every log line, ours and the libraries', as one JSON object."""
+def _set_up_logging(logfile: str | None = None, **_: object) -> None:
+    """Write every log line, ours and the libraries', as one JSON object.
+
+    Celery's own -l is left out: its default would hide what becomes of jobs.
+    """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -290,7 +293,7 @@ def _set_up_logging(loglevel: int = logging.INFO, logfile: str | None = None, **
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(loglevel or logging.INFO)
+    root.setLevel((_Process.settings or WorkerSettings()).log_level)
     # One line per look and per ring would bury the lines per job.
     for name in ("celery.worker.strategy", "celery.app.trace", "celery.beat"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -14,6 +14,9 @@ class WorkerSettings(BaseSettings):
     redis_url: str = "redis://localhost:6379/0"
     """Celery's broker. Its own database: the shortest visibility timeout on a database wins."""
 
+    log_level: str = "INFO"
+    """Least severe log line that is written."""
+
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """Where models run: auto takes the first CUDA device there is, else the CPU."""
 

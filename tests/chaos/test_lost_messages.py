@@ -3,13 +3,13 @@
 import shutil
 
 import redis
+from videos import write_counting_video
 
 from store.batches import BatchRepository, ItemState
 from store.job_state import JobKind, JobState
 from store.jobs import JobRepository, NewJob
 from tests.workers.models import save_recall_model
 from tests.workers.service import wait_for
-from videos import write_counting_video
 from workers.deployment import ensure_default
 
 NUM_ITEMS = 40

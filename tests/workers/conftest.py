@@ -5,12 +5,12 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from videos import write_counting_video
 
 from store.blobs import BlobStore
 from store.database import Sessions
 from tests.workers.library import add_video
 from tests.workers.service import SAMPLES, Service, running_service
-from videos import write_counting_video
 from workers.lifecycle import Workplace
 
 
@@ -51,10 +51,13 @@ def workplace(service: Service) -> Iterator[Workplace]:
 
 @pytest.fixture
 def long_video(service: Service, media_folder: Path) -> Callable[[], UUID]:
-    """Make a video of many clips; gives the id of its embed job, which takes some seconds."""
+    """Make a video of 256 clips; gives the id of its embed job.
+
+    With ONE_FRAME_PASSES the job takes a few seconds, so that a test can meet it half done.
+    """
 
     def make() -> UUID:
-        path = write_counting_video(media_folder / "long.mp4", 2400, fps=10, gop=240)
+        path = write_counting_video(media_folder / "long.mp4", 1030, fps=1, gop=100)
         return add_video(service, path)[1]
 
     return make

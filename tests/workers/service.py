@@ -26,6 +26,7 @@ from workers.settings import WorkerSettings
 REPOSITORY = Path(__file__).resolve().parents[2]
 SAMPLES = REPOSITORY / "samples"
 Value = TypeVar("Value")
+ONE_FRAME_PASSES = {"forward_megapixels": "0.001"}
 
 
 def wait_for(look: Callable[[], Value], *, seconds: float, every: float = 0.05) -> Value:

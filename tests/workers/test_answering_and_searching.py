@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from videos import write_counting_video
 
 from clipbert.inference import MatchRequest, Predictor, QuestionRequest
 from store.job_state import JobKind, JobState
@@ -13,7 +14,6 @@ from store.tables import Task
 from store.videos import VideoRepository
 from tests.workers.library import add_video, embed_all, read_clips
 from tests.workers.models import save_recall_model, save_tiny
-from videos import write_counting_video
 from workers.deployment import ensure_default, promote, register_model
 from workers.interactive import serve_interactive, warm_up
 from workers.reconciler import switch_generation

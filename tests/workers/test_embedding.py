@@ -1,5 +1,6 @@
 import pytest
 import torch
+from videos import cut, write_counting_video
 
 from clipbert.inference import Predictor
 from clipbert.sampling import INDEX_PLAN, plan_clips
@@ -10,7 +11,6 @@ from store.models import ModelRepository
 from store.tables import Task, VideoState
 from tests.workers.library import add_video, embed_all, read_clips, read_video
 from tests.workers.models import save_recall_model
-from videos import cut, write_counting_video
 from workers.deployment import ensure_default
 from workers.embedding import embed_next
 

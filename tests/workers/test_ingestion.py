@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import text
+from videos import cut, write_counting_video, write_sound
 
 from store.job_state import JobKind, JobState
 from store.jobs import JobRepository, NewJob
@@ -11,7 +12,6 @@ from store.tables import VideoState
 from store.videos import VideoRepository
 from tests.workers.models import save_recall_model
 from tests.workers.service import SAMPLES
-from videos import cut, write_counting_video, write_sound
 from workers.deployment import ensure_default
 from workers.ingestion import ingest_next
 
