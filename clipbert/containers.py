@@ -70,7 +70,9 @@ def sniff_format(path: Path) -> str:
     """Name the FFmpeg demuxer for a file by its first bytes.
 
     Raises:
-        MediaNotFound, EmptyFile, UnsupportedMedia: see their docstrings.
+        MediaNotFound: there is no such file, or it may not be read.
+        EmptyFile: it has no bytes.
+        UnsupportedMedia: it is of no kind that is read here.
     """
     if not path.is_file():  # nor a folder, nor a pipe that would wait for its writer
         raise MediaNotFound(f"there is no file {path}")
@@ -82,6 +84,8 @@ def sniff_format(path: Path) -> str:
     if not head:
         raise EmptyFile(f"{path.name} is empty")
     name = _format_of(head)
+    if name == "webp_pipe" and _is_animated_webp(head):
+        raise UnsupportedMedia(f"{path.name} is an animated WebP, which is not read here")
     if name is None:
         raise UnsupportedMedia(f"{path.name} is not a video or picture of a known kind")
     return name
@@ -192,6 +196,10 @@ def _format_of(head: bytes) -> str | None:  # noqa: PLR0911
     if _has_sync_bytes(head, 0, _TS_PACKET_BYTES) or _has_sync_bytes(head, 4, _M2TS_PACKET_BYTES):
         return "mpegts"
     return None
+
+
+def _is_animated_webp(head: bytes) -> bool:
+    return head[12:16] == b"VP8X" and bool(head[20] & 0b10)
 
 
 def _has_sync_bytes(head: bytes, offset: int, packet_bytes: int) -> bool:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import dropwhile, pairwise
 from typing import Literal
 
 import av.error
@@ -171,7 +171,7 @@ class FrameReader:
         try:
             self._container.seek(seek_pts, stream=self._stream)
             for count, packet in enumerate(self._container.demux(self._stream)):
-                if packet.is_keyframe and packet.pts is not None:
+                if _is_entry(packet):
                     return packet.pts
                 if count > _KEYFRAME_PACKETS:
                     return None
@@ -185,7 +185,7 @@ class FrameReader:
         self._aim(run, targets[0])
         before: VideoFrame | None = None
         before_pts = last_gap = 0
-        for pts, frame in self._decoded():
+        for pts, frame in self._decoded(from_entry=run.seek_pts is not None):
             while targets and pts > targets[0].pts:
                 target = targets[0]
                 if not self._is_certain(run, target, before, before_pts):
@@ -248,11 +248,14 @@ class FrameReader:
             start = self._stream.start_time or 0
             self._container.seek(min(start, 0), stream=self._stream)
 
-    def _decoded(self) -> Iterator[tuple[int, VideoFrame]]:
+    def _decoded(self, *, from_entry: bool = False) -> Iterator[tuple[int, VideoFrame]]:
         """Decode on from the current position; a few bad packets are passed over."""
         num_bad = 0
         count = 0
-        for packet in self._container.demux(self._stream):
+        packets = self._container.demux(self._stream)
+        if from_entry:
+            packets = dropwhile(lambda packet: not _is_entry(packet), packets)
+        for packet in packets:
             self._skip(packet)
             try:
                 frames = packet.decode()
@@ -288,3 +291,13 @@ class FrameReader:
                 f"{self._name} has frames of {picture.width}x{picture.height}, over the limit of "
                 f"{self._limits.max_pixels} pixels"
             )
+
+
+def _is_entry(packet: "Packet[VideoStream]") -> bool:
+    """Say whether decoding, and the timestamps, may begin at this packet.
+
+    In MPEG program and transport streams several frames can share a packet with one timestamp;
+    those of the others are reckoned from it, and come out wrong if reading begins among them.
+    FFmpeg gives such frames no position.
+    """
+    return packet.is_keyframe and packet.pts is not None and packet.pos is not None

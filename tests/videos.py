@@ -122,12 +122,12 @@ def cut(source: Path, target: Path, *, share: float) -> Path:
     return target
 
 
-def damage(source: Path, target: Path, *, skip: int, seed: int = 0) -> Path:
-    """Copy a file with a flipped bit in each of its bytes from skip on, on average one in 50."""
+def damage(source: Path, target: Path, *, skip: int, one_in: int = 50, seed: int = 0) -> Path:
+    """Copy a file with one bit flipped in each so-many-th byte, at random, from skip on."""
     generator = random.Random(seed)  # noqa: S311 (damage, not a secret)
     data = bytearray(source.read_bytes())
     for position in range(skip, len(data)):
-        if generator.random() < 1 / 50:
+        if generator.random() < 1 / one_in:
             data[position] ^= 1 << generator.randrange(8)
     target.write_bytes(data)
     return target
