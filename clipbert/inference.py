@@ -46,7 +46,6 @@ _CPU_TOKENS = 16 * 1024
 _CUDA_FACTOR = 8
 _TOKEN_DIMS = 4
 
-
 # Cosines of sentence vectors differ by a few hundredths between a good choice and a bad one. This
 # spreads them over the probabilities; it is not calibrated, and zero_shot says so.
 ZERO_SHOT_TEMPERATURE = 0.05
@@ -109,7 +108,6 @@ class Predictor:
         """Tell whether the model has a head of this name whose weights were trained."""
         return name in self.config.trained_heads
 
-    @torch.inference_mode()
     def encode_clips(self, clips: Sequence[NDArray[np.uint8]]) -> EncodedClips:
         """Run the CNN on clips, of one video or of several.
 
@@ -140,7 +138,8 @@ class Predictor:
                 channel_order=config.channel_order,
             ).to(self._device, self._dtype)  # (N, T, 3, S, S)
             sizes = [(clip.shape[1], clip.shape[2]) for clip in chunk]
-            visual, vectors = self._model.encode_clips(pixels, sizes)
+            with torch.inference_mode():
+                visual, vectors = self._model.encode_clips(pixels, sizes)
             tokens.append(visual.to("cpu", torch.float16))
             if vectors is not None:
                 recall.append(vectors.float().cpu())

@@ -22,7 +22,7 @@ _SHORTEST_TEXT = 3  # [CLS], one token, [SEP]
 class TextTokenizer:
     """Turns texts into the token ids and masks that the cross-encoder reads.
 
-    TextTokenizer.from_folder(folder).encode(["a dog"])  ->  ids and mask of shape (1, 4)
+    tokenizer.encode(["a dog"], max_length=20)  ->  ids and mask of shape (1, 4)
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
