@@ -50,8 +50,13 @@ def configure_logging(*, level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    for name in ("uvicorn", "uvicorn.error"):  # `uvicorn --factory` has set up its own by now
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
     logging.getLogger("uvicorn.error").name = "uvicorn"  # its lines are no errors
     logging.getLogger("uvicorn.access").disabled = True  # ours says more
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # /readyz asks it every few seconds
 
 
 class AccessLogMiddleware:

@@ -106,7 +106,7 @@ class ItemResource(Resource):
     model_config = ConfigDict(json_schema_extra={"examples": [ITEM_EXAMPLE]})
 
     index: int
-    uri: str = Field(description="upload:NAME for an upload")
+    uri: str = Field(description="upload:///NAME for an upload")
     external_id: str | None
     state: ItemState
     error: Failure | None
@@ -180,7 +180,7 @@ def item_resource(item: BatchItem) -> ItemResource:
     asked = item.job.input
     uri = asked.get("uri")
     if uri is None and asked.get("filename"):
-        uri = f"upload:{quote(asked['filename'])}"
+        uri = f"upload:///{quote(asked['filename'])}"
     return ItemResource(
         index=item.index,
         uri=uri or "",

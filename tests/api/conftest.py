@@ -156,7 +156,7 @@ def make_video(sessions: Sessions, blobs: BlobStore) -> MakeVideo:
         with sessions.begin() as session:
             videos = VideoRepository(session)
             video, _ = videos.create(
-                uri=uri or f"upload:{filename}",
+                uri=uri or f"upload:///{filename}",
                 sha256=sha256,
                 blob_key=key,
                 filename=filename,

@@ -171,7 +171,7 @@ def test_an_upload_can_join_a_batch(client, media_root):
 
     items = client.get(f"/v1/batches/{batch['id']}/items").json()["items"]
     assert [item["index"] for item in items] == [0, 1, 2]
-    assert [item["uri"] for item in items[1:]] == ["upload:one.mp4", "upload:two.mp4"]
+    assert [item["uri"] for item in items[1:]] == ["upload:///one.mp4", "upload:///two.mp4"]
 
 
 def test_an_upload_cannot_join_a_batch_that_is_not_there(client):
