@@ -16,23 +16,21 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-import numpy as np
 import structlog
 import torch
-from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 from torch import Tensor
 
 from clipbert.errors import DecodeFailed
-from clipbert.inference import Predictor
 from clipbert.sampling import Clip, SamplingPlan, plan_clips
-from clipbert.video import VideoProbe, decode_clips, probe_video
+from clipbert.video import VideoProbe, probe_video
 from store.errors import LeaseLost, VideoNotFound
 from store.job_state import JobKind
-from store.models import GenerationRepository, ModelRepository
-from store.tables import Generation, GenerationState, Model
+from store.models import GenerationRepository
+from store.tables import GenerationState
 from store.videos import NewClip, VideoRepository
 from workers.batching import CostLimit, batches_by_cost, forward_each
+from workers.encoders import ClipFrames, Encoders, open_encoders
 from workers.errors import Interrupted, JobError
 from workers.interactive import serve_interactive
 from workers.lease import Hold, Outcome
@@ -45,8 +43,6 @@ log = structlog.get_logger(__name__)
 _CLIPS_PER_DECODE: Final = 4  # few, so that a long video's decoding is spread over the threads
 _DECODE_WAIT_SECONDS: Final = 0.1  # how long a question may wait for a slow decode
 _PROGRESS_SECONDS: Final = 0.5
-
-Frames = NDArray[np.uint8]
 
 
 @dataclass
@@ -69,32 +65,7 @@ class _Piece:
 
     video: _Video
     clip: Clip
-    frames: Frames  # (T, H, W, 3) uint8
-
-
-@dataclass(frozen=True)
-class _Encoders:
-    """The two models of a generation; often one and the same."""
-
-    generation: Generation
-    model: Predictor
-    recall: Predictor
-
-    def encode(self, pieces: Sequence[_Piece]) -> list[tuple[Tensor, Tensor]]:
-        """Give tokens (h, w, D) and recall vector (R,) of each clip, one CNN forward a model."""
-        frames = [piece.frames for piece in pieces]
-        encoded = self.model.encode_clips(frames)
-        recall = encoded.recall
-        if self.recall is not self.model:
-            recall = self.recall.encode_clips(frames).recall
-        if recall is None:
-            raise JobError("internal_error", "the generation's recall model gives no vectors")
-        return list(zip(encoded.tokens, recall, strict=True))
-
-    @property
-    def max_side_px(self) -> int:
-        """Decode no larger than a model wants it."""
-        return max(self.model.config.max_side_px, self.recall.config.max_side_px)
+    frames: ClipFrames
 
 
 def embed_next(workplace: Workplace) -> int:
@@ -105,21 +76,29 @@ def embed_next(workplace: Workplace) -> int:
     for hold in holds:
         by_generation.setdefault(str(hold.claim.input["generation_id"]), []).append(hold)
     for generation_id, group in by_generation.items():
-        embed_together(workplace, UUID(generation_id), group)
+        embed_together(workplace, UUID(generation_id), group, claimed=holds)
     return len(holds)
 
 
-def embed_together(workplace: Workplace, generation_id: UUID, holds: Sequence[Hold]) -> None:
-    """Do embed jobs of one generation, each with its own outcome."""
-    run = _Run(workplace, generation_id)
+def embed_together(
+    workplace: Workplace, generation_id: UUID, holds: Sequence[Hold], *, claimed: Sequence[Hold]
+) -> None:
+    """Do embed jobs of one generation, each with its own outcome.
+
+    Args:
+        workplace: of this process.
+        generation_id: of all of them.
+        holds: the jobs.
+        claimed: these and others that wait for their turn, whose leases are kept meanwhile.
+    """
+    run = _Run(workplace, generation_id, claimed)
     try:
         with ExitStack() as stack:
-            generation, models = _read_generation(workplace, generation_id)
-            if generation.state == GenerationState.RETIRED:
+            run.encoders = open_encoders(workplace, generation_id)
+            if run.encoders.generation.state == GenerationState.RETIRED:
                 for hold in holds:  # a newer one took its place, and has its own jobs
                     workplace.leases.finish(hold, lambda _: Outcome({"clips": 0}))
                 return
-            run.encoders = _Encoders(generation, *(workplace.models.get(row) for row in models))
             pool = ThreadPoolExecutor(workplace.settings.decode_threads, "decode")
             # Not waited for: a thread may hang in a decoder.
             stack.callback(pool.shutdown, wait=False, cancel_futures=True)
@@ -136,12 +115,13 @@ def embed_together(workplace: Workplace, generation_id: UUID, holds: Sequence[Ho
 class _Run:
     """Embed jobs of one generation that share their forward passes."""
 
-    encoders: _Encoders
+    encoders: Encoders
 
-    def __init__(self, workplace: Workplace, generation_id: UUID) -> None:
+    def __init__(self, workplace: Workplace, generation_id: UUID, claimed: Sequence[Hold]) -> None:
         self.workplace = workplace
         self.generation_id = generation_id
         self.has_stuck_thread = False
+        self._claimed = claimed
         self._settled: set[UUID] = set()
 
     def open(self, hold: Hold, stack: ExitStack) -> _Video | None:
@@ -192,7 +172,7 @@ class _Run:
         pieces = [piece for piece in pieces if self._goes_on(piece.video)]
         outcomes = forward_each(
             pieces,
-            self.encoders.encode,
+            lambda some: self.encoders.encode([piece.frames for piece in some]),
             on_out_of_memory=lambda batch: limit.lower_below(sum(map(self._cost, batch))),
         )
         for piece, outcome in zip(pieces, outcomes, strict=True):
@@ -237,17 +217,15 @@ class _Run:
 
     def _decoded(self, videos: Sequence[_Video], pool: ThreadPoolExecutor) -> Iterator[_Piece]:
         """Yield the clips in order, while threads decode a few clips ahead."""
-        waiting: deque[tuple[_Video, list[Clip], Future[list[Frames]]]] = deque()
+        waiting: deque[tuple[_Video, list[Clip], Future[list[ClipFrames]]]] = deque()
         ahead = self.workplace.settings.decode_threads + 1
         todo = _parts(videos)
         while True:
             while len(waiting) < ahead and (part := next(todo, None)) is not None:
                 video, clips = part
                 if video.is_open:
-                    decode = partial(
-                        decode_clips, max_side_px=self.encoders.max_side_px, num_threads=1
-                    )
-                    waiting.append((video, clips, pool.submit(decode, video.path, clips)))
+                    decoding = pool.submit(self.encoders.decode, video.path, clips)
+                    waiting.append((video, clips, decoding))
             if not waiting:
                 return
             video, clips, future = waiting.popleft()
@@ -256,15 +234,15 @@ class _Run:
                 continue
             try:
                 frames = self._wait_for(future)
-                for other in videos:  # those whose turn is later advance too
-                    other.hold.touch()
+                for hold in self._claimed:  # those whose turn is later advance too
+                    hold.touch()
             except Exception as error:  # noqa: BLE001  the edge of a job: settle logs it
                 self._close(video, error)
                 continue
             for clip, clip_frames in zip(clips, frames, strict=True):
                 yield _Piece(video, clip, clip_frames)
 
-    def _wait_for(self, future: Future[list[Frames]]) -> list[Frames]:
+    def _wait_for(self, future: Future[list[ClipFrames]]) -> list[ClipFrames]:
         """Wait for a decode and meanwhile serve whoever asks."""
         give_up_at = time.monotonic() + self.workplace.settings.stall_seconds / 2
         while True:
@@ -290,6 +268,9 @@ class _Run:
         video.tokens.clear()
         self.settle(video.hold, error)
 
+    def _cost(self, piece: _Piece) -> float:
+        return self.encoders.cost(piece.frames)
+
     def _report(self, video: _Video) -> None:
         now = time.monotonic()
         if now - video.reported_at < _PROGRESS_SECONDS:
@@ -301,22 +282,6 @@ class _Run:
             )
         except Interrupted as interruption:
             self._close(video, interruption)
-
-    def _cost(self, piece: _Piece) -> float:
-        """Megapixels that the CNN sees: it letterboxes every frame to a square."""
-        return len(piece.frames) * self.encoders.max_side_px**2 / 1e6
-
-
-def _read_generation(
-    workplace: Workplace, generation_id: UUID
-) -> tuple[Generation, tuple[Model, Model]]:
-    with workplace.sessions.begin() as session:
-        generation = GenerationRepository(session).get(generation_id)
-        models = ModelRepository(session)
-        return generation, (
-            models.get(generation.model_id),
-            models.get(generation.recall_model_id),
-        )
 
 
 def _write_clips(

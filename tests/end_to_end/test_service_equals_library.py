@@ -1,0 +1,145 @@
+"""What the service answers, through queue and worker processes, is what the library answers."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from clipbert.inference import MatchRequest, Predictor, QuestionRequest
+from clipbert.sampling import INDEX_PLAN, plan_clips
+from clipbert.video import decode_clips, probe_video
+from store.job_state import JobKind, JobState
+from store.jobs import JobRepository, NewJob
+from store.models import GenerationRepository
+from store.questions import QuestionRepository
+from store.searches import SearchRepository
+from tests.workers.conftest import media_folder, service
+from tests.workers.models import save_tiny
+from tests.workers.service import REPOSITORY, SAMPLES, wait_for
+from workers.deployment import ensure_default, promote, register_model
+
+__all__ = ["media_folder", "service"]
+
+NAMES = ["cockatoo.mp4", "samoyed.mp4", "city_night.mpg", "potted_plant.mp4"]
+TEXT = "a white parrot"
+QUESTION = "what colour is the bird?"
+
+
+@pytest.fixture(scope="session")
+def mini_folder() -> Path:
+    given = os.environ.get("CLIPBERT_MINI")
+    folder = Path(given) if given else REPOSITORY / ".cache" / "clipbert-mini"
+    if not (folder / "config.json").exists():
+        from clipbert.mini import build_mini
+
+        build_mini(folder)
+    return folder
+
+
+@pytest.fixture
+def indexed(service, mini_folder, tmp_path):
+    """The samples, indexed by worker processes for a promoted clipbert-tiny; its folder."""
+    ensure_default(service.sessions, service.blobs, mini_folder)
+    service.start_worker("ingest")
+    service.start_worker("interactive,embed")
+    service.start_reconciler()
+    for name in NAMES:
+        service.enqueue_ingest(SAMPLES / name)
+    wait_for(lambda: num_succeeded(service, JobKind.EMBED) == len(NAMES), seconds=120)
+
+    folder = save_tiny(tmp_path / "tiny")
+    tiny = register_model(service.sessions, service.blobs, folder, name="tiny", version="1")
+    promote(service.sessions, tiny)
+    wait_for(lambda: active_model(service) == tiny, seconds=120)
+    return folder
+
+
+def num_succeeded(service, kind):
+    return sum(job.state == JobState.SUCCEEDED for job in service.jobs(kind))
+
+
+def active_model(service):
+    with service.sessions.begin() as session:
+        return GenerationRepository(session).active().model_id
+
+
+def library_clips(name, predictor):
+    path = SAMPLES / name
+    clips = plan_clips(probe_video(path), INDEX_PLAN)
+    frames = decode_clips(path, clips, max_side_px=predictor.config.max_side_px)
+    return clips, predictor.encode_clips(frames)
+
+
+def request(service, kind, repository, **wanted):
+    """Do what the API does: the rows in one transaction."""
+    with service.sessions.begin() as session:
+        job = JobRepository(session).enqueue(NewJob(kind=kind, input=wanted, priority=0))
+        repository(session).create(job, text=wanted["text"])
+        return job.id
+
+
+def test_searches_and_questions_through_the_queue_equal_the_library(service, indexed, mini_folder):
+    video_ids = {
+        Path(job.input["uri"]).name: job.result["video_id"] for job in service.jobs(JobKind.INGEST)
+    }
+    searches = {
+        mode: request(service, JobKind.SEARCH, SearchRepository, text=TEXT, mode=mode)
+        for mode in ("auto", "recall", "exhaustive")
+    }
+    questions = {
+        name: request(
+            service,
+            JobKind.QUESTION,
+            QuestionRepository,
+            text=QUESTION,
+            video_id=video_ids[name],
+            top_k=4,
+        )
+        for name in NAMES
+    }
+
+    mini, tiny = Predictor.load(mini_folder), Predictor.load(indexed)
+    (text,) = mini.encode_texts([TEXT])
+    matches, recalls, answers = {}, {}, {}
+    for name in NAMES:
+        clips, encoded = library_clips(name, tiny)
+        (match,) = tiny.match([MatchRequest(tokens=encoded.tokens, text=TEXT)])
+        (answer,) = tiny.answer(
+            [QuestionRequest(tokens=encoded.tokens, question=QUESTION)], top_k=4
+        )
+        matches[name], answers[name] = match, (clips, answer)
+        recalls[name] = float((library_clips(name, mini)[1].recall @ text).max())
+
+    for mode, scores in (
+        ("recall", recalls),
+        ("auto", {name: match.score for name, match in matches.items()}),
+        ("exhaustive", {name: match.score for name, match in matches.items()}),
+    ):
+        result = service.wait_for_state(searches[mode], JobState.SUCCEEDED).result
+        found = {Path(hit["uri"]).name: hit for hit in result["hits"]}
+        assert set(found) == set(NAMES)
+        assert (result["model"], result["recall_model"]) == (
+            None if mode == "recall" else "tiny",
+            "clipbert-mini",
+        )
+        for name, hit in found.items():
+            assert hit["score"] == pytest.approx(scores[name], abs=1e-3), (mode, name)
+            assert hit["recall_score"] == pytest.approx(recalls[name], abs=1e-3), (mode, name)
+    recall_job = service.job(searches["recall"])
+    assert Path(recall_job.result["hits"][0]["uri"]).name == "cockatoo.mp4"
+
+    for name, job_id in questions.items():
+        result = service.wait_for_state(job_id, JobState.SUCCEEDED).result
+        clips, answer = answers[name]
+        probabilities = {a.answer: a.probability for a in answer.answers}
+        logits = {a.answer: a.logit for a in answer.answers}
+        assert len(result["answers"]) == 4
+        for got in result["answers"]:
+            assert got["probability"] == pytest.approx(probabilities[got["answer"]], abs=1e-3)
+            assert got["logit"] == pytest.approx(logits[got["answer"]], abs=1e-3)
+        shares = torch.tensor([evidence["share"] for evidence in result["evidence"]])
+        torch.testing.assert_close(shares, answer.clip_shares, atol=1e-3, rtol=0)
+        assert [evidence["instants"] for evidence in result["evidence"]] == [
+            list(clip.instants) for clip in clips
+        ]
