@@ -9,15 +9,25 @@ from typing import Any, Final
 from celery import Celery
 from celery.beat import Scheduler
 
-from workers.dispatch import KEY_PREFIX, MAINTENANCE, RECONCILE_TASK, celery_queues
+from workers.dispatch import (
+    EMBED,
+    INGEST,
+    INTERACTIVE,
+    KEY_PREFIX,
+    LOOK_TASKS,
+    MAINTENANCE,
+    RECONCILE_TASK,
+    celery_queues,
+)
 from workers.lifecycle import connect_signals
 from workers.settings import WorkerSettings
 
+# A look ends after about half a minute, between two jobs or chunks; these are for those that hang.
 HARD_LIMIT_SECONDS: Final = {
-    "workers.tasks.ingest.*": 900,
-    "workers.tasks.embed.*": 1800,
-    "workers.tasks.interactive.*": 600,
-    "workers.tasks.maintenance.*": 120,
+    LOOK_TASKS[INGEST]: 900,
+    LOOK_TASKS[EMBED]: 1800,
+    LOOK_TASKS[INTERACTIVE]: 600,
+    RECONCILE_TASK: 120,
 }
 # Longer than the longest task: otherwise Redis hands a running task to a second worker. The rows
 # would refuse it, but it would be noise. A killed worker's jobs come back by their leases instead.

@@ -3,23 +3,74 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from uuid import UUID
 
 import psutil
 import pytest
+from sqlalchemy import make_url
 from videos import write_counting_video
 
+from store.blobs import open_blobs
+from store.database import make_sessions
 from store.job_state import JobState
+from store.jobs import JobRepository
 from store.tables import VideoState
-from tests.workers.library import read_clips, read_video
+from tests.conftest import TEMPLATE, Services
+from tests.workers.library import add_video, read_clips, read_video, write_long_video
 from tests.workers.models import save_recall_model
-from tests.workers.service import ONE_FRAME_PASSES, child_of, wait_for
+from tests.workers.service import ONE_FRAME_PASSES, Service, child_of, running_service, wait_for
 from workers.deployment import ensure_default
 from workers.embedding import embed_next
 from workers.reconciler import reconcile
 from workers.settings import WorkerSettings
 
 SHORT_LEASE = {"lease_seconds": "3", "heartbeat_seconds": "0.5"}
+
+
+@dataclass(frozen=True)
+class Killed:
+    """What is left of a worker that was killed in the middle of an embed job."""
+
+    service: Service
+    embed_id: UUID
+    child: psutil.Process
+    at: float
+
+
+@pytest.fixture(scope="module", autouse=True)
+def killed(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killed]:
+    """Kill a worker first of all: the shipped lease takes a minute, in which the others run.
+
+    It has the shipped lease and heartbeat, and a Redis database of its own.
+    """
+    name = f"killed_{os.getpid()}"
+    services.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    url = make_url(services.database_url).set(database=name).render_as_string(hide_password=False)
+    folder = tmp_path_factory.mktemp("killed")
+    sessions = make_sessions(url)
+    with running_service(
+        database_url=url,
+        redis_url=services.redis_url.removesuffix("/0") + "/1",
+        blobs=open_blobs((folder / "blobs").as_uri()),
+        data_folder=folder,
+        sessions=sessions,
+        media_roots=(folder,),
+    ) as service:
+        ensure_default(sessions, service.blobs, save_recall_model(folder / "recall"))
+        embed_id = add_video(service, write_long_video(folder))[1]
+        doomed = service.start_worker("interactive,embed", **ONE_FRAME_PASSES)
+        service.start_reconciler()
+        wait_for(lambda: service.job(embed_id).progress_done > 0, seconds=60)
+        child = child_of(doomed)
+        service.kill(doomed)
+        service.start_worker("interactive,embed")
+        yield Killed(service, embed_id, child, time.monotonic())
+    sessions.kw["bind"].dispose()
+    services.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -33,31 +84,6 @@ def owner_pid(service, job_id, attempt):
     job = service.job(job_id)
     is_held = job.state == JobState.RUNNING and job.attempt == attempt
     return int(job.lease_owner.split(":")[1]) if is_held else None
-
-
-@pytest.mark.slow
-def test_a_killed_workers_job_runs_again_and_ends_once(service, embed_id):
-    # The shipped lease and heartbeat. Small passes, so that the kill meets the job half done.
-    doomed = service.start_worker("interactive,embed", **ONE_FRAME_PASSES)
-    service.start_reconciler()
-    wait_for(lambda: service.job(embed_id).progress_done > 0, seconds=60)
-
-    child = child_of(doomed)
-    killed_at = time.monotonic()
-    service.kill(doomed)
-    assert service.job(embed_id).state == JobState.RUNNING
-    service.start_worker("interactive,embed")
-    wait_for(lambda: service.job(embed_id).attempt == 2, seconds=90)
-    seconds = time.monotonic() - killed_at
-    job = service.wait_for_state(embed_id, JobState.SUCCEEDED)
-
-    assert seconds < 90
-    assert not child.is_running()  # the child died with its parent, so nothing ran beside the job
-    assert (job.attempt, job.worker_losses) == (2, 1)
-    clips = read_clips(service, job.video_id)
-    assert [clip.index for clip in clips] == list(range(job.result["clips"]))
-    assert read_video(service, job.video_id).state == VideoState.READY
-    assert WorkerSettings().lease_seconds == 60
 
 
 def test_a_worker_that_wakes_up_too_late_writes_nothing(service, workplace, embed_id):
@@ -91,3 +117,24 @@ def test_a_job_that_kills_three_workers_is_quarantined(service, media_folder):
 
     assert (job.attempt, job.worker_losses, job.error_code) == (3, 3, "worker_lost")
     assert worker.poll() is None  # Celery put a new child in place of each lost one
+
+
+@pytest.mark.slow
+def test_a_killed_workers_job_runs_again_and_ends_once(killed):
+    service = killed.service
+    wait_for(lambda: service.job(killed.embed_id).attempt == 2, seconds=90)
+    job = service.wait_for_state(killed.embed_id, JobState.SUCCEEDED)
+
+    with service.sessions.begin() as session:
+        events = JobRepository(session).events(killed.embed_id)
+    (lost,) = [event for event in events if event.type == "lost"]
+    _, second = [event for event in events if event.type == "claimed"]
+    killed_at = datetime.now(UTC) - timedelta(seconds=time.monotonic() - killed.at)
+    assert second.created_at > lost.created_at
+    assert second.created_at - killed_at < timedelta(seconds=90)
+    assert not killed.child.is_running()  # it died with its parent, so nothing ran beside the job
+    assert (job.attempt, job.worker_losses) == (2, 1)
+    clips = read_clips(service, job.video_id)
+    assert [clip.index for clip in clips] == list(range(256))
+    assert read_video(service, job.video_id).state == VideoState.READY
+    assert WorkerSettings().lease_seconds == 60

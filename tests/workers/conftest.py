@@ -5,11 +5,10 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from videos import write_counting_video
 
 from store.blobs import BlobStore
 from store.database import Sessions
-from tests.workers.library import add_video
+from tests.workers.library import add_video, write_long_video
 from tests.workers.service import SAMPLES, Service, running_service
 from workers.lifecycle import Workplace
 
@@ -23,7 +22,7 @@ def media_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def service(
+def service(  # noqa: PLR0917  fixtures are given by name
     database_url: str,
     redis_url: str,
     blobs: BlobStore,
@@ -51,13 +50,9 @@ def workplace(service: Service) -> Iterator[Workplace]:
 
 @pytest.fixture
 def long_video(service: Service, media_folder: Path) -> Callable[[], UUID]:
-    """Make a video of 256 clips; gives the id of its embed job.
-
-    With ONE_FRAME_PASSES the job takes a few seconds, so that a test can meet it half done.
-    """
+    """Add a long video; gives the id of its embed job."""
 
     def make() -> UUID:
-        path = write_counting_video(media_folder / "long.mp4", 1030, fps=1, gop=100)
-        return add_video(service, path)[1]
+        return add_video(service, write_long_video(media_folder))[1]
 
     return make

@@ -3,6 +3,8 @@
 from pathlib import Path
 from uuid import UUID
 
+from videos import write_counting_video
+
 from clipbert.video import probe_video
 from store.jobs import JobRepository
 from store.models import GenerationRepository
@@ -27,6 +29,14 @@ def add_video(service: Service, path: Path, *, tags: tuple[str, ...] = ()) -> tu
         generation = GenerationRepository(session).active()
         job = JobRepository(session).enqueue(embed_job(video.id, generation.id))
     return video.id, job.id
+
+
+def write_long_video(folder: Path) -> Path:
+    """Write a video of 256 clips.
+
+    With ONE_FRAME_PASSES its embed job takes a few seconds, so that a test can meet it half done.
+    """
+    return write_counting_video(folder / "long.mp4", 1030, fps=1, gop=100)
 
 
 def embed_all(workplace: Workplace) -> None:

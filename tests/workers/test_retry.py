@@ -52,7 +52,7 @@ def test_a_bug_fails_at_once_and_leaves_its_trace_in_the_row():
 
 
 def test_delays_are_drawn_below_an_exponential_ceiling():
-    chance = random.Random(0)
+    chance = random.Random(0)  # noqa: S311
 
     for attempt, ceiling in [(1, 2), (2, 4), (3, 8), (20, 300)]:
         delays = [retry_delay(attempt, chance=chance).total_seconds() for _ in range(500)]

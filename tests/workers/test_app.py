@@ -1,0 +1,48 @@
+import json
+import subprocess
+import sys
+
+from workers.app import HARD_LIMIT_SECONDS, VISIBILITY_TIMEOUT_SECONDS, app
+from workers.dispatch import LOOK_TASKS, QUEUES, RECONCILE_TASK
+
+
+def test_every_task_has_its_hard_limit():
+    app.loader.import_default_modules()
+    ours = {name: task for name, task in app.tasks.items() if name.startswith("workers.")}
+
+    assert set(ours) == {*LOOK_TASKS.values(), RECONCILE_TASK}
+    assert {name: task.time_limit for name, task in ours.items()} == HARD_LIMIT_SECONDS
+    assert max(HARD_LIMIT_SECONDS.values()) + 300 <= VISIBILITY_TIMEOUT_SECONDS
+
+
+def test_there_are_no_queues_but_the_declared_ones():
+    assert {queue.name for queue in app.conf.task_queues} == set(QUEUES)
+    assert app.conf.task_create_missing_queues is False
+
+
+def test_messages_and_results_carry_nothing_but_a_ring():
+    assert app.conf.accept_content == ["json"]
+    assert app.conf.task_ignore_result is True
+    assert app.conf.result_backend is None
+
+
+def test_beat_rings_the_reconciler_and_keeps_no_file():
+    entry = app.conf.beat_schedule["reconcile"]
+
+    assert entry["task"] == RECONCILE_TASK
+    assert entry["schedule"] <= 5
+    assert entry["options"]["expires"] > entry["schedule"]
+
+
+def test_the_parent_of_a_worker_imports_no_torch():
+    code = (
+        "import sys, json; from workers.app import app; app.loader.import_default_modules();"
+        "print(json.dumps(sorted(m for m in ('torch', 'av', 'transformers') if m in sys.modules)))"
+    )
+
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+
+    assert "torch" not in json.loads(answer.stdout)
+    assert "transformers" not in json.loads(answer.stdout)
