@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
 from clipbert.aggregation import aggregate, match_probability
 from clipbert.authors_checkpoint import import_authors_checkpoint
 from clipbert.cross_encoder import join_masks
 from clipbert.frames import to_pixels
 from clipbert.model import ClipBert
 from clipbert.training.losses import clip_cross_entropy
-from safetensors.torch import load_file
-from torch import Tensor
 
 PARITY = Path(__file__).parents[1] / "parity"
 NUM_CLIPS, NUM_FRAMES, TEXTS_PER_VIDEO = 2, 2, 2
