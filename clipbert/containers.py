@@ -112,7 +112,8 @@ def open_video(path: Path, limits: MediaLimits) -> Iterator[tuple[InputContainer
         for other in container.streams:
             if other is not stream:
                 other.discard = Discard.all
-        stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}
+        # Decoders count padding too; the frames themselves are counted when they come.
+        stream.codec_context.options = {"max_pixels": str(2 * limits.max_pixels)}
         # Cropping to an odd column is rounded otherwise, and leaves columns of rubbish.
         stream.codec_context.flags |= Flags.unaligned
         try:

@@ -17,6 +17,7 @@ import resource
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ DEFAULT_TIMEOUT_SECONDS = 120.0
 DEFAULT_MEMORY_BYTES = 4 << 30
 _MAX_WRITTEN_BYTES = 32 << 20
 _MAX_OPEN_FILES = 64
+# Several files are probed side by side, and each thread takes address space.
+_DECODER_THREADS = 2
 _MESSAGE_CHARACTERS = 2000
 
 
@@ -90,6 +93,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cpu-seconds", type=int, default=math.ceil(DEFAULT_TIMEOUT_SECONDS))
     options = parser.parse_args(arguments)
     _limit(memory_bytes=options.memory_bytes, cpu_seconds=options.cpu_seconds)
+    # Under the limits, and where running out of memory is not the file's fault.
+    for module in ("clipbert.video", "clipbert.thumbnails"):
+        import_module(module)
     answer: dict[str, Any]
     try:
         answer = {"probe": _probe(options.path, options.poster, options.strip).to_json()}
@@ -103,15 +109,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _probe(path: Path, poster: Path | None, strip: Path | None) -> VideoProbe:
-    # Only now, under the limits, are libraries loaded that read the file.
-    from clipbert import thumbnails  # noqa: PLC0415
+    from clipbert import thumbnails  # noqa: PLC0415 (main loads them under the limits)
     from clipbert.video import decode_frames, probe_video  # noqa: PLC0415
 
     probe = probe_video(path)
     if poster is None and strip is None:
         return probe
     instants = thumbnails.strip_instants(probe)
-    frames = decode_frames(path, instants, max_side_px=thumbnails.POSTER_SIDE_PX)
+    frames = decode_frames(
+        path, instants, max_side_px=thumbnails.POSTER_SIDE_PX, num_threads=_DECODER_THREADS
+    )
     if poster is not None:
         row = thumbnails.choose_poster(frames, instants, probe)
         thumbnails.write_poster(frames[row], poster)

@@ -122,11 +122,22 @@ def cut(source: Path, target: Path, *, share: float) -> Path:
     return target
 
 
-def damage(source: Path, target: Path, *, skip: int, one_in: int = 50, seed: int = 0) -> Path:
-    """Copy a file with one bit flipped in each so-many-th byte, at random, from skip on."""
+def damage(
+    source: Path,
+    target: Path,
+    *,
+    skip: int,
+    keep_end: int = 0,
+    one_in: int = 50,
+    seed: int = 0,
+) -> Path:
+    """Copy a file with one bit flipped in each so-many-th byte, at random.
+
+    The first skip and the last keep_end bytes stay as they are.
+    """
     generator = random.Random(seed)  # noqa: S311 (damage, not a secret)
     data = bytearray(source.read_bytes())
-    for position in range(skip, len(data)):
+    for position in range(skip, len(data) - keep_end):
         if generator.random() < 1 / one_in:
             data[position] ^= 1 << generator.randrange(8)
     target.write_bytes(data)

@@ -1,0 +1,381 @@
+"""Bad files are told apart, hostile ones stopped; thumbnails."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from videos import (
+    claim_duration,
+    cut,
+    damage,
+    remux,
+    write_counting_video,
+    write_sound,
+    write_video,
+)
+
+from clipbert.containers import sniff_format
+from clipbert.errors import (
+    ClipBertError,
+    DecodeFailed,
+    EmptyFile,
+    ExtremeAspectRatio,
+    FrameNotFound,
+    MediaNotFound,
+    MediaTooLarge,
+    NoVideoStream,
+    ProbeTimeout,
+    TruncatedMedia,
+    UnsupportedMedia,
+    VideoError,
+)
+from clipbert.probe import probe_in_subprocess
+from clipbert.probed_video import MediaLimits
+from clipbert.thumbnails import choose_poster, strip_instants
+from clipbert.truncation import check_whole
+from clipbert.video import probe_video
+
+SAMPLES = Path(__file__).parent.parent.parent / "samples"
+CLIPS = sorted(path for path in SAMPLES.iterdir() if path.suffix != ".md")
+
+
+@pytest.fixture
+def video(tmp_path) -> Path:
+    return write_counting_video(tmp_path / "source.mp4", 60)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(MediaNotFound):
+        probe_video(tmp_path / "none.mp4")
+    with pytest.raises(MediaNotFound):
+        probe_video(tmp_path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    path = tmp_path / "pipe.mp4"
+    os.mkfifo(path)
+
+    with pytest.raises(MediaNotFound):
+        probe_video(path)
+
+
+def test_an_empty_file(tmp_path):
+    path = tmp_path / "v.mp4"
+    path.touch()
+
+    with pytest.raises(EmptyFile):
+        probe_video(path)
+
+
+PLAYLIST = """#EXTM3U
+#EXT-X-TARGETDURATION:10
+#EXTINF:10,
+file://{}
+#EXT-X-ENDLIST
+"""
+MANIFEST = """<?xml version="1.0"?>
+<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT2S">
+<Period><AdaptationSet contentType="video"><Representation id="0" mimeType="video/mp4">
+<BaseURL>file://{}</BaseURL></Representation></AdaptationSet></Period></MPD>
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "just some words\n" * 100,
+        PLAYLIST,
+        MANIFEST,
+        "ffconcat version 1.0\nfile '{}'\n",
+        '<svg xmlns="http://www.w3.org/2000/svg"><image href="file://{}"/></svg>',
+        "G",
+    ],
+    ids=["words", "hls", "dash", "ffconcat", "svg", "one byte"],
+)
+@pytest.mark.parametrize("name", ["v.mp4", "v.ts", "v.m3u8", "v.jpg"])
+def test_text_that_is_named_like_a_video(text, name, video, tmp_path):
+    path = tmp_path / name
+    path.write_text(text.format(video))
+
+    with pytest.raises(UnsupportedMedia):
+        probe_video(path)
+
+
+def test_a_playlist_inside_a_real_container_reads_no_other_file(video, tmp_path):
+    # HLS hidden after an AVI header leaked files of converters in 2016.
+    path = tmp_path / "v.avi"
+    header = b"RIFF" + struct.pack("<I", 2000) + b"AVI LIST"
+    path.write_bytes(header + PLAYLIST.format(video).encode() + bytes(2000))
+
+    with pytest.raises(VideoError):
+        probe_video(path)
+
+
+def test_a_kind_of_video_that_is_not_read_here(tmp_path):
+    path = write_counting_video(tmp_path / "v.flv", 10, codec="flv")
+
+    with pytest.raises(UnsupportedMedia):
+        probe_video(path)
+
+
+def test_a_codec_that_is_not_read_here(tmp_path):
+    path = write_counting_video(tmp_path / "v.mov", 10, codec="qtrle", pixel_format="rgb24")
+
+    with pytest.raises(UnsupportedMedia, match="qtrle"):
+        probe_video(path)
+
+
+def test_an_animated_webp(tmp_path):
+    pictures = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
+    path = tmp_path / "v.webp"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=100)
+
+    with pytest.raises(UnsupportedMedia, match="animated"):
+        probe_video(path)
+
+
+def test_sound_alone_is_no_video(tmp_path):
+    with pytest.raises(NoVideoStream):
+        probe_video(write_sound(tmp_path / "v.mp4"))
+
+
+def test_a_cover_picture_is_no_video(tmp_path):
+    with pytest.raises(NoVideoStream):
+        probe_video(write_sound(tmp_path / "v.mp4", cover=True))
+
+
+def test_the_video_is_found_after_a_sound_stream():
+    probe = probe_video(SAMPLES / "coin_and_pen.mov")
+
+    assert (probe.width, probe.height, probe.codec) == (568, 320, "h264")
+
+
+@pytest.mark.parametrize("path", CLIPS, ids=lambda path: path.name)
+def test_no_sample_is_taken_for_truncated(path):
+    check_whole(path, sniff_format(path))
+
+
+# City_night is MPEG-PS, which states no sizes: a cut one is a shorter one.
+@pytest.mark.parametrize(
+    "path", [path for path in CLIPS if path.suffix != ".mpg"], ids=lambda path: path.name
+)
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.99])
+def test_a_truncated_sample(path, share, tmp_path):
+    with pytest.raises(TruncatedMedia):
+        probe_video(cut(path, tmp_path / path.name, share=share))
+
+
+@pytest.mark.parametrize("name", ["v.mkv", "v.webm", "v.avi", "faststart.mp4", "fragments.mp4"])
+def test_a_truncated_container(name, video, tmp_path):
+    options = {
+        "faststart.mp4": {"movflags": "faststart"},
+        "fragments.mp4": {"movflags": "frag_keyframe+empty_moov"},
+    }.get(name, {})
+    if name == "v.webm":
+        speed = {"deadline": "realtime", "cpu-used": "8"}
+        whole = write_counting_video(tmp_path / name, 60, codec="libvpx-vp9", options=speed)
+    elif name == "v.avi":
+        whole = write_counting_video(tmp_path / name, 60, codec="mpeg4")
+    else:
+        whole = remux(video, tmp_path / name, options=options)
+    probe_video(whole)
+
+    for share in (0.3, 0.6, 0.8):
+        with pytest.raises(TruncatedMedia):
+            probe_video(cut(whole, tmp_path / f"cut.{name}", share=share))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_a_truncated_picture(suffix, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    whole = tmp_path / f"whole.{suffix}"
+    Image.fromarray(noise).save(whole)
+    probe_video(whole)
+
+    with pytest.raises(TruncatedMedia):
+        probe_video(cut(whole, tmp_path / f"cut.{suffix}", share=0.7))
+
+
+def test_a_damaged_file(tmp_path):
+    path = damage(SAMPLES / "bunny_tree.mp4", tmp_path / "v.mp4", skip=1000, keep_end=4000)
+
+    with pytest.raises(DecodeFailed):
+        probe_video(path)
+
+
+def test_random_damage_is_always_a_video_error_or_a_probe(tmp_path):
+    for name in ("potted_plant.mp4", "bicycle.avi", "grand_prix_1906.ogv"):
+        for seed in range(8):
+            path = damage(SAMPLES / name, tmp_path / name, skip=16, one_in=300, seed=seed)
+            with suppress(VideoError):
+                probe_video(path)
+
+
+def test_a_header_that_claims_100_hours_is_not_believed(video, tmp_path):
+    path = claim_duration(video, tmp_path / "v.mp4", hours=100)
+
+    started = time.monotonic()
+    probe = probe_video(path)
+
+    assert time.monotonic() - started < 2
+    assert probe.duration_seconds == pytest.approx(2.4)
+
+
+def test_frames_longer_than_five_to_one(tmp_path):
+    path = write_video(tmp_path / "v.mp4", [np.zeros((32, 170, 3), np.uint8)] * 3)
+
+    with pytest.raises(ExtremeAspectRatio):
+        probe_video(path)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        MediaLimits(max_pixels=96 * 64 - 1),
+        MediaLimits(max_duration_seconds=2.3),
+        MediaLimits(max_frames=59),
+        MediaLimits(max_streams=0),
+    ],
+)
+def test_limits_are_kept(limits, video):
+    with pytest.raises(MediaTooLarge):
+        probe_video(video, limits=limits)
+
+
+def test_a_video_at_its_limits_is_taken(video):
+    limits = MediaLimits(max_pixels=96 * 64, max_duration_seconds=2.4, max_frames=60, max_streams=1)
+
+    assert probe_video(video, limits=limits).num_frames == 60
+
+
+def test_errors_cross_a_process_boundary():
+    error = VideoError.from_code("truncated_media", "it ends too early")
+
+    assert isinstance(error, TruncatedMedia)
+    assert str(error) == "it ends too early"
+    assert isinstance(VideoError.from_code("frame_not_found", "none"), FrameNotFound)
+    assert type(VideoError.from_code("of a newer writer", "what")) is VideoError
+
+
+def test_the_subprocess_gives_the_same_probe(video):
+    assert probe_in_subprocess(video) == probe_video(video)
+
+
+def test_the_subprocess_gives_the_same_error(video, tmp_path):
+    path = cut(video, tmp_path / "cut.mp4", share=0.5)
+
+    with pytest.raises(TruncatedMedia, match=r"cut\.mp4 ends before its header says"):
+        probe_in_subprocess(path)
+
+
+def test_the_subprocess_makes_a_poster_and_a_strip(tmp_path):
+    poster, strip = tmp_path / "poster.jpg", tmp_path / "strip.jpg"
+
+    probe_in_subprocess(SAMPLES / "city_night.mpg", poster=poster, strip=strip)
+
+    with Image.open(poster) as picture:
+        assert picture.size == (640, 360)
+    with Image.open(strip) as picture:
+        assert picture.size == (8 * 160, 90)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["poster.jpg", "strip.jpg"]
+
+
+def test_a_still_picture_has_a_poster_and_a_strip_of_one(tmp_path):
+    path = tmp_path / "picture.png"
+    Image.new("RGB", (1000, 500), "red").save(path)
+
+    probe_in_subprocess(path, poster=tmp_path / "poster.jpg", strip=tmp_path / "strip.jpg")
+
+    with Image.open(tmp_path / "poster.jpg") as picture:
+        assert picture.size == (640, 320)
+    with Image.open(tmp_path / "strip.jpg") as picture:
+        assert picture.size == (160, 80)
+
+
+def test_a_short_video_has_a_short_strip(tmp_path):
+    path = write_counting_video(tmp_path / "v.mp4", 3)
+
+    probe_in_subprocess(path, strip=tmp_path / "strip.jpg")
+
+    with Image.open(tmp_path / "strip.jpg") as picture:
+        assert picture.size[0] == 3 * 160
+
+
+def test_strip_instants_are_spread_and_prefer_keyframes():
+    probe = probe_video(SAMPLES / "coin_and_pen.mov")  # a keyframe each second for 8 seconds
+
+    instants = strip_instants(probe)
+
+    assert instants == pytest.approx(range(8), abs=1.01)
+    assert set(instants) <= set(probe.keyframe_seconds)
+
+
+def test_a_poster_is_not_black(video):
+    probe = probe_video(video)
+    frames = np.zeros((8, 32, 48, 3), dtype=np.uint8)
+    frames[5, :16] = 200
+
+    assert choose_poster(frames, [i * 0.3 for i in range(8)], probe) == 5
+
+
+def test_the_subprocess_is_killed_when_its_time_is_over(video):
+    started = time.monotonic()
+
+    with pytest.raises(ProbeTimeout):
+        probe_in_subprocess(video, timeout_seconds=0.02)
+
+    assert time.monotonic() - started < 2
+
+
+def test_the_subprocess_is_held_to_its_memory(tmp_path):
+    path = tmp_path / "picture.png"
+    Image.new("RGB", (5600, 5600)).save(path)  # 90 MB in memory
+    probe_in_subprocess(path)
+
+    with pytest.raises(MediaTooLarge, match="memory"):
+        probe_in_subprocess(path, memory_bytes=260 << 20)
+
+
+def test_too_little_memory_to_start_is_no_fault_of_the_file(video):
+    with pytest.raises(ClipBertError) as caught:
+        probe_in_subprocess(video, memory_bytes=60 << 20)
+
+    assert not isinstance(caught.value, VideoError)
+
+
+def test_the_subprocess_has_no_secrets_and_does_not_load_torch(video, tmp_path, monkeypatch):
+    monkeypatch.setenv("STORE_DATABASE_URL", "postgresql://secret")
+    code = (
+        "import os, sys, runpy, json\n"
+        "sys.argv = ['probe', sys.argv[1]]\n"
+        "from clipbert import probe\n"
+        "assert probe._environment().keys() >= {'PYTHONPATH'}\n"
+        "assert 'STORE_DATABASE_URL' not in probe._environment()\n"
+        "probe.main(sys.argv[1:])\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(video)], check=True, capture_output=True, text=True
+    )
+
+    assert json.loads(run.stdout)["probe"]["num_frames"] == 60
+
+
+def test_the_command_prints_one_line_of_json(video, tmp_path):
+    def answer(path):
+        command = [sys.executable, "-m", "clipbert.probe", str(path)]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        assert output.count("\n") == 1
+        return json.loads(output)
+
+    assert answer(video)["probe"]["codec"] == "h264"
+    assert answer(tmp_path / "none.mp4")["error"]["code"] == "media_not_found"
