@@ -4,12 +4,12 @@ import dataclasses
 import json
 import math
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
+from clipbert.config_json import dataclass_from_json
 from clipbert.errors import CheckpointError, ConfigError
 
 HeadName = Literal["retrieval", "qa", "multiple_choice"]
@@ -190,9 +190,11 @@ class ClipBertConfig:
         Raises:
             ConfigError: there is no preset of this name.
         """
-        if name not in _PRESETS:
-            raise ConfigError(f"preset is {name!r}: must be one of {', '.join(_PRESETS)}")
-        return _PRESETS[name]()
+        from clipbert.presets import PRESETS  # noqa: PLC0415 (which imports this module)
+
+        if name not in PRESETS:
+            raise ConfigError(f"preset is {name!r}: must be one of {', '.join(PRESETS)}")
+        return PRESETS[name]()
 
     def to_json(self) -> dict[str, Any]:
         """Give what stands in config.json: only JSON's own types, nothing left out."""
@@ -210,7 +212,7 @@ class ClipBertConfig:
         if fields.get("model_type") != MODEL_TYPE:
             raise ConfigError(f"model_type is {fields.get('model_type')!r}: must be 'clipbert'")
         own = {name: v for name, v in fields.items() if name not in _JSON_FIELDS_OF_THE_HUB}
-        return cast("ClipBertConfig", _from_json(cls, own, ""))
+        return dataclass_from_json(cls, own)
 
     @classmethod
     def from_folder(cls, folder: Path) -> "ClipBertConfig":
@@ -302,61 +304,6 @@ class ClipBertConfig:
             )
 
 
-def _base() -> ClipBertConfig:
-    """Give the paper's sizes, with the head of its retrieval configurations."""
-    return ClipBertConfig(heads=(HeadConfig("retrieval", 2),))
-
-
-def _mini() -> ClipBertConfig:
-    """Give EfficientNet-Lite0 and all-MiniLM-L6-v2, joined without training."""
-    return ClipBertConfig(
-        max_side_px=448,
-        mean=(127.0, 127.0, 127.0),
-        std=(128.0, 128.0, 128.0),
-        channel_order="rgb",
-        backbone=BackboneConfig(kind="timm", timm_model="tf_efficientnet_lite0"),
-        grid_encoder=GridEncoderConfig(kind="class_mixture", num_classes=1000),
-        hidden_size=384,
-        num_layers=6,
-        num_attention_heads=12,
-        intermediate_size=1536,
-        max_text_tokens=128,
-        recall="zero_shot",
-        recall_likeliest=20,
-    )
-
-
-def _tiny() -> ClipBertConfig:
-    """Give a model that is made from scratch in a moment, with every head, for tests."""
-    answers = ("yes", "no", "red", "green", "blue", "one", "two", "three")
-    return ClipBertConfig(
-        max_side_px=128,
-        backbone=BackboneConfig(stem_channels=8, width=4),
-        hidden_size=48,
-        num_layers=2,
-        num_attention_heads=4,
-        intermediate_size=96,
-        vocab_size=141,  # TextTokenizer.from_characters()
-        num_positions=64,
-        max_text_tokens=64,
-        num_rows=12,
-        num_cols=12,
-        heads=(
-            HeadConfig("retrieval", 2),
-            HeadConfig("qa", len(answers)),
-            HeadConfig("multiple_choice", 1),
-        ),
-        answers=answers,
-    )
-
-
-_PRESETS: dict[str, Callable[[], ClipBertConfig]] = {
-    "clipbert-base": _base,
-    "clipbert-mini": _mini,
-    "clipbert-tiny": _tiny,
-}
-
-
 def _at_least(name: str, value: int, least: int) -> None:
     if value < least:
         raise ConfigError(f"{name} is {value}: must be at least {least}")
@@ -365,43 +312,3 @@ def _at_least(name: str, value: int, least: int) -> None:
 def _one_of(name: str, value: str, allowed: typing.Sequence[str]) -> None:
     if value not in allowed:
         raise ConfigError(f"{name} is {value!r}: must be one of {', '.join(allowed) or 'none'}")
-
-
-def _from_json(wanted: Any, value: Any, name: str) -> Any:  # noqa: ANN401, PLR0911
-    """Turn a JSON value into a field's type, refusing what does not fit it."""
-    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
-    if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
-        return _dataclass_from_json(wanted, value, name)
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_from_json(arguments[0], item, f"{name}[{i}]") for i, item in enumerate(value))
-    if origin is UnionType or origin is typing.Union:
-        if value is None and type(None) in arguments:
-            return None
-        return _from_json(next(a for a in arguments if a is not type(None)), value, name)
-    if origin is Literal and isinstance(value, str):
-        return value  # the dataclass says which are allowed
-    if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(wanted, type) and type(value) is wanted:
-        return value
-    kind = {bool: "true or false", int: "an integer", float: "a number"}.get(
-        wanted, "a list" if origin is tuple else "a text"
-    )
-    raise ConfigError(f"{name} is {value!r}: must be {kind}")
-
-
-def _dataclass_from_json(wanted: type, value: Any, name: str) -> Any:  # noqa: ANN401
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{name} is {value!r}: must be an object")
-    prefix = f"{name}." if name else ""
-    types = typing.get_type_hints(wanted)
-    unknown = sorted(set(value) - set(types))
-    if unknown:
-        raise ConfigError(
-            f"{prefix}{unknown[0]} is unknown: the fields are {', '.join(sorted(types))}"
-        )
-    fields = {key: _from_json(types[key], item, prefix + key) for key, item in value.items()}
-    try:
-        return wanted(**fields)
-    except TypeError as error:  # a field without a default is missing
-        raise ConfigError(f"{name}: {error}") from error
