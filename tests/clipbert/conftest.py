@@ -12,7 +12,6 @@ from clipbert.mini import build_mini
 from clipbert.model import ClipBert
 
 REPOSITORY = Path(__file__).parents[2]
-SAMPLES = REPOSITORY / "samples"
 
 
 @pytest.fixture(scope="session")

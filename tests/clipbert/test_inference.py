@@ -274,3 +274,15 @@ def test_bfloat16_gives_nearly_the_same_scores(tiny, tiny_folder):
 def test_bfloat16_is_chosen_on_a_gpu():
     assert default_dtype("cuda:0") == torch.bfloat16
     assert default_dtype("cpu") in {torch.float32, torch.bfloat16}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_gives_nearly_the_scores_of_the_cpu(tiny, tiny_folder):
+    gpu = Predictor.load(tiny_folder, device="cuda")
+    clips = random_clips(3)
+
+    for one, other in zip(gpu.match(MATCHES), tiny.match(MATCHES), strict=True):
+        assert one.score == pytest.approx(other.score, abs=0.02)
+    tokens, expected = gpu.encode_clips(clips).tokens.float(), tiny.encode_clips(clips).tokens
+    assert_close(tokens, expected.float(), rtol=0, atol=0.05 * float(expected.abs().max()))

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import timm
@@ -14,8 +15,7 @@ from clipbert.model import ClipBert
 from clipbert.sampling import INDEX_PLAN, plan_clips
 from clipbert.video import decode_clips, probe_video
 
-from .conftest import SAMPLES
-
+SAMPLES = Path(__file__).parents[2] / "samples"
 DEMO_TEXTS = {
     "a white parrot": "cockatoo.mp4",
     "a dog lying on the floor": "samoyed.mp4",
