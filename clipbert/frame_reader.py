@@ -93,7 +93,9 @@ class FrameReader:
             DecodeFailed: no frame can be decoded, or the first one is damaged.
         """
         self._rewind()
-        self._skip_before_pts = None
+        # An edit list may hide many frames before the first presented one.
+        hidden_pts = self._first_pts - self._unskipped_pts
+        self._skip_before_pts = hidden_pts if self._skippable else None
         for _, frame in self._decoded():
             return self._sound(frame, 0.0)
         raise DecodeFailed(f"no frame of {self._name} can be decoded")

@@ -144,7 +144,6 @@ def _environment() -> dict[str, str]:
     """Give what Python needs to find this package, and nothing of ours: no keys, no addresses."""
     return {
         "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
-        "PYTHONDONTWRITEBYTECODE": "1",
         "LC_ALL": "C.UTF-8",
         # numpy's matrix library would start a thread for each core and is not used at all.
         "OPENBLAS_NUM_THREADS": "1",
