@@ -72,11 +72,16 @@ def embed_next(workplace: Workplace) -> int:
     """Claim some due embed jobs and do them together. Returns how many were claimed."""
     serve_interactive(workplace)
     holds = workplace.leases.claim([JobKind.EMBED], limit=workplace.settings.embed_claim_limit)
-    by_generation: dict[str, list[Hold]] = {}
+    by_generation: dict[UUID, list[Hold]] = {}
     for hold in holds:
-        by_generation.setdefault(str(hold.claim.input["generation_id"]), []).append(hold)
+        try:
+            generation_id = UUID(hold.claim.input["generation_id"])
+        except (KeyError, TypeError, ValueError) as error:
+            workplace.leases.settle(hold, JobError("invalid_request", f"no generation: {error!r}"))
+        else:
+            by_generation.setdefault(generation_id, []).append(hold)
     for generation_id, group in by_generation.items():
-        embed_together(workplace, UUID(generation_id), group, claimed=holds)
+        embed_together(workplace, generation_id, group, claimed=holds)
     return len(holds)
 
 

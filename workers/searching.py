@@ -97,7 +97,7 @@ class _Run:
             raise JobError(
                 "no_active_generation", "nothing is indexed yet: no generation is active"
             )
-        searches = [_Search.of(hold) for hold in holds]
+        searches = [search for hold in holds if (search := self._read(hold)) is not None]
         self._recall(searches, serving)
         if serving.retrieval is not None:
             reranked = [search for search in searches if search.is_open and search.mode != "recall"]
@@ -111,6 +111,13 @@ class _Run:
         if hold.claim.id not in self._settled:
             self._settled.add(hold.claim.id)
             self._workplace.leases.settle(hold, error)
+
+    def _read(self, hold: Hold) -> _Search | None:
+        try:
+            return _Search.of(hold)
+        except (KeyError, TypeError, ValueError) as error:
+            self.settle(hold, JobError("invalid_request", f"the search is malformed: {error!r}"))
+            return None
 
     def _recall(self, searches: Sequence[_Search], serving: Serving) -> None:
         """Find each search's candidates by vector; one pass of the text encoder serves all."""

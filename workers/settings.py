@@ -55,7 +55,7 @@ class WorkerSettings(BaseSettings):
     token_cache_bytes: int = Field(512 * 2**20, ge=0)
     """Memory for the visual tokens of recently asked videos."""
 
-    models_in_memory: int = Field(3, ge=1)
+    models_in_memory: int = Field(5, ge=1)
     """Models kept loaded in a process; the least recently used goes first."""
 
     model_cache: Path | None = None

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from uuid import UUID
 
 import psutil
@@ -52,25 +53,31 @@ def killed(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iter
     url = make_url(services.database_url).set(database=name).render_as_string(hide_password=False)
     folder = tmp_path_factory.mktemp("killed")
     sessions = make_sessions(url)
-    with running_service(
-        database_url=url,
-        redis_url=services.redis_url.removesuffix("/0") + "/1",
-        blobs=open_blobs((folder / "blobs").as_uri()),
-        data_folder=folder,
-        sessions=sessions,
-        media_roots=(folder,),
-    ) as service:
-        ensure_default(sessions, service.blobs, save_recall_model(folder / "recall"))
-        embed_id = add_video(service, write_long_video(folder))[1]
-        doomed = service.start_worker("interactive,embed", **ONE_FRAME_PASSES)
-        service.start_reconciler()
-        wait_for(lambda: service.job(embed_id).progress_done > 0, seconds=60)
-        child = child_of(doomed)
-        service.kill(doomed)
-        service.start_worker("interactive,embed")
-        yield Killed(service, embed_id, child, time.monotonic())
-    sessions.kw["bind"].dispose()
-    services.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    try:
+        with running_service(
+            database_url=url,
+            redis_url=services.redis_url.removesuffix("/0") + "/1",
+            blobs=open_blobs((folder / "blobs").as_uri()),
+            data_folder=folder,
+            sessions=sessions,
+            media_roots=(folder,),
+        ) as service:
+            yield kill_in_the_middle(service, folder)
+    finally:
+        sessions.kw["bind"].dispose()
+        services.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def kill_in_the_middle(service: Service, folder: Path) -> Killed:
+    ensure_default(service.sessions, service.blobs, save_recall_model(folder / "recall"))
+    embed_id = add_video(service, write_long_video(folder))[1]
+    doomed = service.start_worker("interactive,embed", **ONE_FRAME_PASSES)
+    service.start_reconciler()
+    wait_for(lambda: service.job(embed_id).progress_done > 0)
+    child = child_of(doomed)
+    service.kill(doomed)
+    service.start_worker("interactive,embed")
+    return Killed(service, embed_id, child, time.monotonic())
 
 
 @pytest.fixture
@@ -88,16 +95,16 @@ def owner_pid(service, job_id, attempt):
 
 def test_a_worker_that_wakes_up_too_late_writes_nothing(service, workplace, embed_id):
     zombie = service.start_worker("interactive,embed", **ONE_FRAME_PASSES, **SHORT_LEASE)
-    wait_for(lambda: service.job(embed_id).progress_done > 0, seconds=60)
+    wait_for(lambda: service.job(embed_id).progress_done > 0)
     frozen = [psutil.Process(zombie.pid), child_of(zombie)]
     for process in frozen:
         process.suspend()
 
-    wait_for(lambda: (reconcile(workplace), embed_next(workplace))[1], seconds=20)
+    wait_for(lambda: (reconcile(workplace), embed_next(workplace))[1])
     job = service.job(embed_id)
     for process in frozen:
         process.resume()
-    wait_for(lambda: "job.lease_lost" in service.logs(), seconds=30)
+    wait_for(lambda: "job.lease_lost" in service.logs())
 
     after = service.job(embed_id)
     assert (job.state, job.lease_token) == (JobState.SUCCEEDED, 2)
@@ -111,7 +118,7 @@ def test_a_job_that_kills_three_workers_is_quarantined(service, media_folder):
     job_id = service.enqueue_ingest(write_counting_video(media_folder / "poison.mp4", 3000))
 
     for attempt in (1, 2, 3):
-        pid = wait_for(partial(owner_pid, service, job_id, attempt), seconds=30, every=0.01)
+        pid = wait_for(partial(owner_pid, service, job_id, attempt), every=0.01)
         os.kill(pid, signal.SIGKILL)
     job = service.wait_for_state(job_id, JobState.QUARANTINED)
 

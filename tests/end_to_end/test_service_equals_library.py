@@ -46,12 +46,12 @@ def indexed(service, mini_folder, tmp_path):
     service.start_reconciler()
     for name in NAMES:
         service.enqueue_ingest(SAMPLES / name)
-    wait_for(lambda: num_succeeded(service, JobKind.EMBED) == len(NAMES), seconds=120)
+    wait_for(lambda: num_succeeded(service, JobKind.EMBED) == len(NAMES))
 
     folder = save_tiny(tmp_path / "tiny")
     tiny = register_model(service.sessions, service.blobs, folder, name="tiny", version="1")
     promote(service.sessions, tiny)
-    wait_for(lambda: active_model(service) == tiny, seconds=120)
+    wait_for(lambda: active_model(service) == tiny)
     return folder
 
 

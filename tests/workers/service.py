@@ -26,10 +26,13 @@ from workers.settings import WorkerSettings
 REPOSITORY = Path(__file__).resolve().parents[2]
 SAMPLES = REPOSITORY / "samples"
 Value = TypeVar("Value")
+PATIENCE_SECONDS = 150  # for machines that do much else; by itself nothing here takes half a minute
 ONE_FRAME_PASSES = {"forward_megapixels": "0.001"}
 
 
-def wait_for(look: Callable[[], Value], *, seconds: float, every: float = 0.05) -> Value:
+def wait_for(
+    look: Callable[[], Value], *, seconds: float = PATIENCE_SECONDS, every: float = 0.05
+) -> Value:
     """Call `look` until it gives something true, and return that."""
     ends_at = time.monotonic() + seconds
     while not (value := look()):
@@ -88,7 +91,7 @@ class Service:
         self.start_worker("maintenance", **settings)
         self.start("beat", **settings)
 
-    def stop(self, process: subprocess.Popen[bytes], *, seconds: float = 40) -> int:
+    def stop(self, process: subprocess.Popen[bytes], *, seconds: float = 90) -> int:
         """Ask a process to stop and wait for it; kill it and its children if it does not."""
         if process.poll() is None:
             process.terminate()
@@ -137,7 +140,9 @@ class Service:
         with self.sessions.begin() as session:
             return list(JobRepository(session).list(kind=kind, page_size=500).items)
 
-    def wait_for_state(self, job_id: UUID | str, *states: JobState, seconds: float = 60) -> Job:
+    def wait_for_state(
+        self, job_id: UUID | str, *states: JobState, seconds: float = PATIENCE_SECONDS
+    ) -> Job:
         return wait_for(
             lambda: job if (job := self.job(job_id)).state in states else None, seconds=seconds
         )
@@ -178,4 +183,4 @@ def running_service(
 
 def child_of(process: subprocess.Popen[bytes]) -> psutil.Process:
     """Find the one pool child of a worker with `-c 1`."""
-    return wait_for(lambda: psutil.Process(process.pid).children(), seconds=30)[0]
+    return wait_for(lambda: psutil.Process(process.pid).children())[0]

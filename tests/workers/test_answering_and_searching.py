@@ -304,3 +304,18 @@ def test_a_cancelled_search_ends_between_two_passes(service, workplace, library,
         JobState.CANCELLED,
         JobState.SUCCEEDED,
     ]
+
+
+def test_a_malformed_search_fails_alone(service, workplace, library):
+    with service.sessions.begin() as session:
+        jobs = JobRepository(session)
+        broken = jobs.enqueue(NewJob(kind=JobKind.SEARCH, input={"filters": {}})).id
+        lost = jobs.enqueue(NewJob(kind=JobKind.EMBED, input={"generation_id": "none"})).id
+    good = search(service)
+
+    serve_interactive(workplace)
+    embed_all(workplace)
+
+    assert service.job(broken).error_code == "invalid_request"
+    assert service.job(lost).error_code == "invalid_request"
+    assert service.job(good).state == JobState.SUCCEEDED

@@ -43,7 +43,6 @@ def gpu_service(service, tmp_path):
         service.enqueue_ingest(SAMPLES / name)
     wait_for(
         lambda: sum(job.state == JobState.SUCCEEDED for job in service.jobs(JobKind.EMBED)) == 3,
-        seconds=120,
     )
     return service
 

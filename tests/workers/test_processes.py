@@ -48,7 +48,7 @@ def test_a_stopped_worker_gives_its_job_back_and_the_next_one_ends_it(
     ensure_default(service.sessions, service.blobs, save_recall_model(tmp_path / "recall"))
     embed_id = long_video()
     first = service.start_worker("interactive,embed", **ONE_FRAME_PASSES)
-    wait_for(lambda: service.job(embed_id).progress_done > 0, seconds=60)
+    wait_for(lambda: service.job(embed_id).progress_done > 0)
 
     stopping_since = time.monotonic()
     service.stop(first)
@@ -70,7 +70,7 @@ def test_a_worker_with_another_pool_does_not_start(service):
 
 def test_a_signal_to_the_whole_group_stops_an_idle_worker_at_once(service):
     worker = service.start_worker("ingest", concurrency=2)
-    wait_for(lambda: "worker.ready" in service.logs(), seconds=30)
+    wait_for(lambda: "worker.ready" in service.logs())
     children = psutil.Process(worker.pid).children()
 
     for process in (worker.pid, *(child.pid for child in children)):
