@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -59,7 +59,9 @@ class EmbeddedServices:
         self._wants_postgres, self._wants_redis = postgres, redis
         self._database_url: str | None = None
         self._redis_url: str | None = None
-        self._postgres_is_ours = self._redis_is_ours = False
+        # What `stop` stops: started by this object, or left running by a process that was killed.
+        self._own_postgres: EmbeddedPostgres | None = None
+        self._own_redis: EmbeddedRedis | None = None
 
     @classmethod
     def start(cls, data_folder: Path) -> Self:
@@ -107,15 +109,15 @@ class EmbeddedServices:
         """
         if not self.started_here:
             return
+        if not (self.data_folder / "services").exists():
+            # Somebody removed the files below us. PostgreSQL ends by itself when it sees that.
+            self._stop_own()
+            return
         with self._locked():
-            state, account = self._read_state(), choose_account(self.data_folder)
-            if self._redis_is_ours and state.redis_port is not None:
-                EmbeddedRedis(account, state.redis_password, state.redis_port).stop()
-            if self._postgres_is_ours:
-                EmbeddedPostgres(account, state.postgres_password).stop()
+            self._stop_own()
+            state = self._read_state()
             if state.owner_pid == os.getpid():
                 self._write_state(replace(state, owner_pid=None, owner_identity=None))
-        self.started_here = self._postgres_is_ours = self._redis_is_ours = False
 
     def __enter__(self) -> Self:
         return self
@@ -130,33 +132,52 @@ class EmbeddedServices:
 
     def _start(self) -> Self:
         with self._locked():
-            state, account = self._read_state(), choose_account(self.data_folder)
-            # What a killed process left running is ours to stop.
-            is_orphan = not state.owner_lives()
-            if self._wants_postgres:
-                postgres = EmbeddedPostgres(account, state.postgres_password)
-                self._postgres_is_ours = postgres.start() or is_orphan
-                self._database_url = postgres.url()
-            if self._wants_redis:
-                state = self._start_redis(state, account, is_orphan=is_orphan)
-            self.started_here = self._postgres_is_ours or self._redis_is_ours
-            if is_orphan:
-                pid = os.getpid()
-                state = replace(state, owner_pid=pid, owner_identity=identity_of(pid))
-                self._write_state(state)
+            try:
+                self._start_wanted()
+            except BaseException:
+                # One without the other is of no use, and nobody else would stop it.
+                with suppress(EmbeddedServicesError):
+                    self._stop_own()
+                raise
         return self
+
+    def _start_wanted(self) -> None:
+        state, account = self._read_state(), choose_account(self.data_folder)
+        # What a killed process left running is ours to stop.
+        is_orphan = not state.owner_lives()
+        if self._wants_postgres:
+            postgres = EmbeddedPostgres(account, state.postgres_password)
+            if is_orphan or not postgres.is_running():
+                self._own_postgres = postgres
+            postgres.start()
+            self._database_url = postgres.url()
+        if self._wants_redis:
+            state = self._start_redis(state, account, is_orphan=is_orphan)
+        self.started_here = self._own_postgres is not None or self._own_redis is not None
+        if is_orphan:
+            pid = os.getpid()
+            state = replace(state, owner_pid=pid, owner_identity=identity_of(pid))
+            self._write_state(state)
+
+    def _stop_own(self) -> None:
+        if self._own_redis is not None:
+            self._own_redis.stop()
+        if self._own_postgres is not None:
+            self._own_postgres.stop()
+        self.started_here, self._own_redis, self._own_postgres = False, None, None
 
     def _start_redis(self, state: _State, account: ServiceAccount, *, is_orphan: bool) -> _State:
         if state.redis_port is not None:
             found = EmbeddedRedis(account, state.redis_password, state.redis_port)
             if found.pid() is not None:
-                self._redis_url, self._redis_is_ours = found.url, is_orphan
+                self._redis_url, self._own_redis = found.url, found if is_orphan else None
                 return state
         for attempt in range(1, START_ATTEMPTS + 1):
             state = replace(state, redis_port=free_port(state.redis_port))
             # Written before the start: a process killed right after it leaves a server to be found.
             self._write_state(state)
             redis = EmbeddedRedis(account, state.redis_password, state.redis_port or 0)
+            self._own_redis = redis
             try:
                 redis.start()
             except EmbeddedServicesError:
@@ -164,7 +185,7 @@ class EmbeddedServices:
                     raise
                 state = replace(state, redis_port=None)
                 continue
-            self._redis_url, self._redis_is_ours = redis.url, True
+            self._redis_url = redis.url
             break
         return state
 

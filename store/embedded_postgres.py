@@ -1,6 +1,7 @@
 """The PostgreSQL of `clipbert up`: a real server from a wheel, on a private unix socket only."""
 
 import importlib.util
+import secrets
 import shutil
 import time
 from dataclasses import dataclass
@@ -173,9 +174,11 @@ class EmbeddedPostgres:
 
     def _create_cluster(self, programs: Path) -> None:
         self.account.own_folder(self.folder)
-        # An interrupted initdb leaves half a cluster, so it works beside and is renamed when done.
-        staging = self.folder / "cluster.new"
-        shutil.rmtree(staging, ignore_errors=True)
+        # A killed start leaves half a cluster, and an initdb that may still write to it: each works
+        # in a folder of its own, which is renamed when it is done.
+        for abandoned in self.folder.glob("new-*"):
+            shutil.rmtree(abandoned, ignore_errors=True)
+        staging = self.folder / f"new-{secrets.token_hex(4)}"
         password_file = self.account.own_file(self.folder / "password", self.password)
         made = self.account.run(
             [

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from store.embedded_account import ServiceAccount
 from store.embedded_process import command_of
@@ -17,6 +19,8 @@ from store.errors import EmbeddedServicesError
 
 START_SECONDS = 30
 STOP_SECONDS = 30
+NEVER = Retry(NoBackoff(), 0)
+"""A look whether a server is there must not wait for one that is not."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class EmbeddedRedis:
     def pid(self) -> int | None:
         """Find the process of the running server: only ours knows the password."""
         try:
-            with redis.Redis.from_url(self.url, socket_timeout=5) as client:
+            with redis.Redis.from_url(self.url, socket_timeout=5, retry=NEVER) as client:
                 return int(client.info("server")["process_id"])
         except redis.RedisError:
             return None
