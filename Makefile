@@ -50,6 +50,7 @@ $(STAMP): requirements.lock
 
 $(VENV)/.project: $(STAMP) pyproject.toml
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -e .
+	@$(BIN)/python -m compileall -q clipbert store workers api cli migrations  # processes start faster
 	@touch $@
 
 $(MODEL)/config.json: $(VENV)/.project clipbert/mini.py

@@ -59,6 +59,12 @@ def find_data_folder(option: Path | None, *, start: Path | None = None) -> Path:
     return Path.home() / FOLDER_NAME
 
 
+def cache_folder() -> Path:
+    """Return the folder of what can be built again, such as the default model."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "clipbert"
+
+
 def make_data_folder(data: Path) -> None:
     """Make the data folder if it is not there; what is in it is for its owner only.
 

@@ -39,8 +39,8 @@ def demo(
     samples: Annotated[Path, typer.Option(help="Folder to index.")] = SAMPLES,
 ) -> None:
     """Show the whole service on the sample clips: start, index, search, ask, stop."""
-    from cli.running_service import is_locked
     from cli.up import UpOptions, default_ingest_workers, down, start_in_background
+    from cli.up_lock import is_locked
 
     started_at = time.monotonic()
     if not samples.is_dir():

@@ -100,7 +100,7 @@ def check_data_folder(data: Path) -> Finding:
 
 def check_service(data: Path) -> Finding:
     """Does a `clipbert up` run on the data folder?"""
-    from cli.running_service import is_locked
+    from cli.up_lock import is_locked
 
     running = read_running(data)
     if os.environ.get("STORE_DATABASE_URL") and os.environ.get("WORKER_REDIS_URL"):

@@ -7,6 +7,8 @@
 Each has its exit code; a wrong command line exits with 2.
 """
 
+INTERRUPTED = 130  # what a shell reports for a command ended by Ctrl-C
+
 
 class CliError(Exception):
     """Something a person can put right: the sentence, and the cure where there is one."""

@@ -13,7 +13,7 @@ import typer
 from cli.client import ApiClient, Json
 from cli.console import JsonOption, console, file_name, print_json, print_table
 from cli.data_folder import DataOption, find_data_folder
-from cli.errors import ApiProblem, CliError
+from cli.errors import INTERRUPTED, ApiProblem, CliError
 
 VIDEO_EXTENSIONS = frozenset(
     {".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"}
@@ -73,7 +73,11 @@ def index(
             else:
                 print(f"follow it with: clipbert batches show {batch_id}")
             return
-        counts = follow_batch(api, batch_id, visible=not as_json)
+        try:
+            counts = follow_batch(api, batch_id, visible=not as_json)
+        except KeyboardInterrupt:
+            print(f"indexing goes on; follow it with: clipbert batches show {batch_id}")
+            raise typer.Exit(INTERRUPTED) from None
         if as_json:
             batch = api.get(f"/v1/batches/{batch_id}")
             print_json({**batch, "failed_items": _failed_items(api, batch_id)})

@@ -21,9 +21,7 @@ from cli import (
 )
 from cli import up as up_command
 from cli.console import print_error
-from cli.errors import CliError
-
-INTERRUPTED = 130  # what a shell reports for a command ended by Ctrl-C
+from cli.errors import INTERRUPTED, CliError
 
 app = typer.Typer(
     help="Index videos in bulk, search them by text down to the moment, ask questions about them.",

@@ -1,10 +1,7 @@
 """What `clipbert up` does: services, schema, model, key, processes; watch; stop in order."""
 
-import errno
-import fcntl
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +14,7 @@ from typing import TYPE_CHECKING
 from cli.data_folder import (
     ClientSettings,
     RunningUp,
+    cache_folder,
     make_data_folder,
     read_running,
     remove_running,
@@ -24,10 +22,12 @@ from cli.data_folder import (
     write_running,
 )
 from cli.errors import CliError
+from cli.ports import address_for_clients, free_port
 from cli.process_log import ProcessLog
 from cli.processes import WORKERS, Services, plan_processes, service_environment
 from cli.readiness import answering_workers, api_is_ready
 from cli.supervisor import Supervisor
+from cli.up_lock import hold_lock
 
 if TYPE_CHECKING:
     from cli.up import UpOptions
@@ -48,12 +48,12 @@ def run_service(options: "UpOptions") -> None:
     """
     make_data_folder(options.data)
     with _stop_signals() as stop, ExitStack() as cleanup:
-        if not cleanup.enter_context(_lock(options.data)):
+        if not cleanup.enter_context(hold_lock(options.data)):
             _say_already_running(options.data)
             return
         cleanup.callback(remove_running, options.data)
-        port = _free_port(options.host, options.port)
-        api_url = f"http://{_address_for_clients(options.host)}:{port}"
+        port = free_port(options.host, options.port)
+        api_url = f"http://{address_for_clients(options.host)}:{port}"
         write_running(options.data, RunningUp(os.getpid(), api_url, ready=False, environment={}))
         try:
             _serve(options, port, api_url, stop, cleanup)
@@ -62,26 +62,11 @@ def run_service(options: "UpOptions") -> None:
     print("stopped", flush=True)
 
 
-def is_locked(data: Path) -> bool:
-    """Tell whether a `clipbert up` runs on the data folder."""
-    try:
-        descriptor = os.open(data / "up.lock", os.O_RDWR)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
 def _serve(
     options: "UpOptions", port: int, api_url: str, stop: threading.Event, cleanup: ExitStack
 ) -> None:
     started_at = time.monotonic()
-    model = options.model or _default_model_folder()
+    model = options.model or cache_folder() / "clipbert-mini"
     _build_model_if_missing(model, options, stop)
     services = _start_services(options.data, cleanup)
     _raise_if(stop)
@@ -128,11 +113,6 @@ def _build_model_if_missing(model: Path, options: "UpOptions", stop: threading.E
     _run_command(
         *("weights", "mini", str(model)), folder=options.data, environment=os.environ, stop=stop
     )
-
-
-def _default_model_folder() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "clipbert" / "clipbert-mini"
 
 
 def _start_services(data: Path, cleanup: ExitStack) -> Services:
@@ -289,51 +269,11 @@ def _stop_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def _lock(data: Path) -> Iterator[bool]:
-    """Hold the data folder's lock; yields False when another `up` has it."""
-    descriptor = os.open(data / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
-    finally:
-        os.close(descriptor)
-
-
 def _say_already_running(data: Path) -> None:
     running = read_running(data)
     where = f" at {running.api_url} (pid {running.pid})" if running else ""
     state = "" if running is None or running.ready else ", still starting"
     print(f"already running on {data}{where}{state}; stop it with: clipbert down")
-
-
-def _free_port(host: str, port: int) -> int:
-    """Check that the port can be listened on, or choose one for 0."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise CliError(
-                    f"port {port} on {host} is taken",
-                    f"choose another (clipbert up --port {port + 1}) or a free one (--port 0)",
-                ) from error
-            raise CliError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-        return int(probe.getsockname()[1])
-
-
-def _address_for_clients(host: str) -> str:
-    if host in {"0.0.0.0", ""}:  # noqa: S104  (compared, not bound)
-        return "127.0.0.1"
-    if host == "::":
-        return "[::1]"
-    return f"[{host}]" if ":" in host else host
 
 
 def _raise_if(stop: threading.Event) -> None:

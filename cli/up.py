@@ -98,7 +98,7 @@ def up(
 
 def down(data: DataOption = None) -> None:
     """Stop the `clipbert up` that runs on a data folder."""
-    from cli.running_service import is_locked
+    from cli.up_lock import is_locked
 
     folder = find_data_folder(data)
     running = read_running(folder)

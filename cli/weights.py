@@ -2,13 +2,13 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cli.console import JsonOption, print_facts, print_json
+from cli.data_folder import cache_folder
 from cli.errors import CliError
 
 app = typer.Typer(help="Build and look into model folders.", no_args_is_help=True)
@@ -35,12 +35,12 @@ def mini(
     from clipbert.errors import CheckpointError
     from clipbert.mini import build_mini, is_mini
 
-    target = (folder or _cache_folder() / "clipbert-mini").expanduser().absolute()
+    target = (folder or cache_folder() / "clipbert-mini").expanduser().absolute()
     if is_mini(target):
         print(f"clipbert-mini is in {target}")
         return
     try:
-        build_mini(target, cache=_cache_folder() / "wheels", wheels=wheels, progress=print)
+        build_mini(target, cache=cache_folder() / "wheels", wheels=wheels, progress=print)
     except CheckpointError as error:
         raise CliError(str(error)) from error
     except OSError as error:
@@ -105,8 +105,3 @@ def _shown(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return "-" if value is None else str(value)
-
-
-def _cache_folder() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "clipbert"
