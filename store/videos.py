@@ -78,6 +78,20 @@ class VideoRepository:
             raise VideoNotFound(video_id)
         return video
 
+    def lock(self, video_id: UUID) -> Video:
+        """Get a video whose state then stays as it is until the transaction ends.
+
+        Waits for a transaction that is changing it.
+
+        Raises:
+            VideoNotFound: there is none with this id.
+        """
+        query = select(Video).where(Video.id == video_id).with_for_update(read=True)
+        video = self._session.scalar(query.execution_options(populate_existing=True))
+        if video is None:
+            raise VideoNotFound(video_id)
+        return video
+
     def find_by_sha256(self, sha256: str) -> Video | None:
         """Find the video with this content."""
         query = select(Video).where(Video.sha256 == sha256)

@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
+from uuid import UUID
 
 import structlog
 from sqlalchemy import text
@@ -22,6 +23,7 @@ from clipbert.errors import EmptyFile
 from clipbert.probe import probe_in_subprocess
 from clipbert.video import VideoProbe
 from store.database import Sessions
+from store.errors import VideoNotFound
 from store.job_state import JobKind
 from store.jobs import JobRepository
 from store.tables import Video, VideoState
@@ -105,11 +107,16 @@ def _link_known(workplace: Workplace, hold: Hold, sha256: str) -> bool:
         video = VideoRepository(session).find_by_sha256(sha256)
     if video is None:
         return False
-    workplace.leases.finish(hold, lambda session: _link_video(session, hold, video))
+    try:
+        workplace.leases.finish(hold, lambda session: _link_video(session, hold, video.id))
+    except VideoNotFound:
+        return False  # deleted a moment ago: the content is new again
     return True
 
 
-def _link_video(session: Session, hold: Hold, video: Video) -> Outcome:
+def _link_video(session: Session, hold: Hold, video_id: UUID) -> Outcome:
+    # Locked, or an embed job that ends at this moment would look as if there were none.
+    video = VideoRepository(session).lock(video_id)
     # A video still without its clips gets their job again, unless it has one: then it gets that.
     is_waiting = video.state == VideoState.PROCESSING
     embed_job_id = _enqueue_embeds(session, hold, video) if is_waiting else None

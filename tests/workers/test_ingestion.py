@@ -1,6 +1,7 @@
 import hashlib
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
@@ -186,3 +187,26 @@ def test_without_a_generation_a_video_waits_for_one(service, workplace):
 
     assert service.job(job_id).result["embed_job_id"] is None
     assert videos(service)[0].state == VideoState.PROCESSING
+
+
+def test_a_copy_that_comes_while_the_embed_job_ends_starts_no_second_one(
+    service, workplace, generation, media_folder
+):
+    service.enqueue_ingest(SAMPLES / "squirrel.mp4")
+    ingest_all(workplace)
+    (video,) = videos(service)
+    copy = shutil.copyfile(SAMPLES / "squirrel.mp4", media_folder / "copy.mp4")
+    service.enqueue_ingest(copy)
+
+    with ThreadPoolExecutor(1) as pool, service.sessions.begin() as ending:
+        jobs = JobRepository(ending)
+        (claim,) = jobs.claim([JobKind.EMBED], limit=1, owner="a", lease=timedelta(minutes=1))
+        VideoRepository(ending).mark_ready(video.id)
+        jobs.finish(claim, {"clips": 1})
+        linking = pool.submit(ingest_all, workplace)
+        wait([linking], timeout=1)  # it meets the lock of the transaction that has not ended
+        ending.commit()
+        linking.result()
+
+    assert len(service.jobs(JobKind.EMBED)) == 1
+    assert [job.result["duplicate"] for job in service.jobs(JobKind.INGEST)].count(True) == 1
