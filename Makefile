@@ -25,8 +25,8 @@ demo: setup  ## index samples/, search it, ask about it, stop again (about a min
 up: setup  ## run the whole service here until Ctrl-C (data in .clipbert)
 	@$(BIN)/clipbert up --data $(DATA) --model $(MODEL)
 
-test: setup  ## run every test, with real PostgreSQL, Redis and workers
-	$(BIN)/pytest -q
+test: setup  ## run every test, with real PostgreSQL, Redis and workers (about 5 minutes)
+	$(BIN)/pytest -q -n 3 --dist loadfile
 
 check: setup  ## lint, formatting, types, import contracts
 	$(BIN)/ruff check .
