@@ -93,15 +93,27 @@ def read_client(data: Path) -> ClientSettings:
     url, key = os.environ.get("CLIPBERT_API_URL"), os.environ.get("CLIPBERT_API_KEY")
     if url and key:
         return ClientSettings(url.rstrip("/"), key)
+    saved = read_client_file(data)
+    if saved is None:
+        raise CliError(
+            f"no API address: {data / 'client.json'} does not exist",
+            "start the service with `clipbert up`, or set CLIPBERT_API_URL and CLIPBERT_API_KEY",
+        )
+    return ClientSettings((url or saved.api_url).rstrip("/"), key or saved.api_key)
+
+
+def read_client_file(data: Path) -> ClientSettings | None:
+    """Read client.json; None if there is none.
+
+    Raises:
+        CliError: it is broken.
+    """
     file = data / "client.json"
     try:
         saved = json.loads(file.read_text())
-        return ClientSettings((url or saved["api_url"]).rstrip("/"), key or saved["api_key"])
+        return ClientSettings(str(saved["api_url"]), str(saved["api_key"]))
     except FileNotFoundError:
-        raise CliError(
-            f"no API address: {file} does not exist",
-            "start the service with `clipbert up`, or set CLIPBERT_API_URL and CLIPBERT_API_KEY",
-        ) from None
+        return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CliError(
             f"{file} cannot be read: {error}", "remove it and run `clipbert up` again"

@@ -20,6 +20,12 @@ def migrate(
             show_default=False,
         ),
     ] = None,
+    write_client: Annotated[
+        str | None,
+        typer.Option(
+            hidden=True, help="Address of the API for client.json, whose key is made if need be."
+        ),
+    ] = None,
     data: DataOption = None,
 ) -> None:
     """Bring the database to the newest schema; safe to run again, and by two at once."""
@@ -30,13 +36,19 @@ def migrate(
     from store.blobs import open_blobs
     from store.database import make_sessions, upgrade_schema
 
-    known = store_environment(find_data_folder(data))
+    folder = find_data_folder(data)
+    known = store_environment(folder)
     url = known["STORE_DATABASE_URL"]
     try:
         upgrade_schema(url)
     except OperationalError as error:
         reason = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
         raise CliError(f"the database does not answer: {reason}") from error
+    sessions = make_sessions(url)
+    if write_client is not None:
+        from cli.keys import ensure_client
+
+        ensure_client(folder, write_client, sessions)
     if model is not None:
         import logging
 
@@ -49,7 +61,7 @@ def migrate(
         quiet = structlog.make_filtering_bound_logger(logging.WARNING)
         structlog.configure(wrapper_class=quiet)
         try:
-            ensure_default(make_sessions(url), open_blobs(known["STORE_BLOB_URL"]), model)
+            ensure_default(sessions, open_blobs(known["STORE_BLOB_URL"]), model)
         except (ClipBertError, ValueError) as error:
             raise CliError(f"the model in {model} cannot be registered: {error}") from error
         print(f"schema is current, default model is {model.name}")

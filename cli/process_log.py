@@ -26,6 +26,7 @@ class Line:
     text: str
     level: str
     time: str  # of the day, in this machine's zone
+    event: str | None = None  # the name of what happened; None for text that is no record
     is_routine: bool = False  # an answered request, of which there are many
 
 
@@ -50,14 +51,15 @@ class ProcessLog:
         self._in_colour = self._stream.isatty()
         self._lock = threading.Lock()
 
-    def write(self, name: str, line: str) -> None:
-        """Write one line that a process printed."""
+    def write(self, name: str, line: str) -> Line:
+        """Write one line that a process printed, and return how it was read."""
         shown = read_line(line)
         if not shown.text or (shown.is_routine and not self._with_routine):
-            return
+            return shown
         prefix = self._paint(f"{name:<{self._width}}", self._colours.get(name, 37))
         text = self._paint(shown.text, _LEVEL_COLOURS.get(shown.level))
         self.say(f"{shown.time} {prefix}  {text}")
+        return shown
 
     def say(self, text: str) -> None:
         """Write text of our own, as it is."""
@@ -87,6 +89,7 @@ def read_line(line: str) -> Line:
         text,
         level=str(record.get("level", "info")).lower(),
         time=_time_of(record) or now,
+        event=str(record["event"]),
         is_routine=record["event"] == "request.answered"
         and isinstance(status, int)
         and status < HTTPStatus.BAD_REQUEST,

@@ -12,20 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.data_folder import (
-    ClientSettings,
     RunningUp,
     cache_folder,
     make_data_folder,
     read_running,
     remove_running,
-    write_client,
     write_running,
 )
 from cli.errors import CliError
 from cli.ports import address_for_clients, free_port
 from cli.process_log import ProcessLog
-from cli.processes import WORKERS, Services, plan_processes, service_environment
-from cli.readiness import answering_workers, api_is_ready
+from cli.processes import Services, plan_processes, service_environment
+from cli.readiness import api_is_ready
 from cli.supervisor import Supervisor
 from cli.up_lock import hold_lock
 
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from cli.up import UpOptions
 
 READY_SECONDS = 120.0
+WORKER_READY = "worker.ready"  # what a worker logs when it listens to its queues
 MOST_EARLY_EXITS = 3  # processes that ended before all was ready: more will not help
 
 
@@ -80,7 +79,8 @@ def _serve(
     write_running(options.data, RunningUp(os.getpid(), api_url, False, environment))
     whole_environment = {**os.environ, **environment}
     _run_command(
-        *("migrate", "--model", str(model)),
+        *("migrate", "--model", str(model), "--data", str(options.data)),
+        *("--write-client", api_url),
         folder=options.data,
         environment=whole_environment,
         stop=stop,
@@ -88,15 +88,20 @@ def _serve(
 
     specs = plan_processes(ingest_workers=options.ingest_workers)
     log = ProcessLog([spec.name for spec in specs], with_routine=options.verbose)
+    starting = {spec.name for spec in specs if "worker" in spec.argv}
+
+    def note_line(name: str, line: str) -> None:
+        if log.write(name, line).event == WORKER_READY:
+            starting.discard(name)
+
     supervisor = Supervisor(
-        specs, environment=whole_environment, folder=options.data, on_line=log.write
+        specs, environment=whole_environment, folder=options.data, on_line=note_line
     )
     cleanup.callback(supervisor.stop)
     supervisor.start()
-    key_file = _ensure_client(options.data, api_url, services.database_url)
-    _wait_until_ready(supervisor, log, stop, api_url=api_url, redis_url=services.redis_url)
+    _wait_until_ready(supervisor, log, stop, api_url=api_url, starting=starting)
     write_running(options.data, RunningUp(os.getpid(), api_url, True, environment))
-    log.say(_ready_message(options, api_url, key_file, model, time.monotonic() - started_at))
+    log.say(_ready_message(options, api_url, model, time.monotonic() - started_at))
     while not stop.wait(0.2):
         _watch(supervisor, log)
     raise StopRequested
@@ -145,52 +150,25 @@ def _start_services(data: Path, cleanup: ExitStack) -> Services:
     return Services(database_url, redis_url, blob_url)
 
 
-def _ensure_client(data: Path, api_url: str, database_url: str) -> Path:
-    """Write client.json with a key that the database knows, making one the first time."""
-    import json
-
-    from store.api_keys import ApiKeyRepository
-    from store.database import make_sessions
-
-    file = data / "client.json"
-    key = ""
-    if file.is_file():
-        try:
-            key = str(json.loads(file.read_text())["api_key"])
-        except (ValueError, KeyError, TypeError):
-            key = ""
-    sessions = make_sessions(database_url)
-    with sessions.begin() as session:
-        keys = ApiKeyRepository(session)
-        if not key or keys.verify(key) is None:
-            key = keys.create("clipbert up")
-    write_client(data, ClientSettings(api_url, key))
-    return file
-
-
 def _wait_until_ready(
     supervisor: Supervisor,
     log: ProcessLog,
     stop: threading.Event,
     *,
     api_url: str,
-    redis_url: str,
+    starting: set[str],
 ) -> None:
+    """Wait until the API can serve and no worker is starting any more."""
     deadline = time.monotonic() + READY_SECONDS
     early_exits = 0
-    missing: set[str] = set(WORKERS)
-    api_ready = False
-    while missing or not api_ready:
+    while starting or not api_is_ready(api_url):
         _raise_if(stop)
         early_exits += _watch(supervisor, log)
         if early_exits >= MOST_EARLY_EXITS:
             raise CliError("a process does not stay up; its last words are above")
         if time.monotonic() > deadline:
-            silent = ", ".join(sorted(missing)) or "the API"
+            silent = ", ".join(sorted(starting)) or "the API"
             raise CliError(f"not ready after {READY_SECONDS:.0f} s: no answer from {silent}")
-        api_ready = api_ready or api_is_ready(api_url)
-        if missing:
-            missing -= answering_workers(redis_url, timeout_seconds=0.5)
         stop.wait(0.1)
 
 
@@ -208,9 +186,7 @@ def _watch(supervisor: Supervisor, log: ProcessLog) -> int:
     return len(exits)
 
 
-def _ready_message(
-    options: "UpOptions", api_url: str, key_file: Path, model: Path, seconds: float
-) -> str:
+def _ready_message(options: "UpOptions", api_url: str, model: Path, seconds: float) -> str:
     option = "" if options.data.name == ".clipbert" else f" --data {options.data}"
     roots = ", ".join(str(root) for root in options.media_roots)
     return "\n".join(
@@ -219,7 +195,7 @@ def _ready_message(
             f"  ClipBERT is ready ({seconds:.0f} s)",
             "",
             f"  API     {api_url}  (try {api_url}/docs)",
-            f"  key     in {key_file}",
+            f"  key     in {options.data / 'client.json'}",
             f"  media   indexed in place under {roots}; uploaded from elsewhere",
             f"  model   {model.name} on {options.device}",
             "",
