@@ -116,7 +116,7 @@ class LeasedJobs:
         if row is None:
             raise LeaseLost(claim.id, claim.lease_token)
         if row.stage_changed:
-            self._add_events([claim.id], "stage", {"stage": stage})
+            self._add_event(claim.id, "stage", {"stage": stage})
 
     def finish(
         self, claim: ClaimedJob, result: dict[str, Any], *, video_id: UUID | None = None
@@ -208,7 +208,7 @@ class LeasedJobs:
             **values,
         )
         if is_terminal(state):
-            self._add_events([claim.id], "cancelled")
+            self._add_event(claim.id, "cancelled", {})
             self._session.execute(text(job_sql.FAIL_VIDEOS), {"ids": [claim.id]})
 
     def _write(
@@ -234,18 +234,31 @@ class LeasedJobs:
                 lease_owner=None,
                 lease_expires_at=None,
                 updated_at=func.now(),
+                num_events=Job.num_events + 1,
                 **values,
             )
-            .returning(Job.state)
+            .returning(Job.state, Job.num_events)
             .execution_options(synchronize_session=False)
-        ).scalar_one_or_none()
+        ).one_or_none()
         if written is None:
             raise LeaseLost(claim.id, claim.lease_token)
-        self._add_events([claim.id], event, data)
-        return written
+        self._insert_events(event, [(claim.id, written.num_events)], data)
+        return JobState(written.state)
 
-    def _add_events(
-        self, job_ids: Sequence[UUID], type_: str, data: dict[str, Any] | None = None
+    def _insert_events(
+        self,
+        type_: str,
+        numbered: Sequence[tuple[UUID, int]],
+        data: dict[str, Any] | None = None,
     ) -> None:
-        parameters = {"ids": list(job_ids), "type": type_, "data": json.dumps(data or {})}
-        self._session.execute(text(job_sql.ADD_EVENTS), parameters)
+        parameters = {
+            "type": type_,
+            "ids": [job_id for job_id, _ in numbered],
+            "seqs": [seq for _, seq in numbered],
+            "data": json.dumps(data or {}),
+        }
+        self._session.execute(text(job_sql.INSERT_EVENTS), parameters)
+
+    def _add_event(self, job_id: UUID, type_: str, data: dict[str, Any]) -> None:
+        parameters = {"id": job_id, "type": type_, "data": json.dumps(data)}
+        self._session.execute(text(job_sql.ADD_EVENT), parameters)

@@ -133,10 +133,18 @@ WITH lost AS (
 SELECT id, kind, state FROM moved
 """
 
-ADD_EVENTS = """
+# Beside a change of state, which has counted its event already.
+INSERT_EVENTS = """
+INSERT INTO job_events (job_id, seq, type, data)
+SELECT id, seq, CAST(:type AS text), CAST(:data AS jsonb)
+FROM unnest(CAST(:ids AS uuid[]), CAST(:seqs AS int[])) AS moved(id, seq)
+"""
+
+# With no change of state.
+ADD_EVENT = """
 WITH counted AS (
     UPDATE jobs SET num_events = num_events + 1
-    WHERE id = ANY(CAST(:ids AS uuid[]))
+    WHERE id = :id
     RETURNING id, num_events
 )
 INSERT INTO job_events (job_id, seq, type, data)

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import case, false, func, or_, select, text, update
+from sqlalchemy import Row, case, false, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.elements import ColumnElement
@@ -50,12 +50,15 @@ class JobRepository(LeasedJobs):
         values = _columns(new)
         if new.error_code is not None:
             values |= {"state": JobState.FAILED, "finished_at": func.now()}
-        inserted = insert(Job).values(**values).on_conflict_do_nothing().returning(Job.id)
+        inserted = (
+            insert(Job).values(**values, num_events=1).on_conflict_do_nothing().returning(Job.id)
+        )
         # Twice: the row in the way may end between the two statements.
         for _ in range(3):
             job_id = self._session.scalar(inserted)
             if job_id is not None:
-                self._add_events([job_id], "queued" if new.error_code is None else "failed")
+                type_ = "queued" if new.error_code is None else "failed"
+                self._insert_events(type_, [(job_id, 1)])
                 # A video that had failed is on its way again with its new embed job.
                 self._session.execute(text(job_sql.REVIVE_VIDEOS), {"ids": [job_id]})
                 return self.get(job_id)
@@ -187,21 +190,21 @@ class JobRepository(LeasedJobs):
         Returns:
             How many were cancelled or asked to stop.
         """
-        asked = self._move_where(
-            condition & (Job.state == JobState.RUNNING),
-            JobState.CANCELLING,
-            "cancel_requested",
+        # One statement: between two, a job could go from the one's states to the other's.
+        is_running = Job.state == JobState.RUNNING
+        moved = self._move_where(
+            condition & Job.state.in_([JobState.QUEUED, JobState.PAUSED, JobState.RUNNING]),
+            state=case((is_running, JobState.CANCELLING.value), else_=JobState.CANCELLED.value),
             cancel_requested_at=func.now(),
+            finished_at=case((is_running, None), else_=func.now()),
         )
-        cancelled = self._move_where(
-            condition & Job.state.in_([JobState.QUEUED, JobState.PAUSED]),
-            JobState.CANCELLED,
-            "cancelled",
-            cancel_requested_at=func.now(),
-            finished_at=func.now(),
-        )
-        self._session.execute(text(job_sql.FAIL_VIDEOS), {"ids": cancelled})
-        return len(asked) + len(cancelled)
+        asked = [job for job in moved if job.state == JobState.CANCELLING]
+        cancelled = [job for job in moved if job.state == JobState.CANCELLED]
+        self._insert_events("cancel_requested", [(job.id, job.num_events) for job in asked])
+        self._insert_events("cancelled", [(job.id, job.num_events) for job in cancelled])
+        embeds = [job.id for job in cancelled if job.kind == JobKind.EMBED]
+        self._session.execute(text(job_sql.FAIL_VIDEOS), {"ids": embeds})
+        return len(moved)
 
     def retry_where(self, condition: ColumnElement[bool]) -> int:
         """Send round again, in one statement, all jobs that meet a condition and did not succeed.
@@ -211,8 +214,7 @@ class JobRepository(LeasedJobs):
         """
         retried = self._move_where(
             condition & Job.state.in_(RETRYABLE_STATES),
-            JobState.QUEUED,
-            "retried",
+            state=JobState.QUEUED,
             attempt=0,
             worker_losses=0,
             run_at=func.now(),
@@ -225,7 +227,9 @@ class JobRepository(LeasedJobs):
             stage=None,
             finished_at=None,
         )
-        self._session.execute(text(job_sql.REVIVE_VIDEOS), {"ids": retried})
+        self._insert_events("retried", [(job.id, job.num_events) for job in retried])
+        embeds = [job.id for job in retried if job.kind == JobKind.EMBED]
+        self._session.execute(text(job_sql.REVIVE_VIDEOS), {"ids": embeds})
         return len(retried)
 
     def _find_known(self, new: NewJob) -> Job | None:
@@ -253,17 +257,15 @@ class JobRepository(LeasedJobs):
         return job
 
     def _move_where(
-        self, condition: ColumnElement[bool], state: JobState, event: str, **values: object
-    ) -> Sequence[UUID]:
-        moved = self._session.scalars(
+        self, condition: ColumnElement[bool], **values: object
+    ) -> Sequence[Row[UUID, int, JobKind, JobState]]:
+        return self._session.execute(
             update(Job)
             .where(condition)
-            .values(state=state, updated_at=func.now(), **values)
-            .returning(Job.id)
+            .values(updated_at=func.now(), num_events=Job.num_events + 1, **values)
+            .returning(Job.id, Job.num_events, Job.kind, Job.state)
             .execution_options(synchronize_session=False)
         ).all()
-        self._add_events(moved, event)
-        return moved
 
 
 def _columns(new: NewJob) -> dict[str, Any]:
