@@ -86,13 +86,6 @@ def embed_id(service, tmp_path, long_video):
     return long_video()
 
 
-def owner_pid(service, job_id, attempt):
-    """Find the process that holds a job in its nth attempt; None if none does."""
-    job = service.job(job_id)
-    is_held = job.state == JobState.RUNNING and job.attempt == attempt
-    return int(job.lease_owner.split(":")[1]) if is_held else None
-
-
 def test_a_worker_that_wakes_up_too_late_writes_nothing(service, workplace, embed_id):
     zombie = service.start_worker("interactive,embed", **ONE_FRAME_PASSES, **SHORT_LEASE)
     wait_for(lambda: service.job(embed_id).progress_done > 0)
@@ -112,16 +105,22 @@ def test_a_worker_that_wakes_up_too_late_writes_nothing(service, workplace, embe
     assert len(read_clips(service, job.video_id)) == job.result["clips"]
 
 
-def test_a_job_that_kills_three_workers_is_quarantined(service, media_folder):
-    service.start_reconciler(**SHORT_LEASE)
+def test_a_job_that_kills_three_workers_is_quarantined(service, workplace, media_folder):
     worker = service.start_worker("ingest", **SHORT_LEASE)
     job_id = service.enqueue_ingest(write_counting_video(media_folder / "poison.mp4", 3000))
 
-    for attempt in (1, 2, 3):
-        pid = wait_for(partial(owner_pid, service, job_id, attempt), every=0.01)
-        os.kill(pid, signal.SIGKILL)
-    job = service.wait_for_state(job_id, JobState.QUARANTINED)
+    def held_by(attempt):
+        """Find the process that holds the job in this attempt; None if none does yet."""
+        reconcile(workplace)
+        job = service.job(job_id)
+        is_held = job.state == JobState.RUNNING and job.attempt == attempt
+        return int(job.lease_owner.split(":")[1]) if is_held else None
 
+    for attempt in (1, 2, 3):
+        os.kill(wait_for(partial(held_by, attempt), every=0.02), signal.SIGKILL)
+    wait_for(lambda: reconcile(workplace) or service.job(job_id).state == JobState.QUARANTINED)
+
+    job = service.job(job_id)
     assert (job.attempt, job.worker_losses, job.error_code) == (3, 3, "worker_lost")
     assert worker.poll() is None  # Celery put a new child in place of each lost one
 

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -14,14 +15,16 @@ from store.jobs import JobRepository, NewJob
 from store.models import GenerationRepository
 from store.questions import QuestionRepository
 from store.searches import SearchRepository
+from store.tables import VideoState
+from store.videos import VideoRepository
 from tests.workers.conftest import media_folder, service
 from tests.workers.models import save_tiny
-from tests.workers.service import REPOSITORY, SAMPLES, wait_for
+from tests.workers.service import REPOSITORY, SAMPLES, child_of, wait_for
 from workers.deployment import ensure_default, promote, register_model
 
 __all__ = ["media_folder", "service"]
 
-NAMES = ["cockatoo.mp4", "samoyed.mp4", "city_night.mpg", "potted_plant.mp4"]
+NAMES = ["cockatoo.mp4", "samoyed.mp4", "city_night.mpg", "coin_and_pen.mov", "bicycle.avi"]
 TEXT = "a white parrot"
 QUESTION = "what colour is the bird?"
 
@@ -41,12 +44,18 @@ def mini_folder() -> Path:
 def indexed(service, mini_folder, tmp_path):
     """The samples, indexed by worker processes for a promoted clipbert-tiny; its folder."""
     ensure_default(service.sessions, service.blobs, mini_folder)
-    service.start_worker("ingest")
-    service.start_worker("interactive,embed")
-    service.start_reconciler()
     for name in NAMES:
         service.enqueue_ingest(SAMPLES / name)
+    # No message was ever sent: a worker looks for what is due when it starts.
+    ingest = service.start_worker("ingest")
+    gpu = service.start_worker("interactive,embed")
+    service.start_reconciler()
     wait_for(lambda: num_succeeded(service, JobKind.EMBED) == len(NAMES))
+    with service.sessions.begin() as session:
+        assert VideoRepository(session).counts() == {VideoState.READY: len(NAMES)}
+    # One operation of torch in the parent would make the children's models hang.
+    assert loaded_torch(gpu.pid) == loaded_torch(ingest.pid) == []
+    assert loaded_torch(child_of(gpu).pid) != []
 
     folder = save_tiny(tmp_path / "tiny")
     tiny = register_model(service.sessions, service.blobs, folder, name="tiny", version="1")
@@ -57,6 +66,11 @@ def indexed(service, mini_folder, tmp_path):
 
 def num_succeeded(service, kind):
     return sum(job.state == JobState.SUCCEEDED for job in service.jobs(kind))
+
+
+def loaded_torch(pid):
+    """List the shared libraries of torch in a process."""
+    return [found.path for found in psutil.Process(pid).memory_maps() if "torch" in found.path]
 
 
 def active_model(service):

@@ -7,39 +7,10 @@ import time
 import psutil
 
 from store.job_state import JobState
-from store.tables import VideoState
-from store.videos import VideoRepository
 from tests.workers.library import embed_all
 from tests.workers.models import save_recall_model
-from tests.workers.service import ONE_FRAME_PASSES, SAMPLES, child_of, wait_for
+from tests.workers.service import ONE_FRAME_PASSES, wait_for
 from workers.deployment import ensure_default
-
-
-def loaded_libraries(pid):
-    """List the shared libraries of a process that belong to torch."""
-    return [m.path for m in psutil.Process(pid).memory_maps() if "torch" in m.path]
-
-
-def test_samples_are_ingested_and_embedded_and_only_children_load_torch(service, tmp_path):
-    ensure_default(service.sessions, service.blobs, save_recall_model(tmp_path / "recall"))
-    names = ["cockatoo.mp4", "bicycle.avi", "city_night.mpg", "coin_and_pen.mov", "squirrel.mp4"]
-    jobs = [service.enqueue_ingest(SAMPLES / name) for name in names]
-    # No message was ever sent: a worker looks for what is due when it starts.
-    ingest = service.start_worker("ingest", concurrency=2)
-    gpu = service.start_worker("interactive,embed")
-
-    ingested = [service.wait_for_state(job_id, JobState.SUCCEEDED) for job_id in jobs]
-    embeds = [job.result["embed_job_id"] for job in ingested]
-    for job_id in embeds:
-        service.wait_for_state(job_id, JobState.SUCCEEDED)
-
-    with service.sessions.begin() as session:
-        videos = VideoRepository(session).list().items
-    assert {video.filename for video in videos} == set(names)
-    assert {video.state for video in videos} == {VideoState.READY}
-    assert loaded_libraries(gpu.pid) == []
-    assert loaded_libraries(child_of(gpu).pid) != []
-    assert loaded_libraries(ingest.pid) == []
 
 
 def test_a_stopped_worker_gives_its_job_back_and_the_next_one_ends_it(
