@@ -59,6 +59,8 @@ def save_folder(model: ClipBert, folder: Path) -> None:
     temporary = folder / f".{WEIGHTS_FILE}.{uuid.uuid4().hex}"
     try:
         save_file(state, temporary, metadata={"format": "pt"})
+        # safetensors writes for the owner only; other users may share a model folder.
+        temporary.chmod(0o644)
         # The configuration comes last: a folder without one is no model folder.
         temporary.replace(folder / WEIGHTS_FILE)
         if model.tokenizer is not None:

@@ -46,6 +46,10 @@ def test_a_folder_holds_the_files_of_the_hugging_face_form(folder):
     assert TextTokenizer.from_folder(folder).vocab_size == TINY.vocab_size
 
 
+def test_other_users_can_read_a_folder(folder):
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in folder.iterdir())
+
+
 def test_a_loaded_model_saves_its_tokenizer_again(folder, tmp_path):
     ClipBert.from_pretrained(folder).save_pretrained(tmp_path / "again")
 
