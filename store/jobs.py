@@ -53,7 +53,7 @@ class JobRepository(LeasedJobs):
         inserted = (
             insert(Job).values(**values, num_events=1).on_conflict_do_nothing().returning(Job.id)
         )
-        # Twice: the row in the way may end between the two statements.
+        # Again: the row in the way may end between the two statements.
         for _ in range(3):
             job_id = self._session.scalar(inserted)
             if job_id is not None:
