@@ -10,7 +10,6 @@ from cli.errors import CliError
 
 if TYPE_CHECKING:
     from store.blobs import BlobStore
-
     from store.database import Sessions
 
 VARIABLES = ("STORE_DATABASE_URL", "STORE_BLOB_URL", "STORE_MEDIA_ROOTS", "WORKER_REDIS_URL")
@@ -36,7 +35,6 @@ def store_environment(data: Path) -> Mapping[str, str]:
 def open_store(data: Path) -> tuple["Sessions", "BlobStore"]:
     """Open the database and the blobs of the deployment."""
     from store.blobs import open_blobs
-
     from store.database import make_sessions
 
     known = store_environment(data)
