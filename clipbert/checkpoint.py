@@ -19,7 +19,15 @@ from clipbert.text import TOKENIZER_FILE, TextTokenizer
 WEIGHTS_FILE = "model.safetensors"
 # What cached visual tokens depend on, in parameter names and in configuration fields.
 VISUAL_PREFIXES = ("backbone.", "grid_encoder.")
-_VISUAL_FIELDS = ("max_side_px", "mean", "std", "channel_order", "backbone", "grid_encoder")
+_VISUAL_FIELDS = (
+    "max_side_px",
+    "mean",
+    "std",
+    "channel_order",
+    "backbone",
+    "grid_encoder",
+    "frame_positions",
+)
 _NAMED_KEYS = 5
 # As a safetensors file calls them.
 _DTYPE_NAMES = {
@@ -78,7 +86,7 @@ def build_from_state(
 
     Args:
         config: of the model.
-        state: every parameter and buffer by name, of any floating dtype.
+        state: every parameter and buffer by name; floating ones of any dtype.
         source: where they come from, for the error.
 
     Raises:
@@ -89,7 +97,9 @@ def build_from_state(
     with torch.device("meta"):
         model = ClipBert(config)
     check_state({name: t.shape for name, t in _state(model).items()}, state, source=source)
-    model.load_state_dict({name: t.float() for name, t in state.items()}, assign=True)
+    # Counters of trained batch norms stay integers.
+    floats = {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
+    model.load_state_dict(floats, assign=True)
     return model.eval()
 
 

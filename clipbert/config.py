@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from clipbert.config_json import dataclass_from_json
 from clipbert.errors import CheckpointError, ConfigError
+from clipbert.sampling import SamplingPlan
 
-HeadName = Literal["retrieval", "qa", "multiple_choice"]
+HeadName = Literal["retrieval", "qa", "multiple_choice", "count", "pretraining"]
 Aggregation = Literal["mean", "max", "lse"]
 
 CONFIG_FILE = "config.json"
@@ -24,6 +25,8 @@ _RGB = 3
 _NUM_STAGES = 4
 _ARCHITECTURE = "ClipBert"
 _JSON_FIELDS_OF_THE_HUB = {"model_type", "architectures"}
+# Outputs that a head may have; question answering has one for each answer, however many.
+_NUM_OUTPUTS = {"retrieval": (1, 2), "multiple_choice": (1,), "count": (1,), "pretraining": (2,)}
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,9 @@ class HeadConfig:
 
     Attributes:
         name: which task.
-        num_outputs: retrieval 2 (cross-entropy; the second is "match") or 1 (ranking),
-            qa one for each answer, multiple_choice 1.
+        num_outputs: retrieval 2 (cross-entropy; the second is "match") or 1 (ranking), qa one
+            for each answer, multiple_choice 1, count 1 (the number itself), pretraining 2 (no
+            match, match; beside them it has one logit for each word of the vocabulary).
     """
 
     name: HeadName
@@ -104,7 +108,7 @@ class HeadConfig:
     def __post_init__(self) -> None:
         _one_of("heads.name", self.name, typing.get_args(HeadName))
         _at_least(f"heads[{self.name}].num_outputs", self.num_outputs, 1)
-        allowed = {"retrieval": (1, 2), "multiple_choice": (1,)}.get(self.name)
+        allowed = _NUM_OUTPUTS.get(self.name)
         if allowed is not None and self.num_outputs not in allowed:
             wanted = " or ".join(map(str, allowed))
             raise ConfigError(
@@ -132,6 +136,12 @@ class ClipBertConfig:
         max_text_tokens: texts are cut to this many tokens, special tokens included.
         num_rows: rows of the visual row table.
         num_cols: rows of the visual column table.
+        frame_positions: 0, as in the paper: a clip is the mean of its frames, their order is lost.
+            Otherwise each frame keeps its tokens, told apart by a table of this many places: a
+            clip has T times as many tokens, and at most this many frames.
+        clip_positions: 0, as in the paper: no clip knows where in the video it is. Otherwise the
+            video is cut into this many equal parts, and a clip's tokens carry the embedding of
+            the part that its middle lies in.
         dropout: of hidden states and attention, in training.
         layer_norm_eps: of every LayerNorm.
         heads: task heads, at most one of a name.
@@ -140,6 +150,7 @@ class ClipBertConfig:
         aggregation: how clip logits become a video's.
         recall: "zero_shot" if the model also makes recall vectors from its classes.
         recall_likeliest: classes that enter a recall vector.
+        plan: how a video is looked at unless the caller says otherwise.
     """
 
     max_side_px: int = 448
@@ -157,6 +168,8 @@ class ClipBertConfig:
     max_text_tokens: int = 100
     num_rows: int = 100
     num_cols: int = 100
+    frame_positions: int = 0
+    clip_positions: int = 0
     dropout: float = 0.1
     layer_norm_eps: float = 1e-12
     heads: tuple[HeadConfig, ...] = ()
@@ -165,6 +178,7 @@ class ClipBertConfig:
     aggregation: Aggregation = "lse"
     recall: Literal["zero_shot"] | None = None
     recall_likeliest: int = 10
+    plan: SamplingPlan = field(default_factory=SamplingPlan)
 
     def __post_init__(self) -> None:
         self._check_pixels()
@@ -260,6 +274,8 @@ class ClipBertConfig:
                 f"{self.hidden_size}"
             )
         _at_least("vocab_size", self.vocab_size, 1)
+        _at_least("frame_positions", self.frame_positions, 0)
+        _at_least("clip_positions", self.clip_positions, 0)
         if not 3 <= self.max_text_tokens <= self.num_positions:  # noqa: PLR2004
             raise ConfigError(
                 f"max_text_tokens is {self.max_text_tokens}: must be 3 to num_positions "

@@ -61,5 +61,6 @@ def _read_dataclass(wanted: type, value: Any, name: str) -> Any:  # noqa: ANN401
     fields = {key: _read(types[key], item, prefix + key) for key, item in value.items()}
     try:
         return wanted(**fields)
-    except TypeError as error:  # a field without a default is missing
+    # TypeError: a field without a default is missing.
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"{name}: {error}") from error

@@ -1,12 +1,10 @@
 """Frames -> clip tokens; tokens and texts -> scores, answers and evidence, many requests at once.
 
 The CNN runs once per clip (encode_clips); what it gives is stored and read by every text that
-comes later (match, answer, choose). Requests of several callers share one forward pass, and none
-sees the others: padding is masked, and nothing is averaged over the batch.
+comes later (match, answer, choose, count).
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +17,10 @@ from clipbert.config import ClipBertConfig
 from clipbert.errors import CheckpointError, MissingHead
 from clipbert.frames import clips_to_pixels
 from clipbert.model import ClipBert
+from clipbert.pair_scores import PairScorer, TextAndClips, by_length
 from clipbert.requests import (
     AnswerResult,
+    CountResult,
     EncodedClips,
     MatchRequest,
     MatchResult,
@@ -31,6 +31,7 @@ from clipbert.text import TOKENIZER_FILE, TextTokenizer
 
 __all__ = [
     "AnswerResult",
+    "CountResult",
     "EncodedClips",
     "MatchRequest",
     "MatchResult",
@@ -44,7 +45,6 @@ __all__ = [
 _CPU_PIXELS = 16 * 448 * 448
 _CPU_TOKENS = 16 * 1024
 _CUDA_FACTOR = 8
-_TOKEN_DIMS = 4
 
 # Cosines of sentence vectors differ by a few hundredths between a good choice and a bad one. This
 # spreads them over the probabilities; it is not calibrated, and zero_shot says so.
@@ -67,6 +67,9 @@ class Predictor:
         factor = _CUDA_FACTOR if device.type == "cuda" else 1
         self._max_pixels = _CPU_PIXELS * factor
         self._max_tokens = _CPU_TOKENS * factor
+        self._pairs = PairScorer(
+            model, tokenizer, device=device, dtype=self._dtype, max_tokens=self._max_tokens
+        )
         self.config: ClipBertConfig = model.config
 
     @classmethod
@@ -159,9 +162,9 @@ class Predictor:
             ValueError: tokens of a wrong shape.
         """
         self._require_head("retrieval")
-        rows = [_Row(request.tokens, request.text) for request in requests]
+        rows = [TextAndClips(each.tokens, each.text, each.places) for each in requests]
         results = []
-        for logits in self._clip_logits("retrieval", rows):  # (K, 2) or (K, 1)
+        for logits in self._pairs.score_rows("retrieval", rows):  # (K, 2) or (K, 1)
             score = match_probability(aggregate(logits, self.config.aggregation))
             results.append(MatchResult(float(score), logits, clip_shares(logits[:, -1])))
         return results
@@ -184,8 +187,9 @@ class Predictor:
         answers = self.config.answers
         if top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}")
-        rows = [_Row(request.tokens, request.question) for request in requests]
-        return [self._ranked(logits, answers, top_k) for logits in self._clip_logits("qa", rows)]
+        rows = [TextAndClips(each.tokens, each.question, each.places) for each in requests]
+        scored = self._pairs.score_rows("qa", rows)
+        return [self._ranked(logits, answers, top_k) for logits in scored]
 
     def choose(self, requests: Sequence[QuestionRequest]) -> list[AnswerResult]:
         """Choose among the answers that each request brings.
@@ -216,6 +220,54 @@ class Predictor:
         self._require_head("multiple_choice")
         return self._choose_by_head(requests)
 
+    def count(self, requests: Sequence[QuestionRequest]) -> list[CountResult]:
+        """Answer questions for a number.
+
+        Args:
+            requests: any number; their choices are not looked at.
+
+        Returns:
+            One result a request, in their order.
+
+        Raises:
+            MissingHead: the model has no count head.
+            ValueError: tokens of a wrong shape.
+        """
+        self._require_head("count")
+        rows = [TextAndClips(each.tokens, each.question, each.places) for each in requests]
+        # A sum of exponentials of numbers is no number: such a model counts by the mean.
+        how = "mean" if self.config.aggregation == "lse" else self.config.aggregation
+        return [
+            CountResult(float(aggregate(logits[:, 0], how)), logits)
+            for logits in self._pairs.score_rows("count", rows)
+        ]
+
+    def score_pairs(
+        self,
+        head: str,
+        tokens: Tensor,
+        texts: Sequence[str],
+        *,
+        places: Sequence[float] | None = None,
+    ) -> Tensor:
+        """Score every text with every clip of one video, within a bound on memory.
+
+        Args:
+            head: name of a head.
+            tokens: (K, h, w, D), as encode_clips gave them.
+            texts: Q texts.
+            places: where in the video each clip's middle lies, 0 to 1; None spreads them evenly.
+
+        Returns:
+            Logits (K, Q, C) float32 on the CPU, before any aggregation.
+
+        Raises:
+            MissingHead: the model has no such head.
+            ValueError: tokens of a wrong shape.
+        """
+        self._require_head(head)
+        return self._pairs.score_video(head, tokens, texts, places=places)
+
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Give the recall vectors of texts.
 
@@ -233,7 +285,7 @@ class Predictor:
         ids, mask = self._tokenizer.encode(texts, max_length=self.config.max_text_tokens)
         vectors = torch.empty(len(texts), self.recall_dim)
         with torch.inference_mode():
-            for rows, length in _by_length(mask.sum(dim=1), self._max_tokens, extra_tokens=0):
+            for rows, length in by_length(mask.sum(dim=1), self._max_tokens, extra_tokens=0):
                 vectors[rows] = self._model.encode_texts(
                     ids[rows, :length].to(self._device), mask[rows, :length].to(self._device)
                 ).cpu()
@@ -245,11 +297,11 @@ class Predictor:
 
     def _choose_by_head(self, requests: Sequence[QuestionRequest]) -> list[AnswerResult]:
         rows = [
-            _Row(request.tokens, f"{request.question} {choice}")
+            TextAndClips(request.tokens, f"{request.question} {choice}", request.places)
             for request in requests
             for choice in request.choices
         ]
-        logits = iter(self._clip_logits("multiple_choice", rows))  # each (K, 1)
+        logits = iter(self._pairs.score_rows("multiple_choice", rows))  # each (K, 1)
         return [
             self._ranked(
                 torch.cat([next(logits) for _ in request.choices], dim=1),  # (K, A)
@@ -290,59 +342,6 @@ class Predictor:
             clip_shares=clip_shares(logits[:, order[0]]),
         )
 
-    def _clip_logits(self, head: str, rows: Sequence["_Row"]) -> list[Tensor]:
-        """Score each row's text with each of its clips: (K, C) float32 on the CPU for each row."""
-        if not rows:
-            return []
-        self._check_tokens(rows)
-        ids, mask = self._tokenizer.encode(
-            [row.text for row in rows], max_length=self.config.max_text_tokens
-        )
-        num_clips = [len(row.tokens) for row in rows]
-        # Pairs of (text, clip), one clip a line: the text is repeated for each clip.
-        text_of = torch.arange(len(rows)).repeat_interleave(torch.tensor(num_clips))  # (N,)
-        visual = torch.cat([row.tokens for row in rows])  # (N, h, w, D)
-        lengths = mask.sum(dim=1)[text_of]
-        num_visual = visual.shape[1] * visual.shape[2]
-        logits = torch.empty(len(text_of), self._num_outputs(head))
-        with torch.inference_mode():
-            for pairs, length in _by_length(lengths, self._max_tokens, extra_tokens=num_visual):
-                texts = text_of[pairs]
-                part = self._model(
-                    ids[texts, :length].to(self._device),
-                    mask[texts, :length].to(self._device),
-                    visual[pairs].to(self._device, self._dtype),
-                    head=head,
-                )
-                logits[pairs] = part.float().cpu()
-        return list(logits.split(num_clips))
-
-    def _num_outputs(self, head: str) -> int:
-        return next(config.num_outputs for config in self.config.heads if config.name == head)
-
-    def _check_tokens(self, rows: Sequence["_Row"]) -> None:
-        first = rows[0].tokens.shape
-        for row in rows:
-            shape = row.tokens.shape
-            if (
-                len(shape) != _TOKEN_DIMS
-                or shape[0] == 0
-                or shape[1:] != first[1:]
-                or shape[3] != self.config.hidden_size
-            ):
-                raise ValueError(
-                    f"need tokens (K, h, w, {self.config.hidden_size}) of one grid, "
-                    f"got {tuple(shape)} beside {tuple(first)}"
-                )
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One text beside all clips of one video."""
-
-    tokens: Tensor
-    text: str
-
 
 def default_dtype(device: str) -> torch.dtype:
     """Choose bfloat16 where the device multiplies it in hardware, else float32.
@@ -354,23 +353,6 @@ def default_dtype(device: str) -> torch.dtype:
         return torch.bfloat16
     has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     return torch.bfloat16 if has_amx() else torch.float32
-
-
-def _by_length(
-    lengths: Tensor, max_tokens: int, *, extra_tokens: int
-) -> Iterator[tuple[Tensor, int]]:
-    """Cut rows into chunks of like lengths, so that little is padded and memory is bounded.
-
-    Yields the row numbers of a chunk and its greatest length; a row costs that length and
-    extra_tokens.
-    """
-    order = lengths.argsort(descending=True, stable=True)
-    start = 0
-    while start < len(order):
-        length = int(lengths[order[start]])
-        end = start + max(1, max_tokens // (length + extra_tokens))
-        yield order[start:end], length
-        start = end
 
 
 def _scored(

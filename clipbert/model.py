@@ -13,7 +13,7 @@ from clipbert.cross_encoder import CrossEncoder, join_masks
 from clipbert.embeddings import TextEmbeddings, VisualEmbeddings
 from clipbert.errors import MissingHead
 from clipbert.grid import ClassMixtureGridEncoder, build_grid_encoder
-from clipbert.heads import build_heads
+from clipbert.heads import PretrainingHead, PretrainingLogits, build_heads
 from clipbert.recall import RecallEncoder, pool_images, sentence_vectors
 from clipbert.text import TextTokenizer
 
@@ -131,7 +131,7 @@ class ClipBert(nn.Module):
 
         Returns:
             (N, h, w, D), the mean over frames, before row, column and type embeddings: what is
-            cached.
+            cached. With frame embeddings (N, T * h, w, D), frame after frame.
 
         Raises:
             ValueError: another shape.
@@ -183,13 +183,25 @@ class ClipBert(nn.Module):
         self._check_text(token_ids, mask)
         return sentence_vectors(self.cross_encoder(self.text_embeddings(token_ids), mask), mask)
 
-    def sequence_output(self, token_ids: Tensor, mask: Tensor, visual: Tensor) -> Tensor:
+    def sequence_output(
+        self,
+        token_ids: Tensor,
+        mask: Tensor,
+        visual: Tensor,
+        *,
+        places: Tensor | None = None,
+        cells: Tensor | None = None,
+    ) -> Tensor:
         """Let each text meet one clip.
 
         Args:
             token_ids: (N, L) int64, as TextTokenizer.encode gives them.
             mask: (N, L), 1 for tokens, 0 for padding.
             visual: (N, h, w, D), as encode_pixels gave it; converted to the model's dtype.
+            places: (N,), where in its video each clip's middle lies, 0 to 1; needed only by a
+                model with clip embeddings.
+            cells: int64, ascending: the visual tokens that are kept, as pretraining does; None
+                keeps all V.
 
         Returns:
             (N, L + V, D), the cross-encoder's hidden states.
@@ -199,19 +211,58 @@ class ClipBert(nn.Module):
         """
         self._check_text(token_ids, mask)
         self._check_visual(visual, len(token_ids))
-        visual = self.visual_embeddings(visual.to(self.visual_embeddings.LayerNorm.weight.dtype))
+        visual = self.visual_embeddings(
+            visual.to(self.visual_embeddings.LayerNorm.weight.dtype), places=places, cells=cells
+        )  # (N, V, D)
         text = self.text_embeddings(token_ids)  # (N, L, D)
         joint = torch.cat([text, visual], dim=1)  # (N, L + V, D)
         return cast("Tensor", self.cross_encoder(joint, join_masks(mask, visual.shape[1])))
 
-    def pooled_output(self, token_ids: Tensor, mask: Tensor, visual: Tensor) -> Tensor:
+    def pooled_output(
+        self, token_ids: Tensor, mask: Tensor, visual: Tensor, *, places: Tensor | None = None
+    ) -> Tensor:
         """Let each text meet one clip, and give what the heads read: (N, D).
 
         Arguments and errors are those of sequence_output.
         """
-        return self.cross_encoder.pool(self.sequence_output(token_ids, mask, visual))
+        hidden = self.sequence_output(token_ids, mask, visual, places=places)
+        return self.cross_encoder.pool(hidden)
 
-    def forward(self, token_ids: Tensor, mask: Tensor, visual: Tensor, *, head: str) -> Tensor:
+    def pretrain(
+        self,
+        token_ids: Tensor,
+        mask: Tensor,
+        visual: Tensor,
+        *,
+        places: Tensor | None = None,
+        cells: Tensor | None = None,
+    ) -> PretrainingLogits:
+        """Predict masked words, and whether text and clip belong together.
+
+        Arguments are those of sequence_output.
+
+        Raises:
+            MissingHead: the model has no pretraining head.
+            ValueError: shapes or dtypes that do not go together.
+        """
+        if "pretraining" not in self.heads:
+            raise MissingHead("pretraining")
+        head = cast("PretrainingHead", self.heads["pretraining"])
+        hidden = self.sequence_output(token_ids, mask, visual, places=places, cells=cells)
+        words = head.words(
+            hidden[:, : token_ids.shape[1]], self.text_embeddings.word_embeddings.weight
+        )
+        return PretrainingLogits(words, head(self.cross_encoder.pool(hidden)))
+
+    def forward(
+        self,
+        token_ids: Tensor,
+        mask: Tensor,
+        visual: Tensor,
+        *,
+        head: str,
+        places: Tensor | None = None,
+    ) -> Tensor:
         """Score texts, each with one clip.
 
         Args:
@@ -219,6 +270,7 @@ class ClipBert(nn.Module):
             mask: (N, L), 1 for tokens, 0 for padding.
             visual: (N, h, w, D), as encode_pixels gave it.
             head: name of a head.
+            places: as for sequence_output.
 
         Returns:
             Logits (N, num_outputs of the head).
@@ -229,7 +281,7 @@ class ClipBert(nn.Module):
         """
         if head not in self.heads:
             raise MissingHead(head)
-        pooled = self.pooled_output(token_ids, mask, visual)
+        pooled = self.pooled_output(token_ids, mask, visual, places=places)
         return cast("Tensor", self.heads[head](pooled))
 
     def fold_batch_norm(self) -> None:
@@ -249,9 +301,11 @@ class ClipBert(nn.Module):
         return cast("Tensor", self.backbone(frames))
 
     def _tokens(self, features: Tensor, num_frames: int) -> Tensor:
-        grid = self.grid_encoder(features)  # (N*T, h, w, D)
+        grid = self.grid_encoder(features).unflatten(0, (-1, num_frames))  # (N, T, h, w, D)
+        if self.config.frame_positions:
+            return cast("Tensor", grid.flatten(1, 2))  # (N, T * h, w, D)
         # A clip is its frames' mean.
-        return cast("Tensor", grid.unflatten(0, (-1, num_frames)).mean(dim=1))  # (N, h, w, D)
+        return cast("Tensor", grid.mean(dim=1))  # (N, h, w, D)
 
     def _check_text(self, token_ids: Tensor, mask: Tensor) -> None:
         if token_ids.ndim != 2 or token_ids.dtype != torch.int64:  # noqa: PLR2004
@@ -272,13 +326,18 @@ class ClipBert(nn.Module):
             visual.ndim != 4  # noqa: PLR2004
             or len(visual) != rows
             or visual.shape[3] != config.hidden_size
-            or visual.shape[1] > config.num_rows
+            or not self._has_rows(visual.shape[1])
             or visual.shape[2] > config.num_cols
         ):
             raise ValueError(
                 f"need visual tokens ({rows}, h, w, {config.hidden_size}), got "
                 f"{tuple(visual.shape)}"
             )
+
+    def _has_rows(self, rows: int) -> bool:
+        if self.config.frame_positions:
+            return rows % self.config.grid_side == 0
+        return rows <= self.config.num_rows
 
     def _init_weights(self) -> None:
         parts = (self.text_embeddings, self.visual_embeddings, self.cross_encoder, self.heads)
@@ -289,6 +348,12 @@ class ClipBert(nn.Module):
                         module.weight.normal_(0.0, _INIT_STD)
                     if isinstance(module, nn.Linear):
                         module.bias.zero_()
+            for table in (
+                self.visual_embeddings.frame_embeddings,
+                self.visual_embeddings.clip_embeddings,
+            ):
+                if table is not None:
+                    table.weight.zero_()
             if self.config.grid_encoder.kind == "class_mixture":
                 # The tokens already mean words; random positions would only be noise on them.
                 self.visual_embeddings.row_embeddings.weight.zero_()

@@ -21,10 +21,18 @@ class EncodedClips:
 
 @dataclass(frozen=True)
 class MatchRequest:
-    """Does this text describe this video? tokens (K, h, w, D), as encode_clips gave them."""
+    """Does this text describe this video?
+
+    Attributes:
+        tokens: (K, h, w, D), as encode_clips gave them.
+        text: the text.
+        places: where in the video each clip's middle lies, 0 to 1; None spreads them evenly. Only
+            a model with clip embeddings looks at them.
+    """
 
     tokens: Tensor
     text: str
+    places: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,12 +59,14 @@ class QuestionRequest:
         question: the text.
         choices: the answers to choose from, for choose(); answer() takes the head's own.
         recall: (K, R), as encode_clips gave them: lets choose() answer without a trained head.
+        places: as in MatchRequest.
     """
 
     tokens: Tensor
     question: str
     choices: tuple[str, ...] = ()
     recall: Tensor | None = None
+    places: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,3 +93,16 @@ class AnswerResult:
     clip_logits: Tensor
     clip_shares: Tensor
     zero_shot: bool = False
+
+
+@dataclass(frozen=True)
+class CountResult:
+    """The answer to a question for a number.
+
+    Attributes:
+        count: the aggregated output; not rounded.
+        clip_logits: (K, 1) float32, each clip's own number.
+    """
+
+    count: float
+    clip_logits: Tensor

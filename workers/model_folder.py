@@ -23,6 +23,7 @@ _VISUAL_FIELDS: Final = (
     "mean",
     "std",
     "channel_order",
+    "frame_positions",
 )
 
 

@@ -6,6 +6,9 @@
     question answering                      clip_cross_entropy over the answers
     question answering, several answers     clip_binary_cross_entropy, soft labels (VQA)
     multiple choice                         clip_multiple_choice
+    counting                                clip_squared_error
+    pretraining                             masked_words for the words, clip_cross_entropy for the
+                                            match; their sum
 
 Source: the authors' code (Lei et al., CVPR 2021, section 3.2).
 """
@@ -18,6 +21,8 @@ from clipbert.config import Aggregation
 
 # The authors' margin, in probability.
 RANKING_MARGIN = 0.2
+IGNORED = -100
+"""The label of a token that was not masked."""
 
 
 def clip_cross_entropy(logits: Tensor, labels: Tensor, how: Aggregation) -> Tensor:
@@ -106,6 +111,51 @@ def clip_multiple_choice(
         raise ValueError(f"{logits.shape[1]} rows cannot be questions of {num_choices} choices")
     choices = logits[..., 0].unflatten(1, (-1, num_choices))  # (K, questions, num_choices)
     return clip_cross_entropy(choices, labels, how)
+
+
+def clip_squared_error(logits: Tensor, counts: Tensor, how: Aggregation) -> Tensor:
+    """Squared distance of the aggregated output from the right number.
+
+    Args:
+        logits: (K, N, 1).
+        counts: (N,), the right numbers.
+        how: "mean" or "max".
+
+    Returns:
+        The mean over N, a scalar.
+
+    Raises:
+        ValueError: "lse", which is defined for classes only; another shape.
+    """
+    _refuse_lse(how)
+    _check_single_output(logits)
+    return functional.mse_loss(aggregate(logits, how)[:, 0], counts.to(logits.dtype))
+
+
+def masked_words(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of the words that were masked.
+
+    The authors divide by all tokens, masked or not, which makes this term smaller by the part
+    that is masked; here it is the usual mean.
+
+    Args:
+        logits: (N, L, vocabulary).
+        labels: (N, L) int64: the word that was there, or IGNORED.
+
+    Returns:
+        The mean over masked tokens, a scalar; 0 if none is.
+    """
+    per_token = word_losses(logits, labels)
+    num_masked = (labels != IGNORED).sum()
+    return per_token.sum() / num_masked.clamp(min=1)
+
+
+def word_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each token: (N, L), 0 where the label is IGNORED. Arguments as above."""
+    losses: Tensor = functional.cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    return losses.reshape(labels.shape)
 
 
 def _refuse_lse(how: Aggregation) -> None:
