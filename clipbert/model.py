@@ -2,20 +2,27 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
+from clipbert.aggregation import aggregate, clip_shares, match_probability
 from clipbert.backbone import build_backbone, fold_batch_norm
 from clipbert.config import ClipBertConfig
 from clipbert.cross_encoder import CrossEncoder, join_masks
 from clipbert.embeddings import TextEmbeddings, VisualEmbeddings
-from clipbert.errors import MissingHead
+from clipbert.errors import CheckpointError, MissingHead
+from clipbert.evidence import TextScore, VideoAnswer, VideoTokens, join_evidence, read_clips
 from clipbert.grid import ClassMixtureGridEncoder, build_grid_encoder
 from clipbert.heads import PretrainingHead, PretrainingLogits, build_heads
 from clipbert.recall import RecallEncoder, pool_images, sentence_vectors
+from clipbert.requests import AnswerResult, QuestionRequest
+from clipbert.sampling import SamplingPlan
 from clipbert.text import TextTokenizer
+
+if TYPE_CHECKING:
+    from clipbert.inference import Predictor
 
 _INIT_STD = 0.02
 
@@ -25,7 +32,13 @@ class ClipBert(nn.Module):
 
     A video is K clips, each scored with the same text; clipbert.aggregation joins their logits.
 
-        model = ClipBert.create(ClipBertConfig.preset("clipbert-tiny"), seed=0).eval()
+        model = ClipBert.from_pretrained(folder)
+        tokens = model.encode_video(path)                                 # what it saw, K clips
+        model.answer(tokens, "what is the dog doing?").answer             # with evidence by clip
+        model.score(tokens, ["a dog runs", "a cat sleeps"])               # P(match) for each text
+
+    and, one step further down, with tensors:
+
         visual = model.encode_pixels(pixels)                              # (N, h, w, D)
         logits = model(token_ids, mask, visual, head="retrieval")         # (N, 2)
 
@@ -116,6 +129,92 @@ class ClipBert(nn.Module):
         from clipbert.checkpoint import save_folder  # noqa: PLC0415 (which imports this module)
 
         save_folder(self, folder)
+
+    def encode_video(
+        self, path: Path | str, plan: SamplingPlan | None = None, *, num_threads: int = 0
+    ) -> VideoTokens:
+        """Look at a video: choose its clips, decode them, run the CNN on each once.
+
+        Args:
+            path: a video, or a picture, which is a video of one frame.
+            plan: which clips; None is the model's own plan, config.plan.
+            num_threads: of the decoder; 0 is one for each core.
+
+        Raises:
+            VideoError: one of its subclasses says what is wrong with the file.
+            ValueError: the model was not put into eval mode.
+        """
+        plan = plan or self.config.plan
+        clips, frames = read_clips(
+            Path(path), plan, max_side_px=self.config.max_side_px, num_threads=num_threads
+        )
+        encoded = self._predictor().encode_clips(frames)
+        return VideoTokens(clips, encoded.tokens, encoded.recall, plan)
+
+    def answer(self, tokens: VideoTokens, question: str, *, top_k: int = 5) -> VideoAnswer:
+        """Answer an open-ended question from the answers that the model knows.
+
+        Args:
+            tokens: as encode_video gave them.
+            question: the text.
+            top_k: answers to give, at least 1.
+
+        Raises:
+            MissingHead: the model has no qa head.
+        """
+        request = QuestionRequest(tokens.tokens, question, places=tokens.places)
+        return _as_answer(tokens, self._predictor().answer([request], top_k=top_k)[0])
+
+    def choose(self, tokens: VideoTokens, question: str, choices: Sequence[str]) -> VideoAnswer:
+        """Choose among answers; without a trained multiple-choice head, by recall vectors.
+
+        Args:
+            tokens: as encode_video gave them.
+            question: the text.
+            choices: at least one.
+
+        Raises:
+            MissingHead: the model has no multiple-choice head and makes no recall vectors.
+        """
+        request = QuestionRequest(
+            tokens.tokens, question, tuple(choices), tokens.recall, tokens.places
+        )
+        return _as_answer(tokens, self._predictor().choose([request])[0])
+
+    def count(self, tokens: VideoTokens, question: str) -> float:
+        """Answer a question for a number; not rounded.
+
+        Raises:
+            MissingHead: the model has no count head.
+        """
+        request = QuestionRequest(tokens.tokens, question, places=tokens.places)
+        return self._predictor().count([request])[0].count
+
+    def score(self, tokens: VideoTokens, texts: Sequence[str]) -> list[TextScore]:
+        """Say how likely each text describes the video.
+
+        Args:
+            tokens: as encode_video gave them.
+            texts: any number; all clips meet all texts, within a bound on memory.
+
+        Returns:
+            One result a text, in their order.
+
+        Raises:
+            MissingHead: the model has no retrieval head.
+        """
+        logits = self._predictor().score_pairs(
+            "retrieval", tokens.tokens, texts, places=tokens.places
+        )  # (K, Q, 2)
+        scores = match_probability(aggregate(logits, self.config.aggregation))  # (Q,)
+        return [
+            TextScore(
+                text,
+                float(scores[row]),
+                join_evidence(tokens.clips, logits[:, row], clip_shares(logits[:, row, -1])),
+            )
+            for row, text in enumerate(texts)
+        ]
 
     @property
     def recall_dim(self) -> int | None:
@@ -293,6 +392,17 @@ class ClipBert(nn.Module):
             fold_batch_norm(self.backbone)
             self.is_folded = True
 
+    def _predictor(self) -> "Predictor":
+        from clipbert.inference import Predictor  # noqa: PLC0415 (which imports this module)
+
+        if self.training:
+            raise ValueError("the model is in training mode, where dropout is random: call eval()")
+        if self.tokenizer is None:
+            raise CheckpointError("the model has no tokenizer")
+        return Predictor(
+            self, self.tokenizer, device=self.visual_embeddings.LayerNorm.weight.device
+        )
+
     def _features(self, pixels: Tensor) -> Tensor:
         side = self.config.max_side_px
         if pixels.ndim != 5 or pixels.shape[2:] != (3, side, side) or 0 in pixels.shape:  # noqa: PLR2004
@@ -358,3 +468,8 @@ class ClipBert(nn.Module):
                 # The tokens already mean words; random positions would only be noise on them.
                 self.visual_embeddings.row_embeddings.weight.zero_()
                 self.visual_embeddings.col_embeddings.weight.zero_()
+
+
+def _as_answer(tokens: VideoTokens, result: AnswerResult) -> VideoAnswer:
+    evidence = join_evidence(tokens.clips, result.clip_logits, result.clip_shares)
+    return VideoAnswer(result.answers, evidence, result.zero_shot)

@@ -12,6 +12,7 @@ import torch
 from sqlalchemy.orm import Session
 
 from clipbert.inference import AnswerResult, Predictor, QuestionRequest
+from clipbert.sampling import places_of
 from store.errors import VideoNotFound
 from store.questions import QuestionRepository
 from store.tables import Clip, Model, VideoState
@@ -101,7 +102,11 @@ class _Run:
             recall = torch.tensor(vectors)  # (K, R)
         tokens = self._workplace.tokens.get(clips[0].tokens_key)  # (K, h, w, D)
         request = QuestionRequest(
-            tokens=tokens, question=wanted["text"], choices=choices, recall=recall
+            tokens=tokens,
+            question=wanted["text"],
+            choices=choices,
+            recall=recall,
+            places=places_of([(clip.start_seconds, clip.end_seconds) for clip in clips]),
         )
         top_k = wanted.get("top_k") or _DEFAULT_TOP_K
         return _Question(hold, top_k, clips, request, task, model)

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from torch import Tensor
 
 from clipbert.inference import MatchRequest, MatchResult, Predictor
+from clipbert.sampling import places_of
 from store.searches import SearchRepository
 from store.videos import VideoRepository
 from workers.batching import batches_by_cost, forward_each
@@ -214,6 +215,9 @@ class _Run:
                 return None
             candidate.clips = {clip.index: clip for clip in clips}
         indices = sorted(candidate.clips)
+        every = [candidate.clips[index] for index in indices]
+        places = places_of([(clip.start_seconds, clip.end_seconds) for clip in every])
+        place_of = dict(zip(indices, places, strict=True))
         if len(indices) > most and search.mode != "exhaustive":
             # Clips that recall did not return are less similar than those it did.
             known = candidate.similarities
@@ -221,7 +225,8 @@ class _Run:
             indices = sorted(nearest[:most])
         key = candidate.clips[indices[0]].tokens_key
         tokens = self._workplace.tokens.get(key)[torch.tensor(indices)]  # (K, h, w, D)
-        return _Pair(search, candidate, indices, MatchRequest(tokens=tokens, text=search.text))
+        request = MatchRequest(tokens, search.text, tuple(place_of[index] for index in indices))
+        return _Pair(search, candidate, indices, request)
 
     def _finish(self, search: _Search, serving: Serving, *, served_together: int) -> None:
         model = serving.retrieval if len(search.seconds) > 1 else None

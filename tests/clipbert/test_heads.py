@@ -1,8 +1,10 @@
 import dataclasses
 
 import torch
+from torch import nn
+from torch.nn import functional
 
-from clipbert.config import ClipBertConfig
+from clipbert.config import ClipBertConfig, HeadConfig
 from clipbert.heads import build_heads
 
 TINY = ClipBertConfig.preset("clipbert-tiny")
@@ -29,3 +31,36 @@ def test_a_head_has_one_hidden_layer_of_twice_the_size():
 
 def test_a_configuration_without_heads_makes_none():
     assert len(build_heads(dataclasses.replace(TINY, heads=(), answers=()))) == 0
+
+
+def head_of(name, num_outputs):
+    torch.manual_seed(0)
+    return build_heads(
+        dataclasses.replace(TINY, heads=(HeadConfig(name, num_outputs),), answers=())
+    )[name]
+
+
+def test_the_count_head_is_elu_then_batch_norm_and_one_number():
+    head = head_of("count", 1)
+    nn.init.normal_(head.norm.running_mean)
+    nn.init.uniform_(head.norm.running_var, 0.5, 2.0)
+    pooled = torch.randn(4, 48)
+
+    hidden = functional.elu(pooled @ head.hidden.weight.T + head.hidden.bias)
+    normed = (hidden - head.norm.running_mean) / (head.norm.running_var + 1e-5).sqrt()
+    expected = normed @ head.output.weight.T + head.output.bias
+
+    torch.testing.assert_close(head.eval()(pooled), expected)
+
+
+def test_the_pretraining_head_reads_words_with_the_table_of_word_embeddings():
+    head = head_of("pretraining", 2).eval()
+    text, table = torch.randn(2, 5, 48), torch.randn(141, 48)
+    nn.init.normal_(head.bias)
+
+    words = head.words(text, table)
+
+    hidden = head.LayerNorm(functional.gelu(head.dense(text)))
+    torch.testing.assert_close(words, hidden @ table.T + head.bias)
+    assert head(torch.randn(3, 48)).shape == (3, 2)
+    assert "decoder.weight" not in dict(head.named_parameters())

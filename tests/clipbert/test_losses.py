@@ -3,10 +3,14 @@ import torch
 from torch.nn import functional
 
 from clipbert.training.losses import (
+    IGNORED,
     clip_binary_cross_entropy,
     clip_cross_entropy,
     clip_multiple_choice,
     clip_ranking,
+    clip_squared_error,
+    masked_words,
+    word_losses,
 )
 
 
@@ -75,3 +79,27 @@ def test_multiple_choice_is_cross_entropy_over_the_choices():
 def test_losses_refuse_what_they_are_not_defined_for(call):
     with pytest.raises(ValueError, match=r"log-sum-exp|need logits|cannot be"):
         call()
+
+
+def test_squared_error_is_between_the_aggregated_output_and_the_count():
+    logits = torch.tensor([[[1.0], [4.0]], [[3.0], [8.0]]])  # (K, N, 1): means 2 and 6
+
+    loss = clip_squared_error(logits, torch.tensor([2, 9]), "mean")
+
+    assert float(loss) == pytest.approx((0 + 9) / 2)
+    with pytest.raises(ValueError, match="log-sum-exp"):
+        clip_squared_error(logits, torch.tensor([2, 9]), "lse")
+
+
+def test_masked_words_is_the_mean_over_masked_tokens_alone():
+    logits = torch.randn(2, 3, 7)
+    labels = torch.full((2, 3), IGNORED)
+    labels[0, 1], labels[1, 2] = 4, 0
+
+    loss = masked_words(logits, labels)
+
+    log_probabilities = logits.log_softmax(-1)
+    expected = -(log_probabilities[0, 1, 4] + log_probabilities[1, 2, 0]) / 2
+    torch.testing.assert_close(loss, expected)
+    assert word_losses(logits, labels).count_nonzero() == 2
+    assert masked_words(logits, torch.full((2, 3), IGNORED)) == 0
