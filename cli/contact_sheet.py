@@ -81,7 +81,8 @@ def draw_sheet(text: str, rows: Sequence[tuple[Json, "Image | None"]]) -> "Image
     best = max((hit["score"] for hit, _ in rows), default=0.0)
     for i, (hit, frame) in enumerate(rows):
         top = TITLE_HEIGHT_PX + MARGIN_PX + i * row_height
-        box = (MARGIN_PX, top, MARGIN_PX + FRAME_WIDTH_PX, top + FRAME_HEIGHT_PX)
+        # PIL's rectangles include their last row and column.
+        box = (MARGIN_PX, top, MARGIN_PX + FRAME_WIDTH_PX - 1, top + FRAME_HEIGHT_PX - 1)
         draw.rectangle(box, fill=FRAME_GROUND)
         if frame is not None:
             fitted = ImageOps.contain(frame.convert("RGB"), (FRAME_WIDTH_PX, FRAME_HEIGHT_PX))
