@@ -12,12 +12,18 @@ ClipBertError
 │   ├── ExtremeAspectRatio  more than five times as long as wide
 │   ├── MediaTooLarge       over a limit on pixels, streams, frames or length
 │   ├── NoFrameCount        the header lacks a count or rate that the `authors` plan needs
-│   └── ProbeTimeout        the probing process was stopped at its limit
+│   ├── ProbeTimeout        the probing process was stopped at its limit
+│   └── AmbiguousMedia      several files of a data set's folder have the wanted name
 ├── CheckpointError         a model folder or checkpoint does not fit
 ├── ConfigError             a configuration contradicts itself
+├── AnnotationError         an annotation or answer file, or a line of it, cannot be read
+├── NothingToEvaluate       none of a data set's videos can be used
+├── TrainingDiverged        the loss of a training run is no number any more
 └── MissingHead             the model has no such head
 """
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -114,12 +120,70 @@ class ProbeTimeout(VideoError):
     code = "probe_timeout"
 
 
+class AmbiguousMedia(VideoError):
+    """Several files of a data set's folder have the wanted name."""
+
+    code = "ambiguous_media"
+    name: str | None = None
+    paths: tuple[Path, ...] = ()
+
+    def __init__(self, name: str, paths: Sequence[Path]) -> None:
+        super().__init__(f"{name} may be any of {', '.join(str(path) for path in paths)}")
+        self.name, self.paths = name, tuple(paths)
+
+
 class CheckpointError(ClipBertError):
     """A model folder or checkpoint does not fit: unknown or missing keys, wrong shapes."""
 
 
 class ConfigError(ClipBertError):
     """A configuration contradicts itself."""
+
+
+class AnnotationError(ClipBertError):
+    """An annotation or answer file cannot be read.
+
+    Attributes:
+        path: the file.
+        reason: what is wrong, without the place.
+        line: number of the (first) wrong line, from 1; None if it is the whole file.
+        field: name of the wrong field; None if it is the whole line.
+    """
+
+    def __init__(
+        self, path: Path, reason: str, *, line: int | None = None, field: str | None = None
+    ) -> None:
+        place = str(path) if line is None else f"{path}:{line}"
+        super().__init__(f"{place}: {reason}" if field is None else f"{place}: {field} {reason}")
+        self.path, self.reason, self.line, self.field = path, reason, line, field
+
+
+class NothingToEvaluate(ClipBertError):
+    """None of a data set's videos can be used.
+
+    Attributes:
+        num_videos: how many there are.
+        first: what is wrong with the first of them.
+    """
+
+    def __init__(self, num_videos: int, first: str) -> None:
+        super().__init__(f"none of {num_videos} videos can be used; the first: {first}")
+        self.num_videos, self.first = num_videos, first
+
+
+class TrainingDiverged(ClipBertError):
+    """The loss is no finite number any more, and the weights are worth nothing.
+
+    Attributes:
+        step: at which it was noticed.
+    """
+
+    def __init__(self, step: int, loss: float) -> None:
+        super().__init__(
+            f"the loss is {loss} at step {step}: go on from a checkpoint before it with a lower "
+            "learning rate"
+        )
+        self.step = step
 
 
 class MissingHead(ClipBertError):

@@ -87,7 +87,10 @@ def test_a_recall_mixture_takes_no_more_classes_than_there_are():
             r"heads\[retrieval\].num_outputs is 3: must be 1 or 2",
         ),
         (lambda: HeadConfig("multiple_choice", 5), "num_outputs is 5: must be 1"),
-        (lambda: HeadConfig("counting", 1), "heads.name is 'counting': must be one of retrieval, qa"),
+        (
+            lambda: HeadConfig("counting", 1),
+            "heads.name is 'counting': must be one of retrieval, qa",
+        ),
         (lambda: BackboneConfig(kind="vit"), "backbone.kind is 'vit': must be one of resnet, timm"),
         (lambda: BackboneConfig(kind="timm"), "backbone.timm_model is empty"),
         (lambda: BackboneConfig(timm_model="resnet18"), "must be empty for a 'resnet'"),
