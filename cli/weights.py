@@ -10,8 +10,12 @@ import typer
 from cli.console import JsonOption, print_facts, print_json
 from cli.data_folder import cache_folder
 from cli.errors import CliError
+from cli.weights_import import base, export_checkpoint, import_checkpoint
 
-app = typer.Typer(help="Build and look into model folders.", no_args_is_help=True)
+app = typer.Typer(help="Build, import and look into model folders.", no_args_is_help=True)
+app.command("import")(import_checkpoint)
+app.command("export")(export_checkpoint)
+app.command("base")(base)
 
 
 @app.command("mini")

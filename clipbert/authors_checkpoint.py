@@ -5,60 +5,55 @@ the CNN was trained in, a position table. Those groups are skipped by name and r
 key must find its place, and every place its key.
 """
 
-import re
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from torch import Tensor
 
+from clipbert.authors_names import (
+    CLASSIFIER_GROUP,
+    PRETRAINING_GROUP,
+    AuthorsHead,
+    rename_authors_keys,
+    to_authors_name,
+)
+from clipbert.authors_settings import AuthorsSettings
 from clipbert.checkpoint import build_from_state
-from clipbert.config import (
-    Aggregation,
-    BackboneConfig,
-    ClipBertConfig,
-    HeadConfig,
-    HeadName,
-)
-from clipbert.errors import CheckpointError
+from clipbert.config import ClipBertConfig, HeadConfig
+from clipbert.errors import CheckpointError, ConfigError
+from clipbert.foreign_weights import ForeignWeights
 from clipbert.model import ClipBert
+from clipbert.model_card import ModelCard, SourceFile
+from clipbert.model_folder import refuse_filled_folder, write_model_folder
+from clipbert.tensor_files import read_tensors
+from clipbert.text import TextTokenizer
 
-_BLOCK = r"cnn\.feature\.backbone\.res([2-5])\.(\d+)"
-_BERT = r"transformer\.bert"
-
-_SKIPPED_GROUPS = (
-    "cnn.feature.proposal_generator.",
-    "cnn.feature.roi_heads.",
-    "transformer.bert.visual_embeddings.position_embeddings.",
-    "transformer.cls.",  # the heads of pretraining
-)
-_CLASSIFIER = "transformer.classifier."
 _UNUSED_ANSWERS = "transformer.classifier outputs without an answer"
-
-_WORDS = "text_embeddings.word_embeddings.weight"
-_POSITIONS = "text_embeddings.position_embeddings.weight"
-
-# Their names -> ours, but for the stages' numbers and the head's name.
-_RENAMES = (
-    (r"cnn\.feature\.backbone\.stem\.conv1\.weight", "backbone.conv1.weight"),
-    (r"cnn\.feature\.backbone\.stem\.conv1\.norm\.(.+)", r"backbone.bn1.\1"),
-    (rf"{_BLOCK}\.conv([123])\.weight", r"backbone.res\1.\2.conv\3.weight"),
-    (rf"{_BLOCK}\.conv([123])\.norm\.(.+)", r"backbone.res\1.\2.bn\3.\4"),
-    (rf"{_BLOCK}\.shortcut\.weight", r"backbone.res\1.\2.downsample.0.weight"),
-    (rf"{_BLOCK}\.shortcut\.norm\.(.+)", r"backbone.res\1.\2.downsample.1.\3"),
-    (r"cnn\.grid_encoder\.0\.weight", "grid_encoder.conv.weight"),
-    (rf"{_BERT}\.embeddings\.(.+)", r"text_embeddings.\1"),
-    (
-        rf"{_BERT}\.visual_embeddings\.(row|col)_position_embeddings\.(.+)",
-        r"visual_embeddings.\1_embeddings.\2",
-    ),
-    (rf"{_BERT}\.visual_embeddings\.(.+)", r"visual_embeddings.\1"),
-    (rf"{_BERT}\.(encoder|pooler)\.(.+)", r"cross_encoder.\1.\2"),
-    (r"transformer\.classifier\.0\.(.+)", r"heads.{head}.hidden.\1"),
-    (r"transformer\.classifier\.2\.(.+)", r"heads.{head}.output.\1"),
+_QA_OUTPUT = "heads.qa.output"
+_PRETRAINING_OUTPUTS = 2
+_OUTPUTS: dict[AuthorsHead, tuple[int, ...]] = {"retrieval": (2, 1), "multiple_choice": (1,)}
+_LIKELY = {1: "multiple choice (or retrieval by ranking)", 2: "retrieval"}
+_ANSWERS_CURE = (
+    "give those of the data set that it was trained on, in their order (its ans2label file)"
 )
+
+
+@dataclass(frozen=True)
+class AuthorsWeights:
+    """What an authors' checkpoint holds, in our terms.
+
+    Attributes:
+        config: of the model.
+        tensors: every weight by our name, of the file's dtype; may be mapped from the file.
+        skipped: numbers of elements that were left out on purpose, by group of keys.
+    """
+
+    config: ClipBertConfig
+    tensors: dict[str, Tensor]
+    skipped: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -74,167 +69,220 @@ class ImportedCheckpoint:
     skipped: dict[str, int]
 
 
+@dataclass(frozen=True)
+class ConvertedCheckpoint:
+    """An authors' checkpoint as a model folder.
+
+    Attributes:
+        config: of the model.
+        skipped: numbers of elements that were left out on purpose, by group of keys.
+        source: the checkpoint's name, size and hash.
+    """
+
+    config: ClipBertConfig
+    skipped: dict[str, int]
+    source: SourceFile
+
+
 def import_authors_checkpoint(
     path: Path,
     *,
-    head: HeadName | None,
+    head: AuthorsHead,
     answers: Sequence[str] = (),
-    num_attention_heads: int = 12,
-    max_side_px: int = 448,
-    max_text_tokens: int = 100,
-    aggregation: Aggregation = "lse",
+    settings: AuthorsSettings | None = None,
 ) -> ImportedCheckpoint:
+    """Read a checkpoint that the authors' code wrote, and make a model of it.
+
+    Arguments and errors are those of read_authors_checkpoint. Nothing in the file is run, and the
+    model does not need it any more.
+    """
+    read = read_authors_checkpoint(path, head=head, answers=answers, settings=settings)
+    tensors = {name: tensor.clone() for name, tensor in read.tensors.items()}
+    return ImportedCheckpoint(
+        build_from_state(read.config, tensors, source=str(path)), read.skipped
+    )
+
+
+def convert_authors_checkpoint(
+    path: Path,
+    folder: Path,
+    *,
+    head: AuthorsHead,
+    answers: Sequence[str] = (),
+    settings: AuthorsSettings | None = None,
+    tokenizer: TextTokenizer | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> ConvertedCheckpoint:
+    """Make a model folder of a checkpoint that the authors' code wrote, with a model card.
+
+    Takes little more memory than the model itself. On an error nothing is written.
+
+    Args:
+        path: their .pt file.
+        folder: where the model goes; must not exist, or be empty.
+        head: as for read_authors_checkpoint.
+        answers: as for read_authors_checkpoint.
+        settings: as for read_authors_checkpoint.
+        tokenizer: saved with the model; their files hold none.
+        dtype: of the saved weights, float32 or float16.
+
+    Returns:
+        What was made.
+
+    Raises:
+        CheckpointError: as read_authors_checkpoint; the folder is not empty; the tokenizer has
+            another number of tokens than the model; float16 cannot hold a weight.
+        ConfigError: as read_authors_checkpoint.
+    """
+    refuse_filled_folder(folder)
+    read = read_authors_checkpoint(path, head=head, answers=answers, settings=settings)
+    if tokenizer is not None and tokenizer.vocab_size != read.config.vocab_size:
+        raise CheckpointError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, the model has embeddings of "
+            f"{read.config.vocab_size}: give the one that it was trained with"
+        )
+    model = build_from_state(read.config, read.tensors, source=str(path))
+    model.tokenizer = tokenizer
+    source = SourceFile.of("checkpoint of the authors' code", path)
+    card = ModelCard(
+        summary=f"A CLIPBERT of its authors' code, imported for {head}.",
+        sources=(source,),
+        skipped=read.skipped,
+    )
+    write_model_folder(model, folder, card=card, dtype=dtype)
+    return ConvertedCheckpoint(read.config, read.skipped, source)
+
+
+def read_authors_checkpoint(
+    path: Path,
+    *,
+    head: AuthorsHead,
+    answers: Sequence[str] = (),
+    settings: AuthorsSettings | None = None,
+) -> AuthorsWeights:
     """Read a checkpoint that the authors' code wrote.
 
     Sizes are read from the weights' shapes; what a weight does not show is an argument.
 
     Args:
-        path: their .pt file.
-        head: the task it was finetuned for; None for a pretrained one, whose heads are skipped.
+        path: their .pt file: a pretrained one, or one finetuned for a task.
+        head: "pretraining", or the task that it was finetuned for.
         answers: for "qa", the texts of the outputs, in their order. Their output layer may be
             longer than the vocabulary (at least 1500); outputs without an answer are cut off.
-        num_attention_heads: of the cross-encoder.
-        max_side_px: S, of the frames it was trained on.
-        max_text_tokens: longest text it was trained on.
-        aggregation: over clips, as in its training configuration.
+        settings: what the checkpoint does not tell; None for the paper's, with the mean over clips
+            for a retrieval head of 1 output.
 
     Returns:
-        The model, and what was skipped.
+        The weights, which may be mapped from the file: it must not change while they are in use.
 
     Raises:
-        CheckpointError: the file is no dict of tensors, or a key is unknown, missing or misshapen.
-        ConfigError: an argument does not fit the weights.
+        CheckpointError: the file is no dict of tensors, is for another task, or a key is unknown,
+            missing or misshapen; the first few are named. A tied weight differs from its twin.
+        ConfigError: a setting does not fit the weights.
     """
-    theirs = _read(path)
-    ours, skipped = rename_authors_keys(theirs, head=head)
-    if head is None:
-        heads: tuple[HeadConfig, ...] = ()
-    else:
-        heads = (HeadConfig(head, _shape(ours, f"heads.{head}.output.weight")[0]),)
+    source = str(path)
+    theirs = read_tensors(path)
+    _check_kind(theirs, head=head, source=source)
+    ours, skipped = rename_authors_keys(theirs, head=head, source=source)
+
+    def name_of(name: str) -> str:
+        return to_authors_name(name, head=head) or name
+
+    outputs = _PRETRAINING_OUTPUTS
+    if head != "pretraining":
+        outputs = ForeignWeights(ours, name_of, source).num_rows(f"heads.{head}.output.weight")
+        _check_outputs(outputs, head=head, num_answers=len(answers), source=source)
     if head == "qa":
-        cut = _cut_answers(ours, len(answers))
-        heads = (HeadConfig("qa", len(answers)),)
-        if cut:
-            skipped[_UNUSED_ANSWERS] = cut
-    config = ClipBertConfig(
-        max_side_px=max_side_px,
-        num_attention_heads=num_attention_heads,
-        max_text_tokens=min(max_text_tokens, _shape(ours, _POSITIONS)[0]),
-        heads=heads,
-        trained_heads=() if head is None else (head,),
-        answers=tuple(answers),
-        aggregation=aggregation,
-        backbone=_backbone_config(ours),
-        hidden_size=_shape(ours, _WORDS)[1],
-        num_layers=_count(ours, r"cross_encoder\.encoder\.layer\.(\d+)\."),
-        intermediate_size=_shape(ours, "cross_encoder.encoder.layer.0.intermediate.dense.weight")[
-            0
-        ],
-        vocab_size=_shape(ours, _WORDS)[0],
-        num_positions=_shape(ours, _POSITIONS)[0],
-        num_rows=_shape(ours, "visual_embeddings.row_embeddings.weight")[0],
-        num_cols=_shape(ours, "visual_embeddings.col_embeddings.weight")[0],
-    )
-    return ImportedCheckpoint(build_from_state(config, ours, source=str(path)), skipped)
+        ours, cut = _cut_answers(ours, len(answers))
+        outputs, skipped = len(answers), skipped | cut
+    settings = _settle(settings, head=head, outputs=outputs)
+    weights = ForeignWeights(ours, name_of, source)
+    config = _read_config(weights, HeadConfig(head, outputs), answers=answers, settings=settings)
+    weights.check(config)
+    return AuthorsWeights(config, ours, skipped)
 
 
-def rename_authors_keys(
-    theirs: Mapping[str, Tensor], *, head: HeadName | None
-) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """Give the authors' weights our names.
-
-    LayerNorms may have their old names, gamma and beta.
-
-    Args:
-        theirs: by their names.
-        head: what their classifier is; None if there should be none.
-
-    Returns:
-        The weights by our names, and the elements skipped by group of keys.
-
-    Raises:
-        CheckpointError: a key has no place, or two keys have the same one.
-    """
-    ours: dict[str, Tensor] = {}
-    skipped: dict[str, int] = {}
-    unknown = []
-    for name, tensor in theirs.items():
-        group = next((group for group in _SKIPPED_GROUPS if name.startswith(group)), None)
-        if group is not None:
-            skipped[group] = skipped.get(group, 0) + tensor.numel()
-            continue
-        renamed = _rename(name, head)
-        if renamed is None:
-            unknown.append(name)
-        elif renamed in ours:
-            raise CheckpointError(f"{name} is there twice, under its old and its new name")
-        else:
-            ours[renamed] = tensor
-    if unknown:
-        shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")  # noqa: PLR2004
-        hint = " (which head is the classifier?)" if unknown[0].startswith(_CLASSIFIER) else ""
-        raise CheckpointError(f"{len(unknown)} unknown keys: {shown}{hint}")
-    return ours, skipped
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not Path(path).is_file():
-        raise CheckpointError(f"no such file: {path}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is no checkpoint of tensors alone: {error}") from error
-    if not isinstance(content, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
-    ):
-        raise CheckpointError(f"{path} is no plain dict of names and tensors")
-    return content
-
-
-def _rename(name: str, head: HeadName | None) -> str | None:
-    if name.startswith(_CLASSIFIER) and head is None:
-        return None
-    name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
-    name = name.replace("LayerNorm.beta", "LayerNorm.bias")
-    for pattern, ours in _RENAMES:
-        if re.fullmatch(pattern, name):
-            renamed = re.sub(pattern, ours, name).replace("{head}", str(head))
-            # Their stages are counted from 2, torchvision's from 1.
-            return re.sub(r"\.res(\d)\.", lambda match: f".layer{int(match[1]) - 1}.", renamed)
-    return None
-
-
-def _cut_answers(ours: dict[str, Tensor], num_answers: int) -> int:
-    """Cut the outputs that no answer has, and count the elements that go."""
-    weight, bias = "heads.qa.output.weight", "heads.qa.output.bias"
-    outputs, hidden = _shape(ours, weight)
-    if not 0 < num_answers <= outputs:
+def _check_kind(theirs: Mapping[str, Tensor], *, head: AuthorsHead, source: str) -> None:
+    """Refuse a pretrained checkpoint as a finetuned one, and the other way round."""
+    is_pretrained = any(name.startswith(PRETRAINING_GROUP) for name in theirs)
+    is_finetuned = any(name.startswith(CLASSIFIER_GROUP) for name in theirs)
+    if head != "pretraining" and is_pretrained and not is_finetuned:
         raise CheckpointError(
-            f"the classifier has {outputs} outputs, and there are {num_answers} answers: give "
-            "those of the data set it was trained on (its ans2label file), in their order"
+            f"{source} is a pretrained checkpoint, not one for {head}: it has {PRETRAINING_GROUP}* "
+            f"and no {CLASSIFIER_GROUP}*; import it for pretraining"
         )
-    _shape(ours, bias)
-    ours[weight], ours[bias] = ours[weight][:num_answers], ours[bias][:num_answers]
-    return (outputs - num_answers) * (hidden + 1)
+    if head == "pretraining" and is_finetuned and not is_pretrained:
+        raise CheckpointError(
+            f"{source} is a finetuned checkpoint, not a pretrained one: it has {CLASSIFIER_GROUP}* "
+            f"and no {PRETRAINING_GROUP}*; import it for the task that it was finetuned for"
+        )
 
 
-def _backbone_config(ours: Mapping[str, Tensor]) -> BackboneConfig:
-    stages = [
-        _count(ours, rf"backbone\.layer{stage}\.(\d+)\.conv1\.weight") for stage in (1, 2, 3, 4)
-    ]
-    return BackboneConfig(
-        stem_channels=_shape(ours, "backbone.conv1.weight")[0],
-        width=_shape(ours, "backbone.layer1.0.conv1.weight")[0],
-        stage_blocks=tuple(stages),
-        stride_in_1x1=True,
+def _check_outputs(outputs: int, *, head: AuthorsHead, num_answers: int, source: str) -> None:
+    """Refuse a classifier of another task."""
+    if head == "qa":
+        if not num_answers:
+            wrong = f"there are no answers: {_ANSWERS_CURE}"
+        elif num_answers > outputs:
+            wrong = f"there are {num_answers} answers: {_ANSWERS_CURE}"
+        else:
+            return
+    elif outputs in _OUTPUTS[head]:
+        return
+    else:
+        wrong = f"{head} has {' or '.join(map(str, _OUTPUTS[head]))}"
+    likely = _LIKELY.get(outputs, "question answering")
+    raise CheckpointError(
+        f"{source}: its classifier has {outputs} outputs, as {likely} has, and {wrong}"
     )
 
 
-def _count(ours: Mapping[str, Tensor], pattern: str) -> int:
-    return len({match[1] for name in ours if (match := re.match(pattern, name))})
+def _cut_answers(
+    ours: Mapping[str, Tensor], num_answers: int
+) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """Leave out the outputs that no answer has, and count the elements that go."""
+    weight, bias = ours[f"{_QA_OUTPUT}.weight"], ours.get(f"{_QA_OUTPUT}.bias")
+    cut = {**ours, f"{_QA_OUTPUT}.weight": weight[:num_answers]}
+    if bias is not None and bias.shape == weight.shape[:1]:  # any other is refused later
+        cut[f"{_QA_OUTPUT}.bias"] = bias[:num_answers]
+    elements = (len(weight) - num_answers) * (weight.shape[1] + 1)
+    return cut, {_UNUSED_ANSWERS: elements} if elements else {}
 
 
-def _shape(ours: Mapping[str, Tensor], name: str) -> torch.Size:
-    if name not in ours:
-        raise CheckpointError(f"1 missing: {name}")
-    return ours[name].shape
+def _settle(
+    settings: AuthorsSettings | None, *, head: AuthorsHead, outputs: int
+) -> AuthorsSettings:
+    """Take the paper's settings unless some are given; a ranking has no log-sum-exp."""
+    by_ranking = head == "retrieval" and outputs == 1
+    if settings is None:
+        settings = AuthorsSettings.of_paper(head)
+        return dataclasses.replace(settings, aggregation="mean") if by_ranking else settings
+    if by_ranking and settings.aggregation == "lse":
+        raise ConfigError(
+            "aggregation is 'lse': must be 'mean' or 'max', because the retrieval head has 1 "
+            "output, so it was trained by ranking"
+        )
+    return settings
+
+
+def _read_config(
+    weights: ForeignWeights,
+    head: HeadConfig,
+    *,
+    answers: Sequence[str],
+    settings: AuthorsSettings,
+) -> ClipBertConfig:
+    return ClipBertConfig(
+        **dataclasses.asdict(weights.bert_sizes()),
+        backbone=weights.backbone_config(stride_in_1x1=True),
+        num_rows=weights.num_rows("visual_embeddings.row_embeddings.weight"),
+        num_cols=weights.num_rows("visual_embeddings.col_embeddings.weight"),
+        heads=(head,),
+        trained_heads=(head.name,),
+        answers=tuple(answers),
+        max_side_px=settings.max_side_px,
+        max_text_tokens=settings.max_text_tokens,
+        num_attention_heads=settings.num_attention_heads,
+        aggregation=settings.aggregation,
+        plan=settings.plan,
+    )

@@ -117,7 +117,7 @@ def check_state(
     ]
     for kind, names in (("missing", missing), ("unknown", extra), ("misshapen", misshapen)):
         if names:
-            problems.append(f"{len(names)} {kind}: {_first(names)}")
+            problems.append(f"{len(names)} {kind}: {first_few(names)}")
     if problems:
         raise CheckpointError(f"{source} does not fit the configuration; {'; '.join(problems)}")
 
@@ -146,6 +146,7 @@ def _state(model: ClipBert) -> dict[str, Tensor]:
     return dict(model.state_dict())
 
 
-def _first(names: Sequence[str]) -> str:
+def first_few(names: Sequence[str]) -> str:
+    """Name the first few of many, for an error."""
     shown = ", ".join(names[:_NAMED_KEYS])
     return shown if len(names) <= _NAMED_KEYS else f"{shown}, ..."

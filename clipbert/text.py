@@ -29,11 +29,12 @@ class TextTokenizer:
         # What the file says of padding and truncation is for its makers' use, not for ours.
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        pad_id = tokenizer.token_to_id("[PAD]")
-        if pad_id is None:
+        ids = ((token, tokenizer.token_to_id(token)) for token in _SPECIAL_TOKENS)
+        self._special_ids = {token: token_id for token, token_id in ids if token_id is not None}
+        if "[PAD]" not in self._special_ids:
             raise CheckpointError("the tokenizer has no [PAD] token")
         self._tokenizer = tokenizer
-        self._pad_id: int = pad_id
+        self._pad_id = self._special_ids["[PAD]"]
 
     @classmethod
     def from_folder(cls, folder: Path) -> "TextTokenizer":
@@ -45,10 +46,33 @@ class TextTokenizer:
         path = Path(folder) / TOKENIZER_FILE
         if not path.is_file():
             raise CheckpointError(f"no {TOKENIZER_FILE} in {folder}")
+        return cls.from_file(path)
+
+    @classmethod
+    def from_file(cls, path: Path, *, lowercase: bool = True) -> "TextTokenizer":
+        """Read a tokenizer.json, or the vocab.txt of a BERT: a token a line, its id the line's.
+
+        Args:
+            path: the file; if its name ends in .txt it is a vocabulary.
+            lowercase: whether texts are made lower case and lose their accents, as uncased BERTs
+                want it. Only for a vocabulary; a tokenizer.json says so itself.
+
+        Raises:
+            CheckpointError: the file is missing, cannot be read, or lacks a special token.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise CheckpointError(f"no such file: {path}")
         try:
-            return cls(Tokenizer.from_file(str(path)))
+            if path.suffix != ".txt":
+                return cls(Tokenizer.from_file(str(path)))
+            vocabulary = WordPiece.read_file(str(path))
         except Exception as error:
             raise CheckpointError(f"{path} is no tokenizer: {error}") from error
+        missing = [token for token in _SPECIAL_TOKENS if token not in vocabulary]
+        if missing:
+            raise CheckpointError(f"{path} is no vocabulary of BERT: it has no {missing[0]}")
+        return cls(_word_pieces(vocabulary, lowercase=lowercase))
 
     @classmethod
     def from_characters(cls) -> "TextTokenizer":
@@ -60,13 +84,7 @@ class TextTokenizer:
         characters = [c for c in map(chr, range(0x21, 0x7F)) if not c.isupper()]
         tokens = [*_SPECIAL_TOKENS, *characters, *(f"##{c}" for c in characters)]
         vocabulary = {token: index for index, token in enumerate(tokens)}
-        tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))  # noqa: S106 (no password)
-        tokenizer.normalizer = BertNormalizer(lowercase=True)
-        tokenizer.pre_tokenizer = BertPreTokenizer()
-        tokenizer.post_processor = BertProcessing(
-            ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
-        )
-        return cls(tokenizer)
+        return cls(_word_pieces(vocabulary, lowercase=True))
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json into a model folder."""
@@ -76,6 +94,16 @@ class TextTokenizer:
     def vocab_size(self) -> int:
         """Number of token ids; every id is below it."""
         return int(self._tokenizer.get_vocab_size())
+
+    @property
+    def pad_id(self) -> int:
+        """The id of [PAD]."""
+        return self._pad_id
+
+    @property
+    def special_ids(self) -> dict[str, int]:
+        """The ids of [PAD], [UNK], [CLS], [SEP] and [MASK], of those that there are."""
+        return dict(self._special_ids)
 
     def encode(
         self,
@@ -115,3 +143,14 @@ class TextTokenizer:
 
 def _cut(ids: list[int], max_length: int) -> list[int]:
     return ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]]
+
+
+def _word_pieces(vocabulary: dict[str, int], *, lowercase: bool) -> Tokenizer:
+    """Make BERT's tokenizer of a vocabulary."""
+    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))  # noqa: S106 (no password)
+    tokenizer.normalizer = BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    tokenizer.post_processor = BertProcessing(
+        ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
+    )
+    return tokenizer

@@ -1,0 +1,61 @@
+"""Checkpoints of the authors' code: the small ones of tests/parity, and full-size random ones."""
+
+import ast
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from clipbert.authors_checkpoint import ImportedCheckpoint, import_authors_checkpoint
+from clipbert.authors_names import BERT_PREFIX, TIED, AuthorsHead
+from clipbert.authors_settings import AuthorsSettings
+
+PARITY = Path(__file__).parent / "parity"
+# Head of ours -> what tests/parity calls it.
+PARITY_NAMES: dict[AuthorsHead, str] = {
+    "retrieval": "retrieval",
+    "qa": "qa",
+    "multiple_choice": "mc",
+    "pretraining": "pretrain",
+}
+ANSWERS = tuple(f"answer {index}" for index in range(1500))
+
+
+def small_checkpoint(head: AuthorsHead) -> Path:
+    return PARITY / f"{PARITY_NAMES[head]}_checkpoint.pt"
+
+
+def small_settings(head: AuthorsHead, **changes: object) -> AuthorsSettings:
+    """What the small checkpoints do not tell."""
+    small = {"num_attention_heads": 4, "max_side_px": 128, "max_text_tokens": 12}
+    return dataclasses.replace(AuthorsSettings.of_paper(head), **(small | changes))
+
+
+def import_small(head: AuthorsHead, path: Path | None = None) -> ImportedCheckpoint:
+    return import_authors_checkpoint(
+        path or small_checkpoint(head),
+        head=head,
+        answers=ANSWERS if head == "qa" else (),
+        settings=small_settings(head),
+    )
+
+
+def read_shapes(kind: str) -> dict[str, tuple[int, ...]]:
+    """Read what a full-size checkpoint holds: "pretrain", "retrieval" or "qa"."""
+    lines = (PARITY / f"keys_{kind}.txt").read_text().splitlines()
+    rows = [line.split("\t") for line in lines if not line.startswith("#")]
+    return {name: ast.literal_eval(shape) for name, shape, *_ in rows}
+
+
+def draw_checkpoint(kind: str, *, seed: int = 0) -> dict[str, Tensor]:
+    """Draw random values for all of them, 800 MB; what is tied is equal, and stored twice."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = {
+        name: torch.empty(shape).uniform_(-1, 1, generator=generator)
+        for name, shape in read_shapes(kind).items()
+    }
+    for second, first in TIED.items():
+        if BERT_PREFIX + second in weights:
+            weights[BERT_PREFIX + second] = weights[BERT_PREFIX + first].clone()
+    return weights
