@@ -8,6 +8,7 @@ import typer
 from cli.client import ApiClient, Json
 from cli.console import JsonOption, file_name, format_span, print_json, print_table
 from cli.data_folder import DataOption, find_data_folder
+from cli.errors import CliError
 from cli.videos import find_video
 
 MOST_EVIDENCE = 5
@@ -26,6 +27,8 @@ def ask(
     data: DataOption = None,
 ) -> None:
     """Ask a question about a video: choose between answers, or answer freely."""
+    if choice is not None and len(choice) == 1:
+        raise CliError("give two or more --choice, or none")
     with ApiClient.of_data_folder(find_data_folder(data)) as api:
         target = find_video(api, video)
         started_at = time.monotonic()

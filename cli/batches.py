@@ -1,19 +1,18 @@
 """`clipbert batches`: how far the bulk indexing is."""
 
 from typing import Annotated
+from uuid import UUID
 
 import typer
 
+from cli.batch_outcome import count_items, failed_items, print_failures
 from cli.client import ApiClient, Json
-from cli.console import JsonOption, file_name, print_facts, print_json, print_table
+from cli.console import JsonOption, parse_id, print_facts, print_json, print_table
 from cli.data_folder import DataOption, find_data_folder
-from cli.index import count_items
 
-MOST_FAILURES_SHOWN = 20
+app = typer.Typer(help="List, show, cancel and retry batches.", no_args_is_help=True)
 
-app = typer.Typer(help="List and show batches.", no_args_is_help=True)
-
-BatchArgument = Annotated[str, typer.Argument(help="The batch's id.")]
+BatchArgument = Annotated[UUID, typer.Argument(parser=parse_id, metavar="BATCH", help="Its id.")]
 
 
 @app.command("list")
@@ -30,7 +29,7 @@ def list_batches(
         print_json(batches)
         return
     print_table(
-        ["id", "name", "items#", "done#", "failed#", "created"],
+        ["id", "name", "items#", "done#", "failed#", "cancelled#", "created"],
         [_row(batch) for batch in batches],
     )
 
@@ -42,16 +41,30 @@ def show_batch(
     """Show one batch and the items of it that failed."""
     with ApiClient.of_data_folder(find_data_folder(data)) as api:
         found = api.get(f"/v1/batches/{batch}")
-        failures = list(
-            api.items(f"/v1/batches/{batch}/items", limit=MOST_FAILURES_SHOWN, state="failed")
-        )
-    if as_json:
-        print_json({**found, "failed_items": failures})
-        return
-    print_facts((name, str(value)) for name, value in found.items() if value is not None)
-    for item in failures:
-        error = item.get("error") or {}
-        print(f"  {file_name(str(item['uri']))}: {error.get('message')} ({error.get('code')})")
+        if as_json:
+            print_json({**found, "failed_items": list(failed_items(api, str(batch)))})
+            return
+        print_facts((name, str(value)) for name, value in found.items() if value is not None)
+        print_failures(api, str(batch), count_items(found))
+
+
+@app.command("cancel")
+def cancel_batch(batch: BatchArgument, *, data: DataOption = None) -> None:
+    """Cancel the items of a batch that wait or run; what is indexed stays."""
+    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+        print(_sentence(api.post(f"/v1/batches/{batch}:cancel")))
+
+
+@app.command("retry")
+def retry_batch(batch: BatchArgument, *, data: DataOption = None) -> None:
+    """Run the items of a batch again that failed."""
+    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+        print(_sentence(api.post(f"/v1/batches/{batch}:retry_failed")))
+
+
+def _sentence(batch: Json) -> str:
+    counts = ", ".join(f"{count} {state}" for state, count in batch["counts"].items() if count)
+    return f"batch {batch['id']} is {batch['state']}: {counts or 'no items'}"
 
 
 def _row(batch: Json) -> tuple[str, ...]:
@@ -62,5 +75,6 @@ def _row(batch: Json) -> tuple[str, ...]:
         str(counts.total),
         str(counts.done),
         str(counts.failed),
+        str(counts.cancelled),
         str(batch["created_at"])[:19].replace("T", " "),
     )

@@ -1,20 +1,37 @@
 """The HTTP client of the commands: one request a method, problems as exceptions."""
 
+import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from cli.console import as_text
 from cli.data_folder import read_client
 from cli.errors import ApiProblem, CliError, ServiceUnreachable
+from cli.file_to_send import FileToSend, sendable_name
 
 if TYPE_CHECKING:
     import httpx
 
 Json = dict[str, Any]
 
-PAGE_SIZE = 100
+PAGE_SIZE = 500  # the most that the API gives at once
 LONGEST_WAIT_SECONDS = 30  # one ?wait= of the API; longer waits are several
+# What the fields of a request are called on the command line.
+OPTION_OF_FIELD = {
+    "body.choices": "--choice",
+    "body.limit": "--limit",
+    "body.mode": "--mode",
+    "body.name": "--name",
+    "body.text": "the text",
+    "body.top_k": "--top-k",
+    "query.kind": "--kind",
+    "query.name": "the video's name",
+    "query.name_part": "the video's name",
+    "query.state": "--state",
+}
 TERMINAL_STATES = frozenset({"succeeded", "failed", "cancelled", "quarantined"})
 
 
@@ -49,25 +66,36 @@ class ApiClient:
 
     def post(self, path: str, body: Json | None = None, **params: str | float | None) -> Json:
         """POST a JSON body."""
-        return self._json("POST", path, json=body, params=_without_none(params))
+        # ASCII carries what is no text in an argument too, and the API says that it is none.
+        content = None if body is None else json.dumps(body).encode("ascii")
+        headers = {"Content-Type": "application/json"}
+        return self._json(
+            "POST", path, content=content, headers=headers, params=_without_none(params)
+        )
 
     def delete(self, path: str) -> None:
         """DELETE a resource."""
         self._send("DELETE", path)
 
     def upload(self, path: str, file: Path, fields: dict[str, str]) -> Json:
-        """POST a file as multipart form field `file`, streamed from disk."""
-        with file.open("rb") as reader:
-            return self._json("POST", path, files={"file": (file.name, reader)}, data=fields)
+        """POST a file as multipart form field `file`, streamed from disk.
 
-    def items(self, path: str, *, limit: int, **params: str | None) -> Iterator[Json]:
-        """Yield up to limit items of a list resource, page by page."""
+        Raises:
+            OSError: it cannot be read, or is no regular file.
+        """
+        with FileToSend(file) as content:
+            form_file = (sendable_name(file.name), content)
+            return self._json("POST", path, files={"file": form_file}, data=fields)
+
+    def items(self, path: str, *, limit: int | None, **params: str | None) -> Iterator[Json]:
+        """Yield up to limit items of a list resource (None: all), page by page."""
         token: str | None = None
-        while limit > 0:
-            size = min(limit, PAGE_SIZE)
+        while limit is None or limit > 0:
+            size = PAGE_SIZE if limit is None else min(limit, PAGE_SIZE)
             page = self.get(path, page_size=size, page_token=token, **params)
             yield from page["items"][:size]
-            limit -= len(page["items"])
+            if limit is not None:
+                limit -= len(page["items"])
             token = page.get("next_page_token")
             if not token:
                 return
@@ -145,7 +173,11 @@ class ApiClient:
 
 
 def _without_none(params: dict[str, str | float | None]) -> dict[str, str | float]:
-    return {name: value for name, value in params.items() if value is not None}
+    return {
+        name: as_text(value) if isinstance(value, str) else value
+        for name, value in params.items()
+        if value is not None
+    }
 
 
 def _problem_of(response: "httpx.Response") -> ApiProblem:
@@ -155,10 +187,23 @@ def _problem_of(response: "httpx.Response") -> ApiProblem:
         problem = {}
     if not isinstance(problem, dict):
         problem = {}
-    errors = problem.get("errors")
+    listed = problem.get("errors")
+    errors = tuple(listed) if isinstance(listed, list) else ()
+    detail = str(problem.get("detail") or problem.get("title") or response.reason_phrase)
     return ApiProblem(
         status=response.status_code,
         code=str(problem.get("code") or ""),
-        detail=str(problem.get("detail") or problem.get("title") or response.reason_phrase),
-        errors=tuple(errors) if isinstance(errors, list) else (),
+        detail=_in_terms_of_options(errors) or detail,
+        errors=errors,
     )
+
+
+def _in_terms_of_options(errors: tuple[Json, ...]) -> str | None:
+    """Say what is wrong with the first field as the command line calls it; None if it does not."""
+    first = errors[0] if errors else {}
+    field = re.sub(r"\.\d+$", "", str(first.get("field", "")))  # body.choices.1: one of several
+    if field not in OPTION_OF_FIELD:
+        return None
+    # The validator's sentences begin with the type: "String should have at least 1 character".
+    message = re.sub("^(String|Input|List|Value error,) ", "", str(first.get("message", "")))
+    return f"{OPTION_OF_FIELD[field]}: {message}"

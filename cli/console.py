@@ -1,9 +1,12 @@
 """How the command speaks: tables and text on stdout, JSON when asked, errors on stderr."""
 
+import io
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
 
 import typer
 
@@ -11,6 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+
+LEAST_WIDTH = 80  # an id takes half of it
 
 STATE_STYLES = {
     "succeeded": "green",
@@ -25,10 +30,42 @@ STATE_STYLES = {
 
 
 def console() -> "Console":
-    """Return a console on stdout; wide when stdout is no terminal, so that no cell is cut."""
+    """Return a console on stdout; wide when stdout is no terminal, so that no cell is cut.
+
+    On a narrow terminal it is wider too: there a line goes on in the next one.
+    """
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    if not sys.stdout.isatty():
+        return Console(width=160, highlight=False)
+    terminal = Console(highlight=False)
+    return Console(width=max(terminal.width, LEAST_WIDTH), highlight=False)
+
+
+def show_every_name() -> None:
+    """Write what the terminal's coding has no letters for as escapes, rather than fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def discard_output() -> None:
+    """Let what is still to be written to stdout go nowhere, since nobody takes it."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def as_text(name: str) -> str:
+    """Give a file name or argument as text; bytes of it that are no UTF-8 are replaced."""
+    return os.fsencode(name).decode("utf-8", errors="replace")
+
+
+def parse_id(argument: str) -> UUID:
+    """Read an id; anything else would lead to another place of the API."""
+    try:
+        return UUID(argument)
+    except ValueError:
+        raise typer.BadParameter(f"{argument!r} is no id") from None
 
 
 def print_json(value: object) -> None:
@@ -44,7 +81,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(
-            column.removesuffix("#"), justify="right" if column.endswith("#") else "left"
+            column.removesuffix("#"),
+            justify="right" if column.endswith("#") else "left",
+            no_wrap=column == "id",  # to be copied in one piece
         )
     for row in rows:
         table.add_row(*(Text(cell, style=STATE_STYLES.get(cell, "")) for cell in row))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cli.client import ApiClient, Json
 from cli.console import file_name, format_span
-from cli.errors import CliError
+from cli.errors import ApiProblem, CliError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MOST_DOWNLOAD_BYTES = 512 * 2**20  # a longer file is shown by its thumbnail instead
 FRAME_WIDTH_PX, FRAME_HEIGHT_PX = 320, 180
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 MARGIN_PX, CAPTION_WIDTH_PX, TITLE_HEIGHT_PX = 16, 460, 56
 BACKGROUND, FRAME_GROUND = (250, 250, 248), (28, 28, 30)
 INK, FAINT_INK, BAR, BAR_GROUND = (24, 24, 27), (113, 113, 122), (37, 99, 235), (228, 228, 231)
@@ -24,23 +25,36 @@ TITLE_FONT_PX, NAME_FONT_PX, TEXT_FONT_PX = 24, 18, 14
 
 
 def write_sheet(api: ApiClient, text: str, hits: Sequence[Json], target: Path) -> None:
-    """Draw the hits of a search to a PNG file.
+    """Draw the hits of a search to a file.
 
     Args:
         api: where the videos are fetched from.
         text: what was searched; the title.
         hits: the hits of a search result, in order.
-        target: the PNG file to write.
+        target: the file to write; its extension says in which format.
 
     Raises:
         CliError: the file cannot be written.
     """
+    image_format = format_of(target)
     frames = fetch_frames(api, hits)
     sheet = draw_sheet(text, list(zip(hits, frames, strict=True)))
     try:
-        sheet.save(target, format="PNG")
+        sheet.save(target, format=image_format)
     except OSError as error:
         raise CliError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def format_of(target: Path) -> str:
+    """Tell the format of a picture by its file's extension.
+
+    Raises:
+        CliError: it is none of those that can be written.
+    """
+    known = FORMATS.get(target.suffix.lower())
+    if known is None:
+        raise CliError(f"--sheet {target}: the name must end in one of {', '.join(FORMATS)}")
+    return known
 
 
 def fetch_frames(api: ApiClient, hits: Sequence[Json]) -> list["Image | None"]:
@@ -128,7 +142,13 @@ def _decode(
     from clipbert.video import decode_frames
 
     media = folder / video_id
-    if api.download(f"/v1/videos/{video_id}/media", media, most_bytes=MOST_DOWNLOAD_BYTES):
+    try:
+        is_here = api.download(
+            f"/v1/videos/{video_id}/media", media, most_bytes=MOST_DOWNLOAD_BYTES
+        )
+    except ApiProblem:  # moved or deleted since it was indexed
+        is_here = False
+    if is_here:
         try:
             # decode_frames wants ascending instants; hits come by score.
             ascending = sorted(set(instants))

@@ -78,18 +78,21 @@ def demo(
 
 def _show(folder: Path, samples: Path) -> None:
     from cli.ask import ask_question, print_answers
+    from cli.batch_outcome import follow_batch, print_outcome
     from cli.client import ApiClient
     from cli.contact_sheet import write_sheet
-    from cli.index import collect_files, follow_batch, print_outcome, send_batch
+    from cli.index import collect_files
     from cli.search import run_search
+    from cli.sent_batch import start_batch, upload_files
     from cli.videos import find_video
 
     with ApiClient.of_data_folder(folder) as api:
-        files = collect_files([samples], every_file=False)
+        files = collect_files([samples], every_file=False).files
         _say(f"Indexing {len(files)} clips: clipbert index samples --wait")
-        batch_id, _ = send_batch(api, files, name="demo")
+        batch_id, to_upload = start_batch(api, files, name="demo")
+        not_sent = upload_files(api, batch_id, to_upload)
         counts = follow_batch(api, batch_id, visible=True)
-        print_outcome(api, batch_id, counts)
+        print_outcome(api, batch_id, counts, not_sent)
 
         _say("Searching: clipbert search TEXT")
         _print_searches(api)

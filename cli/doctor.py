@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 from cli.data_folder import DataOption, find_data_folder, read_client, read_running
-from cli.errors import CliError
+from cli.errors import CliError, ServiceUnreachable
 
 LEAST_FREE_BYTES = 2 * 2**30
 PACKAGES = ("torch", "transformers", "timm", "av", "celery", "sqlalchemy", "psycopg", "fastapi")
@@ -41,13 +41,20 @@ def doctor(*, data: DataOption = None) -> None:
     ]
     num_wrong = 0
     for name, check in checks:
-        finding = check()
+        finding = _look(check)
         num_wrong += finding.cure is not None
         print(f"{'ok     ' if finding.cure is None else 'PROBLEM'}  {name:<11}  {finding.text}")
         if finding.cure is not None:
             print(f"{'':<9}{'':<11}  -> {finding.cure}")
     if num_wrong:
         raise typer.Exit(1)
+
+
+def _look(check: Callable[[], Finding]) -> Finding:
+    try:
+        return check()
+    except OSError as error:  # such as a data folder that one may not look into
+        return Finding(f"cannot look: {error}", "may you read it? choose another with --data")
 
 
 def check_python() -> Finding:
@@ -163,6 +170,8 @@ def check_api(data: Path) -> Finding:
         settings = read_client(data)
         with ApiClient(settings.api_url, settings.api_key) as api:
             stats = api.get("/v1/stats")
+    except ServiceUnreachable as error:
+        return Finding(error.message, "clipbert up")
     except CliError as error:
         return Finding(error.message, error.cure or "clipbert up")
     videos = stats.get("videos")

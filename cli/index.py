@@ -1,43 +1,49 @@
 """`clipbert index`: files and folders into one batch, with a live progress bar."""
 
 import os
+import stat
 import sys
-import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from cli.client import ApiClient, Json
-from cli.console import JsonOption, console, file_name, print_json, print_table
+from cli.batch_outcome import (
+    NotSent,
+    failed_items,
+    follow_batch,
+    print_not_indexed,
+    print_outcome,
+)
+from cli.client import ApiClient
+from cli.console import JsonOption, print_json
 from cli.data_folder import DataOption, find_data_folder
-from cli.errors import INTERRUPTED, ApiProblem, CliError
+from cli.errors import INTERRUPTED, CliError, ServiceUnreachable
+from cli.sent_batch import start_batch, upload_files
 
 VIDEO_EXTENSIONS = frozenset(
-    {".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"}
-    | {".mts", ".mxf", ".ogg", ".ogv", ".ts", ".vob", ".webm", ".wmv"}
+    {".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg"}
+    | {".mpg", ".mts", ".mxf", ".ogg", ".ogv", ".ts", ".vob", ".webm", ".wmv"}
 )
 IMAGE_EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".webp"})
 MEDIA_EXTENSIONS = VIDEO_EXTENSIONS | IMAGE_EXTENSIONS
-FAILED_STATES = ("failed", "quarantined", "cancelled")
-FIRST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.3, 2.0
-MOST_FAILURES_SHOWN, MOST_FAILURES_READ = 50, 500
 
 
-@dataclass(frozen=True)
-class Counts:
-    """How far a batch is."""
+@dataclass
+class FoundFiles:
+    """What there is to index.
 
-    total: int
-    succeeded: int
-    failed: int  # failed, cancelled and quarantined
+    Attributes:
+        files: absolute, in order, each once.
+        unreadable: folders that could not be looked into.
+        num_skipped: files of folders that have no extension of a video or an image.
+    """
 
-    @property
-    def done(self) -> int:
-        """Items that will not change any more."""
-        return self.succeeded + self.failed
+    files: list[Path] = field(default_factory=list)
+    unreadable: list[NotSent] = field(default_factory=list)
+    num_skipped: int = 0
 
 
 def index(
@@ -56,193 +62,95 @@ def index(
     data: DataOption = None,
 ) -> None:
     """Index videos and images: search and questions find them from then on."""
-    files = collect_files(paths, every_file=every_file)
-    if not files:
-        raise CliError(
-            "no video or image in " + ", ".join(str(path) for path in paths),
-            "--all takes files of any extension",
-        )
+    found = collect_files(paths, every_file=every_file)
+    _say_what_is_left_out(paths, found)
+    told = sys.stderr if as_json else sys.stdout
     with ApiClient.of_data_folder(find_data_folder(data)) as api:
-        batch_id, uploaded = send_batch(api, files, name=name, upload_all=upload)
-        if not as_json:
-            note = f", {uploaded} of them uploaded" if uploaded else ""
-            print(f"batch {batch_id}: {len(files)} files{note}")
-        if not wait:
-            if as_json:
-                print_json(api.get(f"/v1/batches/{batch_id}"))
-            else:
-                print(f"follow it with: clipbert batches show {batch_id}")
-            return
+        batch_id, to_upload = start_batch(api, found.files, name=name, upload_all=upload)
+        # Before the uploads: whoever breaks them off knows where the others are.
+        note = f", {len(to_upload)} of them to upload" if to_upload else ""
+        number = "1 file" if len(found.files) == 1 else f"{len(found.files)} files"
+        print(f"batch {batch_id}: {number}{note}", file=told, flush=True)
+        follow = f"follow it with: clipbert batches show {batch_id}"
         try:
-            counts = follow_batch(api, batch_id, visible=not as_json)
+            not_sent = [*found.unreadable, *upload_files(api, batch_id, to_upload)]
+            counts = follow_batch(api, batch_id, visible=not as_json) if wait else None
         except KeyboardInterrupt:
-            print(f"indexing goes on; follow it with: clipbert batches show {batch_id}")
+            print(f"indexing of what was sent goes on; {follow}", file=told)
             raise typer.Exit(INTERRUPTED) from None
+        except ServiceUnreachable as error:
+            raise ServiceUnreachable(error.message, f"what was sent is safe; {follow}") from error
         if as_json:
-            batch = api.get(f"/v1/batches/{batch_id}")
-            print_json({**batch, "failed_items": _failed_items(api, batch_id)})
+            failed = [*failed_items(api, batch_id)] if counts is not None else []
+            failed += [each.as_item() for each in not_sent]
+            print_json({**api.get(f"/v1/batches/{batch_id}"), "failed_items": failed})
+        elif counts is not None:
+            print_outcome(api, batch_id, counts, not_sent)
         else:
-            print_outcome(api, batch_id, counts)
-    if counts.failed:
+            print_not_indexed([each.as_item() for each in not_sent])
+            print(follow)
+    if not_sent or (counts is not None and counts.succeeded < counts.total):
         raise typer.Exit(1)
 
 
-def collect_files(paths: Iterable[Path], *, every_file: bool) -> list[Path]:
-    """List what to index, absolute, in order, each file once.
+def collect_files(paths: Iterable[Path], *, every_file: bool) -> FoundFiles:
+    """Find what to index.
 
     A file named by itself is always taken; of a folder, what has the extension of a video or an
     image, at any depth, without hidden files and without following links to folders.
 
     Raises:
-        CliError: a path does not exist.
+        CliError: a path does not exist, or cannot be looked at.
     """
-    found: dict[Path, None] = {}
+    found = FoundFiles()
     for path in paths:
         # Not resolve(): a link keeps the name that people know it by.
         absolute = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100
-        if absolute.is_dir():
-            for folder, subfolders, names in os.walk(absolute):
-                subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-                for name in sorted(names):
-                    if name.startswith("."):
-                        continue
-                    if every_file or Path(name).suffix.lower() in MEDIA_EXTENSIONS:
-                        found[Path(folder, name)] = None
-        elif absolute.exists():
-            found[absolute] = None
-        else:
-            raise CliError(f"{path} does not exist")
-    return list(found)
-
-
-def send_batch(
-    api: ApiClient, files: Sequence[Path], *, name: str | None, upload_all: bool = False
-) -> tuple[str, int]:
-    """Send all files as one batch: by uri, and by upload where the API may not read the path.
-
-    Args:
-        api: the service.
-        files: absolute paths.
-        name: of the batch.
-        upload_all: send the content of every file, for an API that does not see this disk.
-
-    Returns:
-        The batch's id, and how many files were uploaded.
-    """
-    inside: Sequence[Path] = [] if upload_all else files
-    while True:
         try:
-            batch = _create_batch(api, inside, name)
-            break
-        except ApiProblem as problem:
-            if problem.code != "outside_media_roots":
-                raise
-            # The answer lists the first of them only.
-            remaining = without_outside(inside, problem.errors)
-            if len(remaining) == len(inside):
-                raise
-            inside = remaining
-    kept = set(inside)
-    uploads = [file for file in files if file not in kept]
-    for number, file in enumerate(uploads, start=1):
-        print(f"uploading {number} of {len(uploads)}: {file.name}", file=sys.stderr)
-        api.upload("/v1/videos", file, {"batch_id": str(batch["id"])})
-    return str(batch["id"]), len(uploads)
+            mode = absolute.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise CliError(f"{path} does not exist") from error
+        except OSError as error:
+            raise CliError(f"{path} cannot be looked at: {error.strerror}") from error
+        if stat.S_ISDIR(mode):
+            _collect_folder(absolute, found, every_file=every_file)
+        else:
+            found.files.append(absolute)
+    found.files = list(dict.fromkeys(found.files))
+    return found
 
 
-def follow_batch(api: ApiClient, batch_id: str, *, visible: bool) -> Counts:
-    """Poll a batch until every item is done, with a progress bar if visible."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+def _collect_folder(top: Path, found: FoundFiles, *, every_file: bool) -> None:
+    def note_unreadable(error: OSError) -> None:
+        message = f"folder left out: {error.strerror}"
+        found.unreadable.append(NotSent(Path(error.filename), "not_readable", message))
 
-    progress = Progress(
-        TextColumn("indexing"),
-        BarColumn(bar_width=32),
-        MofNCompleteColumn(),
-        TextColumn("[red]{task.fields[failed]} failed[/red]"),
-        TextColumn("{task.fields[rate]:.1f}/s"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console(),
-        disable=not visible,
-    )
-    started_at = time.monotonic()
-    with progress:
-        task = progress.add_task("indexing", total=None, failed=0, rate=0.0)
-        while True:
-            counts = count_items(api.get(f"/v1/batches/{batch_id}"))
-            rate = counts.done / max(time.monotonic() - started_at, 0.001)
-            progress.update(
-                task, total=counts.total, completed=counts.done, failed=counts.failed, rate=rate
-            )
-            if counts.done >= counts.total:
-                return counts
-            # A batch that takes hours need not be asked for three times a second.
-            waited = time.monotonic() - started_at
-            time.sleep(min(LONGEST_POLL_SECONDS, max(FIRST_POLL_SECONDS, waited / 100)))
+    for folder, subfolders, names in os.walk(top, onerror=note_unreadable):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(names):
+            if name.startswith("."):
+                continue
+            if every_file or Path(name).suffix.lower() in MEDIA_EXTENSIONS:
+                found.files.append(Path(folder, name))
+            else:
+                found.num_skipped += 1
 
 
-def count_items(batch: Json) -> Counts:
-    """Read the counts by state of a batch resource."""
-    counts: dict[str, Any] = batch["counts"]
-    failed = sum(int(counts[state]) for state in FAILED_STATES)
-    return Counts(total=int(batch["total"]), succeeded=int(counts["succeeded"]), failed=failed)
+def _say_what_is_left_out(paths: Sequence[Path], found: FoundFiles) -> None:
+    """Tell what of the folders is not indexed.
 
-
-def print_outcome(api: ApiClient, batch_id: str, counts: Counts) -> None:
-    """Print how many items were indexed, and a table of those that were not."""
-    failures = _failed_items(api, batch_id) if counts.failed else []
-    print(f"{counts.succeeded} indexed, {counts.failed} failed")
-    if not failures:
-        return
-    print_table(
-        ["file", "code", "why"],
-        [
-            (
-                file_name(str(item.get("uri") or "")),
-                str((item.get("error") or {}).get("code") or item["state"]),
-                str((item.get("error") or {}).get("message") or ""),
-            )
-            for item in failures[:MOST_FAILURES_SHOWN]
-        ],
-    )
-    if len(failures) > MOST_FAILURES_SHOWN:
-        print(f"... and {len(failures) - MOST_FAILURES_SHOWN} more")
-
-
-def without_outside(files: Sequence[Path], errors: Sequence[dict[str, object]]) -> Sequence[Path]:
-    """Leave out the files that the API named, and all below the folders they are in.
-
-    A link may lead out of a folder that is inside, so it stands for itself only.
+    Raises:
+        CliError: nothing is left.
     """
-    named = [files[i] for error in errors if isinstance(i := error.get("index"), int)]
-    links = {file for file in named if file.is_symlink()}
-    folders = {file.parent for file in named if file not in links}
-    return [
-        file
-        for file in files
-        if file not in links and (file.is_symlink() or folders.isdisjoint(file.parents))
-    ]
-
-
-def _create_batch(api: ApiClient, files: Sequence[Path], name: str | None) -> Json:
-    body: Json = {"items": [{"uri": file.as_uri()} for file in files]}
-    if name is not None:
-        body["name"] = name
-    return api.post("/v1/batches", body)
-
-
-def _failed_items(api: ApiClient, batch_id: str) -> list[Json]:
-    path = f"/v1/batches/{batch_id}/items"
-    return [
-        item
-        for state in FAILED_STATES
-        for item in api.items(path, limit=MOST_FAILURES_READ, state=state)
-    ]
+    if found.num_skipped:
+        print(
+            f"files skipped for their extension: {found.num_skipped} (--all takes them too)",
+            file=sys.stderr,
+        )
+    for folder in found.unreadable:
+        print(f"{folder.path}: {folder.message}", file=sys.stderr)
+    if not found.files:
+        raise CliError(
+            "no video or image in " + ", ".join(str(path) for path in paths),
+            "--all takes files of any extension",
+        )

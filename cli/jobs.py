@@ -1,16 +1,17 @@
 """`clipbert jobs`: what runs, what waits, what failed and why."""
 
 from typing import Annotated
+from uuid import UUID
 
 import typer
 
 from cli.client import ApiClient, Json
-from cli.console import JsonOption, print_facts, print_json, print_table
+from cli.console import JsonOption, parse_id, print_facts, print_json, print_table
 from cli.data_folder import DataOption, find_data_folder
 
 app = typer.Typer(help="List, show, cancel and retry jobs.", no_args_is_help=True)
 
-JobArgument = Annotated[str, typer.Argument(help="The job's id.")]
+JobArgument = Annotated[UUID, typer.Argument(parser=parse_id, metavar="JOB", help="Its id.")]
 
 
 @app.command("list")

@@ -27,7 +27,7 @@ def store_environment(data: Path) -> Mapping[str, str]:
     if "STORE_DATABASE_URL" not in known or "STORE_BLOB_URL" not in known:
         raise CliError(
             f"no service runs on {data}, and STORE_DATABASE_URL and STORE_BLOB_URL are not set",
-            "start one with `clipbert up`, or set both",
+            "start one with `clipbert up`, or set STORE_DATABASE_URL and STORE_BLOB_URL",
         )
     return known
 

@@ -1,6 +1,5 @@
 """The `clipbert` command. Every import that costs time is inside the command that needs it."""
 
-import os
 import sys
 
 import typer
@@ -8,8 +7,10 @@ import typer
 from cli import (
     ask,
     batches,
+    data,
     demo,
     doctor,
+    evaluate,
     index,
     jobs,
     keys,
@@ -20,7 +21,7 @@ from cli import (
     weights,
 )
 from cli import up as up_command
-from cli.console import print_error
+from cli.console import discard_output, print_error, show_every_name
 from cli.errors import INTERRUPTED, CliError
 
 app = typer.Typer(
@@ -42,7 +43,8 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(weights.app, name="weights")
-app.add_typer(weights.app, name="weights")
+app.add_typer(data.app, name="data")
+app.command("evaluate")(evaluate.evaluate)
 app.command("doctor")(doctor.doctor)
 app.command("migrate")(migrate.migrate)
 app.command("demo", hidden=True)(demo.demo)
@@ -50,8 +52,13 @@ app.command("demo", hidden=True)(demo.demo)
 
 def main() -> None:
     """Run the command line; what a person can put right is one line, never a traceback."""
+    show_every_name()
     try:
-        app()
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, so that a full disk is said, and not at the very end
     except CliError as error:
         print_error(error.message, error.cure)
         sys.exit(error.exit_code)
@@ -59,8 +66,13 @@ def main() -> None:
         print_error("interrupted")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:  # `clipbert jobs list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         sys.exit(0)
+    except OSError as error:
+        discard_output()
+        what = f"{error.filename}: " if error.filename else ""
+        print_error(f"{what}{error.strerror or error}")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

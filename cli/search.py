@@ -22,7 +22,7 @@ def search(
         str, typer.Option(help="auto, recall (vectors only) or exhaustive (every clip).")
     ] = "auto",
     sheet: Annotated[
-        Path | None, typer.Option(help="Also write a picture of the hits to this PNG file.")
+        Path | None, typer.Option(help="Also write a picture of the hits: a .png, .jpg or .webp.")
     ] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for the answer.")] = 60.0,
     as_json: JsonOption = False,
@@ -31,6 +31,10 @@ def search(
     """Search the indexed videos by text."""
     if mode not in MODES:
         raise CliError(f"--mode is one of {', '.join(MODES)}, not {mode}")
+    if sheet is not None:
+        from cli.contact_sheet import format_of, write_sheet
+
+        format_of(sheet)  # refused before the search, not after it
     with ApiClient.of_data_folder(find_data_folder(data)) as api:
         result, seconds = run_search(api, text, limit=limit, mode=mode, timeout_seconds=timeout)
         if as_json:
@@ -38,8 +42,6 @@ def search(
         else:
             print_hits(result, seconds)
         if sheet is not None:
-            from cli.contact_sheet import write_sheet
-
             write_sheet(api, text, result["result"]["hits"], sheet)
             if not as_json:
                 print(f"contact sheet: {sheet}")

@@ -103,9 +103,11 @@ def down(data: DataOption = None) -> None:
     folder = find_data_folder(data)
     running = read_running(folder)
     if running is None or not is_locked(folder):
-        if running is not None:  # only a killed `up` leaves up.json behind
-            _stop_orphans(folder)
-        print(f"nothing is running on {folder}")
+        if running is None:
+            print(f"nothing is running on {folder}")
+        else:  # only a killed `up` leaves up.json behind
+            stopped = "; its PostgreSQL and Redis are stopped now" if _stop_orphans(folder) else ""
+            print(f"`clipbert up` (pid {running.pid}) on {folder} was killed{stopped}")
         return
     os.kill(running.pid, signal.SIGTERM)
     deadline = time.monotonic() + DOWN_SECONDS
@@ -165,13 +167,15 @@ def start_in_background(options: UpOptions, *, quiet: bool = False) -> None:
     raise CliError(f"`clipbert up` was not ready in time; see {log_file}")
 
 
-def _stop_orphans(data: Path) -> None:
-    """Stop the embedded services that outlived a killed `up`."""
-    if (data / "services").is_dir():
+def _stop_orphans(data: Path) -> bool:
+    """Stop the embedded services that outlived a killed `up`; False when it had none."""
+    has_services = (data / "services").is_dir()
+    if has_services:
         from store.embedded import EmbeddedServices
 
         EmbeddedServices.start(data).stop()  # finds what runs, and who started it is gone
     remove_running(data)
+    return has_services
 
 
 def _arguments(options: UpOptions) -> list[str]:

@@ -1,5 +1,9 @@
+import io
+
+import pytest
 from PIL import Image
 
+from cli.client import ApiClient
 from cli.contact_sheet import (
     BAR,
     BAR_GROUND,
@@ -10,6 +14,7 @@ from cli.contact_sheet import (
     MARGIN_PX,
     TITLE_HEIGHT_PX,
     draw_sheet,
+    write_sheet,
 )
 
 RED = (200, 10, 10)
@@ -69,3 +74,36 @@ def test_a_sheet_without_hits_says_so():
 
     assert sheet.height > TITLE_HEIGHT_PX
     assert len(sheet.getcolors(maxcolors=4096)) > 1
+
+
+def test_a_hit_whose_file_is_gone_is_shown_by_its_poster(api, tmp_path):
+    poster = io.BytesIO()
+    Image.new("RGB", (320, 180), RED).save(poster, format="JPEG", quality=100)
+    api.refuse("GET", "/v1/videos/v/media", 404, "media_gone")
+    api.answer("GET", "/v1/videos/v/thumbnails/poster", poster.getvalue())
+    api.refuse("GET", "/v1/videos/w/media", 404, "media_gone")
+    hits = [hit(1, 0.9), {**hit(2, 0.8), "video_id": "w"}]
+
+    with ApiClient(api.url, "key") as client:
+        write_sheet(client, "a dog", hits, tmp_path / "hits.png")
+
+    with Image.open(tmp_path / "hits.png") as sheet:
+        middle = MARGIN_PX + FRAME_WIDTH_PX // 2
+        assert abs(sheet.getpixel((middle, FIRST_ROW_PX + 90))[0] - RED[0]) < 5
+        assert sheet.getpixel((middle, FIRST_ROW_PX + ROW_PX + 90)) == FRAME_GROUND
+
+
+@pytest.mark.parametrize(("name", "image_format"), [("a.JPG", "JPEG"), ("a.webp", "WEBP")])
+def test_the_extension_says_the_format(tmp_path, name, image_format):
+    write_sheet(None, "a dog", [], tmp_path / name)
+
+    with Image.open(tmp_path / name) as sheet:
+        assert sheet.format == image_format
+
+
+@pytest.mark.parametrize("name", ["hits", "hits.gif", "hits.png.txt"])
+def test_an_extension_of_no_picture_is_refused_before_the_search(api, clipbert, tmp_path, name):
+    said = clipbert("search", "a dog", "--sheet", tmp_path / name, code=1)
+
+    assert "must end in one of .png, .jpg" in said.err
+    assert api.requests == []

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from cli.errors import CliError
-from cli.index import Counts, collect_files, count_items, without_outside
+from cli.index import collect_files
 
 
 @pytest.fixture
@@ -22,26 +22,26 @@ def names(files, folder):
 
 
 def test_a_folder_gives_its_videos_and_images_at_any_depth(library):
-    files = collect_files([library], every_file=False)
+    files = collect_files([library], every_file=False).files
 
     assert names(files, library) == ["a.MOV", "b.mp4", "sub/c.webm", "sub/deep/d.jpg"]
 
 
 def test_all_takes_every_file_that_is_not_hidden(library):
-    files = collect_files([library], every_file=True)
+    files = collect_files([library], every_file=True).files
 
     assert "notes.txt" in names(files, library)
     assert ".hidden.mp4" not in names(files, library)
 
 
 def test_a_file_named_by_itself_is_taken_whatever_it_is(library):
-    files = collect_files([library / "notes.txt", library / ".hidden.mp4"], every_file=False)
+    files = collect_files([library / "notes.txt", library / ".hidden.mp4"], every_file=False).files
 
     assert names(files, library) == ["notes.txt", ".hidden.mp4"]
 
 
 def test_a_file_that_is_found_twice_is_taken_once(library):
-    files = collect_files([library / "b.mp4", library, library / "sub"], every_file=False)
+    files = collect_files([library / "b.mp4", library, library / "sub"], every_file=False).files
 
     assert names(files, library) == ["b.mp4", "a.MOV", "sub/c.webm", "sub/deep/d.jpg"]
 
@@ -49,7 +49,7 @@ def test_a_file_that_is_found_twice_is_taken_once(library):
 def test_relative_paths_become_absolute(library, monkeypatch):
     monkeypatch.chdir(library / "sub")
 
-    assert collect_files([Path("../b.mp4")], every_file=False) == [library / "b.mp4"]
+    assert collect_files([Path("../b.mp4")], every_file=False).files == [library / "b.mp4"]
 
 
 def test_a_path_that_does_not_exist_is_said(tmp_path):
@@ -57,26 +57,28 @@ def test_a_path_that_does_not_exist_is_said(tmp_path):
         collect_files([tmp_path / "nowhere.mp4"], every_file=False)
 
 
-def test_what_lies_in_or_below_a_refused_folder_is_left_out():
-    files = [Path(name) for name in ("/in/a", "/out/b", "/out/c", "/out/deep/d", "/in/e")]
+def test_files_skipped_for_their_extension_are_counted(library):
+    (library / "moving.gif").touch()
 
-    remaining = without_outside(files, [{"index": 1, "code": "outside_media_roots"}])
+    found = collect_files([library], every_file=False)
 
-    assert remaining == [Path("/in/a"), Path("/in/e")]
-
-
-def test_a_refused_link_does_not_speak_for_its_folder(tmp_path):
-    (tmp_path / "plain").touch()
-    (tmp_path / "link").symlink_to("/etc/hostname")
-    files = [tmp_path / "link", tmp_path / "plain"]
-
-    assert without_outside(files, [{"index": 0}]) == [tmp_path / "plain"]
+    assert found.num_skipped == 1  # notes.txt; hidden files are nobody's videos
+    assert library / "moving.gif" in found.files
 
 
-def test_a_batch_is_done_when_every_item_ended_somehow():
-    ended = {"succeeded": 3, "failed": 2, "cancelled": 1, "quarantined": 1}
+def test_a_folder_that_may_not_be_looked_into_is_noted(open_folder, as_nobody):
+    (open_folder / "a.mp4").touch()
+    (open_folder / "closed").mkdir(mode=0)
 
-    counts = count_items({"total": 7, "counts": {"queued": 0, "running": 0, **ended}})
+    with as_nobody():
+        found = collect_files([open_folder], every_file=False)
 
-    assert counts == Counts(total=7, succeeded=3, failed=4)
-    assert counts.done == counts.total
+    assert found.files == [open_folder / "a.mp4"]
+    assert [each.path for each in found.unreadable] == [open_folder / "closed"]
+
+
+def test_a_path_that_may_not_be_looked_at_is_said(open_folder, as_nobody):
+    (open_folder / "closed").mkdir(mode=0)
+
+    with as_nobody(), pytest.raises(CliError, match="cannot be looked at: Permission denied"):
+        collect_files([open_folder / "closed" / "v.mp4"], every_file=False)

@@ -180,7 +180,7 @@ def test_bad_files_fail_alone_each_with_its_code_and_files_elsewhere_are_uploade
     result = place.run("index", elsewhere, SAMPLES / "coin_and_pen.mov", "--wait", code=1)
 
     assert "uploading 3 of 3: text.mp4" in result.stderr
-    assert "4 files, 3 of them uploaded" in result.stdout
+    assert "4 files, 3 of them to upload" in result.stdout
     assert "2 indexed, 2 failed" in result.stdout
     rows = {
         line.split()[0]: line.split()[1] for line in result.stdout.splitlines() if ".mp4" in line
@@ -240,6 +240,8 @@ def test_a_deleted_video_is_gone(place):
     extra.write_bytes((SAMPLES / "grand_prix_1906.ogv").read_bytes())
     place.run("index", extra, "--wait")
 
+    refused = place.run("videos", "delete", "extra", code=1)
+    assert "'extra' may mean extra.avi" in refused.stderr
     place.run("videos", "delete", "extra.avi")
 
     assert "no video named" in place.run("videos", "show", "extra.avi", code=1).stderr
@@ -283,6 +285,20 @@ def test_a_worker_that_is_killed_is_started_again(place):
     )
 
 
+def test_servers_that_are_killed_are_started_again(place):
+    servers = servers_of(place.data)
+    for server in servers:
+        os.kill(server.pid, signal.SIGKILL)
+
+    log = place.data / "up.log"
+    for name in ("Redis", "PostgreSQL"):
+        wait_until(lambda name=name: f"{name} had died; it runs again" in log.read_text())
+
+    names = {video["filename"] for video in place.json("videos", "list")}
+    assert {"cockatoo.mp4", "samoyed.mp4", "potted_plant.mp4"} <= names
+    assert place.json("search", "a white parrot")["result"]["hits"]
+
+
 def test_down_stops_every_process_in_time_and_up_finds_the_library_again(place):
     processes = [*place.processes(), *servers_of(place.data)]
     started_at = time.monotonic()
@@ -306,7 +322,8 @@ def test_an_up_that_is_killed_takes_its_processes_with_it_and_down_stops_the_ser
     os.kill(place.running["pid"], signal.SIGKILL)
 
     wait_until(lambda: not any(is_alive(process) for process in processes))
-    place.run("down")
+    said = place.run("down").stdout
+    assert "was killed; its PostgreSQL and Redis are stopped now" in said
     wait_until(lambda: not any(is_alive(server) for server in servers))
     assert "nothing is running" in place.run("down").stdout
 

@@ -1,0 +1,118 @@
+"""An API of few words on a real port: a test says what each path answers, and sees what came."""
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+NO_COUNTS = {
+    "queued": 0,
+    "running": 0,
+    "succeeded": 0,
+    "failed": 0,
+    "cancelled": 0,
+    "quarantined": 0,
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str
+    path: str
+    query: dict[str, str]
+    body: bytes
+
+    @property
+    def filename(self) -> str:
+        """Of the form's file."""
+        found = re.search(rb'filename="([^"]*)"', self.body)
+        assert found is not None
+        return found[1].decode()
+
+
+Answer = Callable[[Request], tuple[int, Any]]
+
+
+@dataclass
+class FakeApi:
+    """What it answers: bytes as they are, everything else as JSON."""
+
+    url: str
+    answers: dict[tuple[str, str], Answer] = field(default_factory=dict)
+    requests: list[Request] = field(default_factory=list)
+
+    def answer(self, method: str, path: str, value: Any, status: int = 200) -> None:
+        self.answers[method, path] = value if callable(value) else lambda _: (status, value)
+
+    def refuse(self, method: str, path: str, status: int, code: str, **more: Any) -> None:
+        self.answer(method, path, {"code": code, "detail": f"no: {code}", **more}, status)
+
+    def answer_list(self, path: str, items: list[dict[str, Any]]) -> None:
+        """Answer with pages of items; a query parameter `state` filters them."""
+
+        def page(request: Request) -> tuple[int, Any]:
+            start = int(request.query.get("page_token", 0))
+            end = start + int(request.query["page_size"])
+            state = request.query.get("state")
+            wanted = [each for each in items if state in {None, each.get("state")}]
+            token = str(end) if end < len(wanted) else None
+            return 200, {"items": wanted[start:end], "next_page_token": token}
+
+        self.answer("GET", path, page)
+
+    def sent(self, method: str, path: str) -> list[Request]:
+        return [each for each in self.requests if (each.method, each.path) == (method, path)]
+
+
+def batch(batch_id: str = "b1", *, duplicates: int = 0, **counts: int) -> dict[str, Any]:
+    """Give a batch resource."""
+    return {
+        "id": batch_id,
+        "name": None,
+        "state": "finished",
+        "total": sum(counts.values()),
+        "counts": {**NO_COUNTS, **counts},
+        "duplicates": duplicates,
+        "created_at": "2026-01-05T09:00:00Z",
+    }
+
+
+@contextmanager
+def fake_api() -> Iterator[FakeApi]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def respond(self) -> None:
+            parts = urlsplit(self.path)
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            request = Request(self.command, parts.path, dict(parse_qsl(parts.query)), body)
+            api.requests.append(request)
+            unknown = (404, {"code": "not_found", "detail": f"nothing at {parts.path}"})
+            answer = api.answers.get((self.command, parts.path), lambda _: unknown)
+            status, value = answer(request)
+            content = value if isinstance(value, bytes) else json.dumps(value).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_DELETE = respond  # noqa: N815  the names are http.server's
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    api = FakeApi(f"http://127.0.0.1:{server.server_port}")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield api
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,24 @@
+import io
+import sys
+
+from cli.console import print_table
+
+ID = "0198c0df-5555-7aaa-8bbb-1234567890ab"
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_narrow_terminal_cuts_no_id_and_loses_no_column(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+    names = ["id", "video", "state", "length#", "size#", "codec"]
+
+    print_table(names, [(ID, "a holiday by the sea.mp4", "ready", "1:02.0", "1920x1080", "h264")])
+
+    shown = terminal.getvalue().split()
+    assert {ID, "ready", "1:02.0", "1920x1080", "h264"} <= set(shown)

@@ -1,0 +1,183 @@
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from cli.client import ApiClient
+from cli.file_to_send import FileToSend, sendable_name
+from cli.sent_batch import upload_files, without_outside
+from tests.cli.fake_api import batch
+
+ID = "0198c0df-5555-7aaa-8bbb-1234567890ab"
+
+
+@pytest.fixture
+def outside(api):
+    """An API that may read no file of this machine where it is."""
+
+    def create(request):
+        items = json.loads(request.body)["items"]
+        if items:
+            errors = [{"index": i, "code": "outside_media_roots"} for i in range(len(items))]
+            return 403, {"code": "outside_media_roots", "detail": "outside", "errors": errors}
+        return 202, batch(ID)
+
+    api.answer("POST", "/v1/batches", create)
+    api.answer("POST", "/v1/videos", {"id": "job"}, 202)
+    return api
+
+
+def test_what_lies_in_or_below_a_refused_folder_is_left_out():
+    files = [Path(name) for name in ("/in/a", "/out/b", "/out/c", "/out/deep/d", "/in/e")]
+
+    remaining = without_outside(files, [{"index": 1, "code": "outside_media_roots"}])
+
+    assert remaining == [Path("/in/a"), Path("/in/e")]
+
+
+def test_a_refused_link_does_not_speak_for_its_folder(tmp_path):
+    (tmp_path / "plain").touch()
+    (tmp_path / "link").symlink_to("/etc/hostname")
+    files = [tmp_path / "link", tmp_path / "plain"]
+
+    assert without_outside(files, [{"index": 0}]) == [tmp_path / "plain"]
+
+
+def test_a_file_that_cannot_be_read_is_a_row_and_the_others_are_uploaded(
+    outside, open_folder, as_nobody
+):
+    folder = open_folder
+    (folder / "dangling").symlink_to(folder / "nowhere")
+    (folder / "endless").symlink_to("/dev/zero")
+    os.mkfifo(folder / "pipe")
+    (folder / "secret").touch(mode=0)
+    (folder / "good").write_bytes(b"film")
+    names = ["dangling", "endless", "pipe", "secret", "good"]
+
+    with ApiClient(outside.url, "key") as client, as_nobody():
+        not_sent = upload_files(client, ID, [folder / name for name in names])
+
+    assert {each.path.name: each.message for each in not_sent} == {
+        "dangling": "No such file or directory",
+        "endless": "it is no regular file",
+        "pipe": "it is no regular file",
+        "secret": "Permission denied",
+    }
+    assert [each.filename for each in outside.sent("POST", "/v1/videos")] == ["good"]
+
+
+def test_a_file_that_the_api_refuses_is_a_row_and_the_others_are_uploaded(outside, tmp_path):
+    def receive(request):
+        if request.filename == "large":
+            return 413, {"code": "payload_too_large", "detail": "too large"}
+        return 202, {"id": "job"}
+
+    outside.answer("POST", "/v1/videos", receive)
+    for name in ("large", "good"):
+        (tmp_path / name).write_bytes(b"film")
+
+    with ApiClient(outside.url, "key") as client:
+        not_sent = upload_files(client, ID, [tmp_path / "large", tmp_path / "good"])
+
+    assert [(each.path.name, each.code) for each in not_sent] == [("large", "payload_too_large")]
+    assert len(outside.sent("POST", "/v1/videos")) == 2
+
+
+def test_a_file_is_sent_with_the_length_that_it_had_at_the_start(tmp_path):
+    path = tmp_path / "growing"
+    path.write_bytes(b"film")
+
+    with FileToSend(path) as content:
+        path.write_bytes(b"film and more")
+        length = content.seek(0, os.SEEK_END)
+        content.seek(0)
+        read = content.read(100), content.read(100)
+
+    assert (length, read) == (4, (b"film", b""))
+
+
+def test_a_file_that_became_shorter_is_not_sent_as_if_it_were_whole(tmp_path):
+    path = tmp_path / "shrinking"
+    path.write_bytes(b"film")
+
+    with FileToSend(path) as content:
+        path.write_bytes(b"")
+        with pytest.raises(OSError, match="became shorter"):
+            content.read(100)
+
+
+def test_a_name_is_sent_as_text_on_one_line():
+    assert sendable_name(os.fsdecode(b"bad\xff.mp4")) == "bad\N{REPLACEMENT CHARACTER}.mp4"
+    assert sendable_name("two\nlines.mp4") == "two lines.mp4"
+    assert sendable_name('"ü".mp4') == "'ü'.mp4"
+
+
+def test_a_name_of_any_bytes_is_uploaded(outside, tmp_path):
+    path = tmp_path / os.fsdecode(b"bad\xff\n.mp4")
+    path.write_bytes(b"film")
+
+    with ApiClient(outside.url, "key") as client:
+        assert upload_files(client, ID, [path]) == []
+
+    (sent,) = outside.sent("POST", "/v1/videos")
+    assert sent.filename == "bad\N{REPLACEMENT CHARACTER} .mp4"
+
+
+def test_the_command_lists_what_was_not_sent_and_fails(outside, clipbert, tmp_path):
+    (tmp_path / "gone.mp4").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "good.mp4").write_bytes(b"film")
+    outside.answer("GET", f"/v1/batches/{ID}", batch(ID, succeeded=1, duplicates=1))
+
+    said = clipbert("index", tmp_path, "--wait", code=1)
+
+    first, _progress, outcome, _header, row = said.out.splitlines()
+    assert first == f"batch {ID}: 2 files, 2 of them to upload"
+    assert outcome == "1 indexed (1 of them known already), 0 failed, 1 not sent"
+    assert row.split()[:2] == ["gone.mp4", "not_readable"]
+
+
+def test_json_lists_what_was_not_sent(outside, clipbert, tmp_path):
+    (tmp_path / "gone.mp4").symlink_to(tmp_path / "nowhere")
+    outside.answer("GET", f"/v1/batches/{ID}", batch(ID))
+
+    said = clipbert("index", tmp_path, "--json", code=1)
+
+    (failed,) = json.loads(said.out)["failed_items"]
+    assert failed["error"]["code"] == "not_readable"
+    assert ID in said.err
+
+
+def test_who_breaks_the_uploads_off_knows_the_batch(outside, clipbert, tmp_path):
+    def interrupt(_):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)  # the interrupt comes first
+        return 202, {"id": "job"}
+
+    outside.answer("POST", "/v1/videos", interrupt)
+    (tmp_path / "good.mp4").write_bytes(b"film")
+
+    said = clipbert("index", tmp_path, code=130)
+
+    assert said.out.splitlines() == [
+        f"batch {ID}: 1 file, 1 of them to upload",
+        f"indexing of what was sent goes on; follow it with: clipbert batches show {ID}",
+    ]
+
+
+def test_a_service_that_stays_away_leaves_word_of_the_batch(
+    outside, clipbert, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("cli.batch_outcome.PATIENCE_SECONDS", 0.2)
+    (tmp_path / "good.mp4").write_bytes(b"film")
+
+    def break_off(_):
+        raise ConnectionAbortedError
+
+    outside.answer("GET", f"/v1/batches/{ID}", break_off)
+
+    said = clipbert("index", tmp_path, "--wait", code=3)
+
+    assert f"what was sent is safe; follow it with: clipbert batches show {ID}" in said.err
