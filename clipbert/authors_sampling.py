@@ -15,7 +15,8 @@ from clipbert.probed_video import VideoProbe
 from clipbert.sampling import Clip, SamplingPlan
 
 _THIRDS = {"start": 0, "middle": 1, "end": 2}
-# A header that claims much more than the frames' timestamps reach is not believed.
+# A header that claims much more than the frames' timestamps reach is not believed, by those of
+# their clips that are spread over the video.
 _BELIEVED_SHARE = 0.8
 
 
@@ -34,6 +35,7 @@ def plan_authors_clips(
         raise NoFrameCount("the header gives no frame count, which the authors plan divides by")
     clip_frames = plan.frames_per_clip / plan.frames_per_second * probe.average_fps
     free = max(num_frames - clip_frames, 0)
+    duration = _believed_duration(probe, plan, generator)
     clips = []
     for index in range(plan.num_clips):
         if plan.strategy == "uniform":
@@ -41,7 +43,11 @@ def plan_authors_clips(
         else:
             start = _clip_start(index, free, plan, generator)
             end = start + clip_frames - 1
-        rows = _frame_rows(probe, plan, start=start, end=end, num_frames=num_frames)
+        if duration is None:
+            rows = _spread(start, end, plan.frames_per_clip, num_rows=num_frames)
+        else:
+            lower, upper = int(start * duration / num_frames), int(end * duration / num_frames)
+            rows = _window_rows(probe, plan, lower, upper, last_place=end - start)
         instants = tuple(_seconds(probe, int(row)) for row in rows)
         stop = min(instants[-1] + 1 / probe.average_fps, probe.duration_seconds)
         clips.append(Clip(index, instants[0], max(stop, instants[-1]), instants))
@@ -59,28 +65,34 @@ def _clip_start(
     return free * index / plan.num_clips
 
 
-def _frame_rows(
-    probe: VideoProbe, plan: SamplingPlan, *, start: float, end: float, num_frames: int
-) -> NDArray[np.int64]:
-    """Give the rows of probe.frame_pts that make up a clip, (T,)."""
-    count = plan.frames_per_clip
-    if probe.header_duration_pts is None:
-        return _spread(start, end, count, num_rows=num_frames)
+def _believed_duration(
+    probe: VideoProbe, plan: SamplingPlan, generator: random.Random | None
+) -> int | None:
+    """Give the duration that frame numbers are turned into timestamps with."""
     duration = probe.header_duration_pts
-    if plan.strategy == "clips":
+    is_spread = plan.strategy == "clips" and generator is None
+    if duration is not None and is_spread:
         last_pts = int(probe.frame_pts[-1])
         if last_pts < _BELIEVED_SHARE * duration:
-            duration = last_pts
-    lower, upper = int(start * duration / num_frames), int(end * duration / num_frames)
+            return last_pts
+    return duration
+
+
+def _window_rows(
+    probe: VideoProbe, plan: SamplingPlan, lower: int, upper: int, *, last_place: float
+) -> NDArray[np.int64]:
+    """Give the rows of probe.frame_pts that make up a clip, (T,), from a window of timestamps."""
     first = int(np.searchsorted(probe.frame_pts, lower, side="left"))
-    # The first frame beyond the window is kept too.
-    stop = min(int(np.searchsorted(probe.frame_pts, upper, side="right")) + 1, len(probe.frame_pts))
-    if first >= stop:
+    if first == len(probe.frame_pts):
         raise FrameNotFound(lower * float(probe.time_base), probe.last_frame_seconds)
+    # The first frame beyond the window is kept too. A window shorter than a frame ends before it
+    # begins; that frame is then the only one.
+    beyond = int(np.searchsorted(probe.frame_pts, upper, side="right"))
+    stop = min(max(beyond, first) + 1, len(probe.frame_pts))
     num_rows = stop - first
     if plan.strategy == "uniform":
-        return first + _spread(0, num_rows - 1, count, num_rows=num_rows)
-    return first + _spread(0, end - start, count, num_rows=num_rows)
+        last_place = num_rows - 1
+    return first + _spread(0, last_place, plan.frames_per_clip, num_rows=num_rows)
 
 
 def _spread(start: float, end: float, count: int, *, num_rows: int) -> NDArray[np.int64]:

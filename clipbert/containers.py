@@ -1,4 +1,4 @@
-"""Open media files safely and read their timestamps.
+"""Open media files safely.
 
 The demuxer is chosen by the file's first bytes and never by FFmpeg's own guess, its name or its
 extension: a playlist or a list of files to concatenate, renamed .mp4, would otherwise read other
@@ -7,18 +7,14 @@ files of the machine.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import av.error
-import numpy as np
 from av.codec.context import Flags
 from av.container import InputContainer
-from av.packet import Packet
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
 from clipbert.errors import (
     DecodeFailed,
@@ -28,13 +24,16 @@ from clipbert.errors import (
     NoVideoStream,
     UnsupportedMedia,
 )
+from clipbert.pictures import picture_size
 from clipbert.probed_video import MediaLimits
 
 STILL_FORMATS = frozenset({"jpeg_pipe", "png_pipe", "webp_pipe"})
 _SNIFFED_BYTES = 1024
 _MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
-_TS_PACKET_BYTES = 188
-_M2TS_PACKET_BYTES = 192
+# MPEG-TS, and the same with a time before each packet. A packet begins with a G.
+_TS_PACKET_BYTES = (188, 192)
+# So many packets in a row tell MPEG-TS from chance; a copied recording may begin within a packet.
+_TS_PACKETS = 4
 
 # The demuxers that sniff_format chooses from; a second lock should a demuxer open another.
 _OPEN_OPTIONS = {
@@ -49,21 +48,6 @@ _COMMON_CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "mpeg4", "pro
 _OLD_CODECS = ("msmpeg4", "msmpeg4v2", "h263", "mpeg1video", "mpeg2video", "theora", "rawvideo")
 _PICTURE_CODECS = ("mjpeg", "png", "webp", "gif")
 _CODECS = frozenset((*_COMMON_CODECS, *_OLD_CODECS, *_PICTURE_CODECS))
-
-
-@dataclass(frozen=True)
-class Timeline:
-    """The timestamps of a stream's frames, from its packets.
-
-    Attributes:
-        frame_pts: int64, ascending, those of hidden frames (edit lists) left out.
-        keyframe_pts: int64, ascending.
-        last_duration_pts: length of the last frame.
-    """
-
-    frame_pts: NDArray[np.int64]
-    keyframe_pts: NDArray[np.int64]
-    last_duration_pts: int
 
 
 def sniff_format(path: Path) -> str:
@@ -99,8 +83,16 @@ def open_video(path: Path, limits: MediaLimits) -> Iterator[tuple[InputContainer
         VideoError: the file is missing, empty, of an unknown kind, without video, or too large.
     """
     name = sniff_format(path)
+    size = picture_size(path, name)
+    if size is not None:
+        check_pixels(*size, limits)
     try:
-        container = av.open(str(path.absolute()), format=name, options=dict(_OPEN_OPTIONS))
+        container = av.open(
+            str(path.absolute()),
+            format=name,
+            options=dict(_OPEN_OPTIONS),
+            metadata_errors="replace",  # titles in older encodings than UTF-8
+        )
     except av.error.FFmpegError as error:
         # The first bytes are right, and yet the header cannot be read.
         raise UnsupportedMedia(f"{path.name} has no readable header: {error.strerror}") from error
@@ -132,48 +124,6 @@ def check_pixels(width: int, height: int, limits: MediaLimits) -> None:
         )
 
 
-def has_counted_frames(container: InputContainer, stream: VideoStream) -> bool:
-    """Say whether frames can only be told by counting.
-
-    AVI stores no timestamps; where frames are reordered, FFmpeg's guesses are wrong. Then the
-    n-th frame decoded is the one at n frame lengths.
-    """
-    return container.format.name == "avi" and stream.codec_context.has_b_frames
-
-
-def stamp_of(packet: "Packet[VideoStream]", *, counted: bool) -> int | None:
-    """Give the packet's time of showing, or of decoding where frames are counted."""
-    if counted or packet.pts is None:
-        return packet.dts
-    return packet.pts
-
-
-def read_timeline(container: InputContainer, stream: VideoStream, *, max_frames: int) -> Timeline:
-    """Read all packets of a stream from its beginning, without decoding.
-
-    Stops after max_frames + 1 packets.
-    """
-    counted = has_counted_frames(container, stream)
-    pts: list[int] = []
-    keyframes: list[int] = []
-    last_pts, last_duration = -1, 0
-    for packet in container.demux(stream):
-        stamp = stamp_of(packet, counted=counted)
-        if packet.size == 0 or packet.is_discard or stamp is None:
-            continue
-        pts.append(stamp)
-        if packet.is_keyframe:
-            keyframes.append(stamp)
-        if stamp >= last_pts:
-            last_pts, last_duration = stamp, packet.duration or 0
-        if len(pts) > max_frames:
-            break
-    frame_pts = np.unique(np.array(pts, dtype=np.int64))
-    if last_duration == 0 and len(frame_pts) > 1:
-        last_duration = int(np.median(np.diff(frame_pts)))
-    return Timeline(frame_pts, np.unique(np.array(keyframes, dtype=np.int64)), last_duration)
-
-
 def _format_of(head: bytes) -> str | None:  # noqa: PLR0911
     riff_kind = head[8:12] if head[:4] == b"RIFF" else b""
     if head[4:8] in _MP4_BOXES:
@@ -194,18 +144,21 @@ def _format_of(head: bytes) -> str | None:  # noqa: PLR0911
         return "webp_pipe"
     if head[:4] == b"\x00\x00\x01\xba":
         return "mpeg"
-    if _has_sync_bytes(head, 0, _TS_PACKET_BYTES) or _has_sync_bytes(head, 4, _M2TS_PACKET_BYTES):
+    if any(_has_sync_bytes(head, packet_bytes) for packet_bytes in _TS_PACKET_BYTES):
         return "mpegts"
     return None
 
 
 def _is_animated_webp(head: bytes) -> bool:
-    return head[12:16] == b"VP8X" and bool(head[20] & 0b10)
+    return head[12:16] == b"VP8X" and bool(head[20:21] and head[20] & 0b10)
 
 
-def _has_sync_bytes(head: bytes, offset: int, packet_bytes: int) -> bool:
-    positions = range(offset, len(head), packet_bytes)
-    return len(positions) > 1 and all(head[position] == ord("G") for position in positions)
+def _has_sync_bytes(head: bytes, packet_bytes: int) -> bool:
+    starts = range(len(head) - (_TS_PACKETS - 1) * packet_bytes)
+    return any(
+        head[start : start + _TS_PACKETS * packet_bytes : packet_bytes] == b"G" * _TS_PACKETS
+        for start in starts
+    )
 
 
 def _video_stream(container: InputContainer, path: Path) -> VideoStream:

@@ -9,24 +9,30 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import dropwhile, pairwise
+from itertools import islice, pairwise
 from typing import Literal
 
 import av.error
 from av.container import InputContainer
 from av.packet import Packet
-from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from clipbert.containers import STILL_FORMATS, has_counted_frames, stamp_of
-from clipbert.errors import DecodeFailed, FrameNotFound, MediaTooLarge
+from clipbert.containers import STILL_FORMATS, check_pixels
+from clipbert.errors import DecodeFailed, FrameNotFound
+from clipbert.frame_clock import NUM_FIRST_PACKETS, FrameClock
+from clipbert.packets import (
+    Stamping,
+    can_seek,
+    from_entry,
+    packets_of,
+    stamp_of,
+    stamping_of,
+)
 from clipbert.probed_video import MediaLimits
 
 # An instant this little before a frame counts as that frame's: instants pass through decimal text.
 _TOLERANCE_SECONDS = 1e-6
-# Packets read to find the first presented frame: more than any codec reorders.
-_REORDER_PACKETS = 64
 # Damaged packets in a run of decoding that are forgiven: broadcasts lose some.
 _MAX_BAD_PACKETS = 16
 # Codecs in which a frame marked as no reference is needed by no other frame at all. (HEVC means
@@ -39,6 +45,11 @@ _KEYFRAME_PACKETS = 600
 # Encoders that write their version into the first packet only, for decoders to work around their
 # mistakes: x264's 4:4:4 video before 2017 decodes to rubbish after a seek without it.
 _VERSIONED_CODECS = frozenset({"h264", "mpeg4"})
+# Where to seek to for the first packet. An edit list may hide packets from before time 0 that the
+# first frame is made from, and MPEG-TS goes by the time of decoding; where the first packet is at
+# 0, demuxers refuse less.
+_BEGINNING_PTS = -(1 << 60)
+_FROM_ZERO = STILL_FORMATS | {"avi", "gif"}
 # Demuxers that cannot seek, or to whom it would be no gain.
 _UNSEEKABLE = STILL_FORMATS | {"gif"}
 
@@ -80,10 +91,15 @@ class FrameReader:
         self._container, self._stream = container, stream
         self._limits, self._name = limits, name
         self._seconds_per_tick = float(stream.time_base or 1)
-        self._counted = has_counted_frames(container, stream)
-        self._first_pts, largest_gap = self._read_beginning()
+        self._stamping = stamping_of(container, stream)
+        stamps = self._read_beginning()
+        self._clock = FrameClock(self._stamping, stamps)
+        self._first_pts = min(stamps, default=0)
+        largest_gap = max((b - a for a, b in pairwise(stamps)), default=1)
         self._unskipped_pts = _UNSKIPPED_GAPS * largest_gap
-        self._skippable = not self._counted and stream.codec_context.name in _SKIPPABLE_CODECS
+        # Where times are reckoned from one frame to the next, none may be left out.
+        is_stamped = self._stamping in (Stamping.SHOWN, Stamping.DECODED)
+        self._skippable = is_stamped and stream.codec_context.name in _SKIPPABLE_CODECS
         self._skip_before_pts: int | None = None
 
     def first_frame(self) -> VideoFrame:
@@ -123,24 +139,27 @@ class FrameReader:
         ticks = (instant + _TOLERANCE_SECONDS) / self._seconds_per_tick
         return self._first_pts + math.floor(ticks)
 
-    def _read_beginning(self) -> tuple[int, int]:
-        """Give the first presented frame's timestamp and the largest gap of the first frames."""
+    def _read_beginning(self) -> list[int]:
+        """Give the timestamps of the first packets, ascending."""
         stamps: list[int] = []
-        for index, packet in enumerate(self._container.demux(self._stream)):
+        num_packets = 0
+        for index, packet in enumerate(packets_of(self._container, self._stream)):
             if index == 0 and self._stream.codec_context.name in _VERSIONED_CODECS:
                 with suppress(av.error.FFmpegError):
                     packet.decode()
-            stamp = stamp_of(packet, counted=self._counted)
-            if packet.size and not packet.is_discard and stamp is not None:
+            if packet.size == 0 or packet.is_discard:
+                continue
+            stamp = stamp_of(packet, self._stamping)
+            if stamp is not None:
                 stamps.append(stamp)
-            if len(stamps) == _REORDER_PACKETS:
+            num_packets += 1
+            if num_packets == NUM_FIRST_PACKETS:
                 break
-        stamps.sort()
-        return min(stamps, default=0), max((b - a for a, b in pairwise(stamps)), default=1)
+        return sorted(stamps)
 
     def _runs(self, targets: list[_Target]) -> list[_Run]:
         """Group targets so that no frame is decoded twice and no keyframe is passed in vain."""
-        if self._counted or self._container.format.name in _UNSEEKABLE:
+        if not self._can_seek():
             return [_Run(None, targets, skipping=False)]
         runs: list[_Run] = []
         for target in targets:
@@ -151,6 +170,11 @@ class FrameReader:
             else:
                 runs.append(_Run(seek_pts, [target], skipping=self._skippable))
         return runs
+
+    def _can_seek(self) -> bool:
+        if self._stamping is Stamping.REORDERED or self._container.format.name in _UNSEEKABLE:
+            return False
+        return can_seek(self._container, self._stream)
 
     def _locate(self, target_pts: int) -> tuple[int | None, int | None]:
         """Find a place to seek to whose first keyframe is shown at or before the target.
@@ -172,11 +196,12 @@ class FrameReader:
     def _keyframe_after_seek(self, seek_pts: int) -> int | None:
         try:
             self._container.seek(seek_pts, stream=self._stream)
-            for count, packet in enumerate(self._container.demux(self._stream)):
-                if _is_entry(packet):
-                    return packet.pts
-                if count > _KEYFRAME_PACKETS:
-                    return None
+            packets = packets_of(self._container, self._stream)
+            packets = from_entry(
+                islice(packets, _KEYFRAME_PACKETS), self._container, self._stamping
+            )
+            for packet in packets:
+                return stamp_of(packet, self._stamping)
         except av.error.FFmpegError:  # this file cannot be searched there
             return None
         return None
@@ -187,7 +212,7 @@ class FrameReader:
         self._aim(run, targets[0])
         before: VideoFrame | None = None
         before_pts = last_gap = 0
-        for pts, frame in self._decoded(from_entry=run.seek_pts is not None):
+        for pts, frame in self._decoded(after_seek=run.seek_pts is not None):
             while targets and pts > targets[0].pts:
                 target = targets[0]
                 if not self._is_certain(run, target, before, before_pts):
@@ -241,42 +266,40 @@ class FrameReader:
         return _Run(None, list(targets), skipping=False)
 
     def _rewind(self, seek_pts: int | None = None) -> None:
-        if seek_pts is not None:
-            self._container.seek(seek_pts, stream=self._stream)
-        elif self._container.format.name in STILL_FORMATS:
-            self._container.seek(0)
-        else:
-            # An edit list may hide packets from before time 0 that the first frame is made from.
-            start = self._stream.start_time or 0
-            self._container.seek(min(start, 0), stream=self._stream)
+        if seek_pts is None:
+            seek_pts = 0 if self._container.format.name in _FROM_ZERO else _BEGINNING_PTS
+        self._container.seek(seek_pts, stream=self._stream)
 
-    def _decoded(self, *, from_entry: bool = False) -> Iterator[tuple[int, VideoFrame]]:
+    def _decoded(self, *, after_seek: bool = False) -> Iterator[tuple[int, VideoFrame]]:
         """Decode on from the current position; a few bad packets are passed over."""
+        self._clock.restart()
         num_bad = 0
-        count = 0
-        packets = self._container.demux(self._stream)
-        if from_entry:
-            packets = dropwhile(lambda packet: not _is_entry(packet), packets)
+        packets = packets_of(self._container, self._stream)
+        if after_seek:
+            packets = from_entry(packets, self._container, self._stamping)
         for packet in packets:
             self._skip(packet)
             try:
                 frames = packet.decode()
             except av.error.FFmpegError as error:
                 # The decoder itself refuses a picture that grew over the limit.
-                self._check_pixels(self._stream.codec_context)
+                context = self._stream.codec_context
+                check_pixels(context.width, context.height, self._limits)
                 num_bad += 1
                 if num_bad > _MAX_BAD_PACKETS or isinstance(error, MemoryError):
                     raise
                 continue
             for frame in frames:
-                self._check_pixels(frame)
-                pts = self._first_pts + count if self._counted else (frame.pts or 0)
-                count += 1
-                yield pts, frame
+                check_pixels(frame.width, frame.height, self._limits)
+                stamp = stamp_of(frame, self._stamping)
+                pts = self._clock.pts_of(stamp, frame.duration or 0)
+                if pts is not None:
+                    yield pts, frame
 
     def _skip(self, packet: "Packet[VideoStream]") -> None:
         limit = self._skip_before_pts
-        early = limit is not None and packet.pts is not None and packet.pts < limit
+        stamp = stamp_of(packet, self._stamping)
+        early = limit is not None and stamp is not None and stamp < limit
         wanted: Literal["NONREF", "DEFAULT"] = "NONREF" if early else "DEFAULT"
         context = self._stream.codec_context
         if context.skip_frame != wanted:
@@ -286,20 +309,3 @@ class FrameReader:
         if frame.is_corrupt:
             raise DecodeFailed(f"the frame of {self._name} at {instant:.3f} s is damaged")
         return frame
-
-    def _check_pixels(self, picture: VideoFrame | VideoCodecContext) -> None:
-        if picture.width * picture.height > self._limits.max_pixels:
-            raise MediaTooLarge(
-                f"{self._name} has frames of {picture.width}x{picture.height}, over the limit of "
-                f"{self._limits.max_pixels} pixels"
-            )
-
-
-def _is_entry(packet: "Packet[VideoStream]") -> bool:
-    """Say whether decoding, and the timestamps, may begin at this packet.
-
-    In MPEG program and transport streams several frames can share a packet with one timestamp;
-    those of the others are reckoned from it, and come out wrong if reading begins among them.
-    FFmpeg gives such frames no position.
-    """
-    return packet.is_keyframe and packet.pts is not None and packet.pos is not None

@@ -35,9 +35,10 @@ class VideoProbe:
     Attributes:
         duration_seconds: first frame's start to last frame's end; 0 for a still picture.
         last_frame_seconds: start of the last frame.
-        width: pixels as shown, after rotation.
-        height: pixels as shown, after rotation.
-        rotation_degrees: counter-clockwise turn that the file asks for: 0, 90, 180 or 270.
+        width: pixels as shown, after turning.
+        height: pixels as shown, after turning.
+        rotation_degrees: counter-clockwise turn that the file asks for: 0, 90, 180 or 270. A
+            picture that is to be mirrored as well is mirrored, left to right, before.
         average_fps: what the header says, None if it says nothing (Ogg).
         num_frames: frames counted, those that an edit list hides left out.
         header_num_frames: what the header says, 0 if it says nothing (MPEG-PS, MPEG-TS, Ogg, WebM).

@@ -108,6 +108,12 @@ class Clip:
     end_seconds: float
     instants: tuple[float, ...]
 
+    def place_in(self, duration_seconds: float) -> float:
+        """Say where in a video of this length the clip's middle lies, 0 to 1."""
+        if not duration_seconds:  # a still picture
+            return 0.5
+        return (self.start_seconds + self.end_seconds) / 2 / duration_seconds
+
 
 def plan_clips(
     probe: "VideoProbe", plan: SamplingPlan, *, generator: random.Random | None = None

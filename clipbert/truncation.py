@@ -11,15 +11,24 @@ from pathlib import Path
 from typing import BinaryIO
 
 from clipbert.errors import TruncatedMedia
+from clipbert.pictures import jpeg_segments
 
 _HEADER_BYTES = 16
 # MP4 boxes without which a file is not whole; a cut trailing box of notes does no harm.
 _MP4_NEEDED = frozenset({b"moov", b"mdat", b"moof"})
 _MAX_OGG_PAGE_BYTES = 65_307
-_JPEG_TAIL_BYTES = 65_536
+_JPEG_END = b"\xff\xd9"
+_PIECE_BYTES = 1 << 20
 _UNKNOWN_SIZE = -1
 _EBML_SEGMENT = 0x18538067
 _EBML_CLUSTER = 0x1F43B675
+# The header; what a segment holds, a cluster's contents among it, where their own sizes are not
+# known. Anything else is not Matroska: something was appended to the file.
+_EBML_LEVEL_1 = (0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1254C367, 0x1043A770, 0x1941A469)
+_EBML_IN_CLUSTER = (0xE7, 0xA3, 0xA0, 0xAB, 0xA7, 0x5854, 0xEC, 0xBF)
+_EBML_KNOWN = frozenset(
+    (0x1A45DFA3, _EBML_SEGMENT, _EBML_CLUSTER, *_EBML_LEVEL_1, *_EBML_IN_CLUSTER)
+)
 # A walk over millions of tiny elements is no video; its end is then not looked for.
 _MAX_ELEMENTS = 200_000
 
@@ -58,13 +67,15 @@ def check_whole(path: Path, container: str) -> None:
 
 
 def _mp4_is_cut(file: BinaryIO, size_bytes: int) -> bool:
-    names: set[bytes] = set()
+    found: list[bytes] = []
     for part in _mp4_boxes(file, size_bytes):
-        names.add(part.name)
-        if part.end > size_bytes and part.name in _MP4_NEEDED:
-            return True
-    # The index comes last unless the file was made for streaming; then the pictures do.
-    return b"moov" not in names or not names & {b"mdat", b"moof"}
+        if part.name in _MP4_NEEDED:
+            if part.end > size_bytes:
+                return True
+            found.append(part.name)
+    # The index comes last unless the file was made for streaming; then the pictures do, and of
+    # each fragment too.
+    return b"moov" not in found or len(set(found)) == 1 or found[-1] == b"moof"
 
 
 def _mp4_boxes(file: BinaryIO, size_bytes: int) -> Iterator[_Part]:
@@ -109,6 +120,8 @@ def _matroska_is_cut(file: BinaryIO, size_bytes: int) -> bool:
         if element is None:
             return False
         number, content, length = element
+        if number not in _EBML_KNOWN:
+            return False
         if length == _UNKNOWN_SIZE:
             if number not in (_EBML_SEGMENT, _EBML_CLUSTER):
                 return False
@@ -151,9 +164,16 @@ def _ogg_is_cut(file: BinaryIO, size_bytes: int) -> bool:
 
 
 def _jpeg_is_cut(file: BinaryIO, size_bytes: int) -> bool:
-    # Cameras append a preview or notes after the end mark.
-    start = max(0, size_bytes - _JPEG_TAIL_BYTES)
-    return b"\xff\xd9" not in _read_at(file, start, size_bytes - start)
+    # The notes before the pixels may hold a whole small JPEG; and cameras append a preview, or
+    # even a film, after the end mark.
+    position = 0
+    for segment in jpeg_segments(file):
+        position = segment.end
+    while position < size_bytes:
+        if _JPEG_END in _read_at(file, position, _PIECE_BYTES + 1):  # the mark is of two bytes
+            return False
+        position += _PIECE_BYTES
+    return True
 
 
 def _png_is_cut(file: BinaryIO, size_bytes: int) -> bool:

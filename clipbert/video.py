@@ -1,24 +1,30 @@
-"""Instants -> frames. This module, containers.py and frame_reader.py alone import av."""
+"""Instants -> frames.
+
+This module and those that it is made of alone import av: containers, packets, timeline,
+frame_reader, orientation.
+"""
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from clipbert.containers import STILL_FORMATS, open_video, read_timeline, sniff_format
-from clipbert.errors import (
-    DecodeFailed,
-    ExtremeAspectRatio,
-    MediaTooLarge,
-)
+from clipbert.containers import STILL_FORMATS, open_video, sniff_format
+from clipbert.errors import DecodeFailed, ExtremeAspectRatio, MediaTooLarge
 from clipbert.frame_reader import FrameReader
+from clipbert.orientation import Orientation, orientation_of
+from clipbert.pictures import exif_orientation
 from clipbert.probed_video import MAX_ASPECT_RATIO, MediaLimits, VideoProbe
 from clipbert.resizing import shrunk_size
 from clipbert.sampling import Clip
+from clipbert.timeline import Timeline, read_timeline
 from clipbert.truncation import check_whole
 
 __all__ = ["MediaLimits", "VideoProbe", "decode_clips", "decode_frames", "probe_video"]
@@ -26,6 +32,9 @@ __all__ = ["MediaLimits", "VideoProbe", "decode_clips", "decode_frames", "probe_
 DEFAULT_LIMITS = MediaLimits()
 # In some codecs every frame is a keyframe; a probe is stored, and need not list them all.
 _MAX_KEYFRAMES = 4096
+# AREA averages all source pixels; a plain bilinear look-up would skip most of a 1080p frame. Alone
+# it halves the colours' resolution once more, and makes them about 2 levels darker.
+_INTERPOLATION = Interpolation.AREA | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 
 
 def probe_video(path: Path, *, limits: MediaLimits = DEFAULT_LIMITS) -> VideoProbe:
@@ -40,45 +49,17 @@ def probe_video(path: Path, *, limits: MediaLimits = DEFAULT_LIMITS) -> VideoPro
     """
     check_whole(path, sniff_format(path))
     with open_video(path, limits) as (container, stream):
-        name = container.format.name.split(",")[0]
         timeline = read_timeline(container, stream, max_frames=limits.max_frames)
-        frame_pts, time_base = timeline.frame_pts, stream.time_base
-        if len(frame_pts) > limits.max_frames:
-            raise MediaTooLarge(f"{path.name} has more than {limits.max_frames} frames")
-        if len(frame_pts) == 0 or time_base is None:
+        if len(timeline.frame_pts) == 0:
             raise DecodeFailed(f"{path.name} has a video stream without frames")
-        is_still = name in STILL_FORMATS
-        span_pts = int(frame_pts[-1] - frame_pts[0])
-        last_frame_seconds = float(span_pts * time_base)
-        duration = float((span_pts + timeline.last_duration_pts) * time_base)
-        if duration > limits.max_duration_seconds:
-            raise MediaTooLarge(f"{path.name} is {duration:.0f} s long")
-        reader = FrameReader(container, stream, limits=limits, name=path.name)
-        first = reader.first_frame()
-        rotation = first.rotation % 360
-        width, height = _turned(first.width, first.height, rotation)
-        if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-            raise ExtremeAspectRatio(f"{path.name} has frames of {width}x{height}")
-        thinning = math.ceil(len(timeline.keyframe_pts) / _MAX_KEYFRAMES) or 1
-        keyframe_pts = timeline.keyframe_pts[::thinning] - frame_pts[0]
-        return VideoProbe(
-            duration_seconds=0.0 if is_still else duration,
-            last_frame_seconds=last_frame_seconds,
-            width=width,
-            height=height,
-            rotation_degrees=rotation,
-            average_fps=None if stream.average_rate is None else float(stream.average_rate),
-            num_frames=len(frame_pts),
-            header_num_frames=stream.frames,
-            header_duration_pts=stream.duration,
-            time_base=time_base,
-            start_pts=int(frame_pts[0]),
-            keyframe_seconds=tuple((keyframe_pts * float(time_base)).tolist()),
-            codec=stream.codec_context.codec.canonical_name,
-            container=name,
-            is_still=is_still,
-            frame_pts=frame_pts,
-        )
+        first = FrameReader(container, stream, limits=limits, name=path.name).first_frame()
+        orientation = _orientation(path, container, first)
+        probe = _probe_of(container, stream, timeline.as_shown(first), orientation, first)
+    if probe.duration_seconds > limits.max_duration_seconds:
+        raise MediaTooLarge(f"{path.name} is {probe.duration_seconds:.0f} s long")
+    if max(probe.width, probe.height) > MAX_ASPECT_RATIO * min(probe.width, probe.height):
+        raise ExtremeAspectRatio(f"{path.name} has frames of {probe.width}x{probe.height}")
+    return probe
 
 
 def decode_frames(
@@ -100,7 +81,7 @@ def decode_frames(
         limits: what is refused as too large.
 
     Returns:
-        RGB frames as shown, after rotation, uint8, (N, H, W, 3), in the order of instants.
+        RGB frames as shown, mirrored and turned, uint8, (N, H, W, 3), in the order of instants.
 
     Raises:
         FrameNotFound: an instant lies more than a frame's length past the last frame's end.
@@ -123,7 +104,8 @@ def decode_frames(
                 # A stream whose size changes midway is shown at the size of its first frame here.
                 size = _size(frame, max_side_px)
             if shown is None or shown[0] is not frame:
-                shown = (frame, _to_rgb(frame, *size))
+                orientation = _orientation(path, container, frame)
+                shown = (frame, orientation.show(_to_rgb(frame, *size)))
             frames[instant] = shown[1]
     return np.stack([frames[instant] for instant in instants])
 
@@ -149,23 +131,55 @@ def decode_clips(
     return [frames[[row[instant] for instant in clip.instants]] for clip in clips]
 
 
+def _probe_of(
+    container: InputContainer,
+    stream: VideoStream,
+    timeline: Timeline,
+    orientation: Orientation,
+    first: VideoFrame,
+) -> VideoProbe:
+    name = container.format.name.split(",")[0]
+    is_still = name in STILL_FORMATS
+    frame_pts, time_base = timeline.frame_pts, stream.time_base or Fraction(1)
+    span_pts = int(frame_pts[-1] - frame_pts[0])
+    thinning = math.ceil(len(timeline.keyframe_pts) / _MAX_KEYFRAMES) or 1
+    keyframe_pts = timeline.keyframe_pts[::thinning] - frame_pts[0]
+    width, height = orientation.shown_size(first.width, first.height)
+    duration_pts = 0 if is_still else span_pts + timeline.last_duration_pts
+    return VideoProbe(
+        duration_seconds=float(duration_pts * time_base),
+        last_frame_seconds=float(span_pts * time_base),
+        width=width,
+        height=height,
+        rotation_degrees=orientation.rotation_degrees,
+        average_fps=None if stream.average_rate is None else float(stream.average_rate),
+        num_frames=len(frame_pts),
+        header_num_frames=stream.frames,
+        header_duration_pts=stream.duration,
+        time_base=time_base,
+        start_pts=int(frame_pts[0]),
+        keyframe_seconds=tuple((keyframe_pts * float(time_base)).tolist()),
+        codec=stream.codec_context.codec.canonical_name,
+        container=name,
+        is_still=is_still,
+        frame_pts=frame_pts,
+    )
+
+
+def _orientation(path: Path, container: InputContainer, frame: VideoFrame) -> Orientation:
+    name = container.format.name
+    noted = exif_orientation(path, name) if name in STILL_FORMATS else None
+    return noted or orientation_of(frame)
+
+
 def _size(frame: VideoFrame, max_side_px: int | None) -> tuple[int, int]:
     if max_side_px is None:
         return frame.height, frame.width
     return shrunk_size(frame.height, frame.width, max_side_px)
 
 
-def _turned(width: int, height: int, rotation: int) -> tuple[int, int]:
-    return (height, width) if rotation in (90, 270) else (width, height)
-
-
 def _to_rgb(frame: VideoFrame, height: int, width: int) -> NDArray[np.uint8]:
-    # AREA averages all source pixels; a plain bilinear look-up would skip most of a 1080p frame.
-    pixels: NDArray[np.uint8] = np.asarray(
-        frame.to_ndarray(
-            format="rgb24", width=width, height=height, interpolation=Interpolation.AREA
-        ),
-        dtype=np.uint8,
+    pixels = frame.to_ndarray(
+        format="rgb24", width=width, height=height, interpolation=_INTERPOLATION
     )
-    turns = frame.rotation // 90 % 4  # counter-clockwise, for both
-    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels  # (H, W, 3)
+    return np.asarray(pixels, dtype=np.uint8)  # (H, W, 3)

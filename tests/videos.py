@@ -30,6 +30,15 @@ def frame_number(frame: np.ndarray) -> int:
     return sum(1 << bit for bit, centre in enumerate(centres) if means[centre] > 127)
 
 
+def corner_picture(width: int = FRAME_WIDTH, height: int = FRAME_HEIGHT) -> np.ndarray:
+    """A picture whose four corners can be told apart."""
+    picture = np.zeros((height, width, 3), dtype=np.uint8)
+    picture[: height // 2, : width // 2] = 255
+    picture[: height // 2, width // 2 :] = 170
+    picture[height // 2 :, : width // 2] = 85
+    return picture
+
+
 def write_video(
     path: Path,
     frames: Iterable[np.ndarray],
@@ -103,15 +112,53 @@ def remux(source: Path, target: Path, *, options: dict[str, str] | None = None) 
     return target
 
 
+def remux_at(source: Path, target: Path, ticks: Sequence[int]) -> Path:
+    """Copy a video into an AVI, its packets in the chunks of these numbers, the others empty."""
+    with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
+        stream = writer.add_stream_from_template(reader.streams.video[0])
+        packets = (packet for packet in reader.demux(reader.streams.video[0]) if packet.size)
+        for packet, tick in zip(packets, ticks, strict=True):
+            packet.stream = stream
+            packet.pts = packet.dts = tick
+            writer.mux(packet)
+    return target
+
+
 def turn_mp4(source: Path, target: Path, *, clockwise_degrees: int) -> Path:
     """Copy an MP4 with a display matrix that turns it, as a phone held upright writes."""
-    data = bytearray(source.read_bytes())
     turn = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[clockwise_degrees]
-    a, b, c, d = (value * 0x10000 for value in turn)
+    return show_mp4_by(source, target, turn)
+
+
+def show_mp4_by(source: Path, target: Path, matrix: Sequence[float]) -> Path:
+    """Copy an MP4 with a display matrix (a, b, c, d): x is shown at a x + c y, y at b x + d y."""
+    data = bytearray(source.read_bytes())
+    a, b, c, d = (round(value * 0x10000) for value in matrix)
     # tkhd version 0: 4 type, 4 flags, 20 times and ids, 16 layer to volume, then the matrix.
-    matrix = data.index(b"tkhd") + 4 + 4 + 20 + 16
-    struct.pack_into(">9i", data, matrix, a, b, 0, c, d, 0, 0, 0, 0x40000000)
+    place = data.index(b"tkhd") + 4 + 4 + 20 + 16
+    struct.pack_into(">9i", data, place, a, b, 0, c, d, 0, 0, 0, 0x40000000)
     target.write_bytes(data)
+    return target
+
+
+def write_titled(path: Path, title: bytes) -> Path:
+    """Write a video whose title is these bytes, of no encoding in particular."""
+    stand_in = b"T" * len(title)
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = stand_in.decode()
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = FRAME_WIDTH, FRAME_HEIGHT, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(counting_frame(1), format="rgb24")))
+        container.mux(stream.encode())
+    data = path.read_bytes()
+    assert stand_in in data
+    path.write_bytes(data.replace(stand_in, title))
+    return path
+
+
+def join(target: Path, *sources: Path) -> Path:
+    """String files together, byte by byte."""
+    target.write_bytes(b"".join(source.read_bytes() for source in sources))
     return target
 
 
@@ -140,6 +187,28 @@ def damage(
     for position in range(skip, len(data) - keep_end):
         if generator.random() < 1 / one_in:
             data[position] ^= 1 << generator.randrange(8)
+    target.write_bytes(data)
+    return target
+
+
+def damage_time(source: Path, target: Path, *, frame: int, seconds: float) -> Path:
+    """Copy a transport stream without B-frames, and move the time of one frame of it."""
+    data = bytearray(source.read_bytes())
+    place = 0
+    for _ in range(frame + 1):
+        place = data.index(b"\0\0\1\xe0", place + 1)
+    stamp = place + 9  # 4 name, 2 length, 2 flags, 1 length of what follows: 33 bits in 5 bytes
+    high, middle, low = struct.unpack_from(">BHH", data, stamp)
+    ticks = (high >> 1 & 7) << 30 | middle >> 1 << 15 | low >> 1
+    ticks = ticks + round(90_000 * seconds)
+    struct.pack_into(
+        ">BHH",
+        data,
+        stamp,
+        high & 0xF1 | ticks >> 30 << 1,
+        (ticks >> 15 & 0x7FFF) << 1 | 1,
+        (ticks & 0x7FFF) << 1 | 1,
+    )
     target.write_bytes(data)
     return target
 

@@ -19,6 +19,7 @@ from videos import (
     remux,
     write_counting_video,
     write_sound,
+    write_titled,
     write_video,
 )
 
@@ -142,6 +143,22 @@ def test_an_animated_webp(tmp_path):
         probe_video(path)
 
 
+def test_a_webp_that_ends_in_its_header(tmp_path):
+    path = tmp_path / "v.webp"
+    path.write_bytes(b"RIFF\x20\0\0\0WEBPVP8X")
+
+    with pytest.raises(TruncatedMedia):
+        probe_video(path)
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mp4", "mov", "mkv"])
+def test_a_title_in_an_old_encoding_does_no_harm(suffix, tmp_path):
+    path = write_titled(tmp_path / f"v.{suffix}", "Été n° 1".encode("latin-1"))
+
+    assert probe_in_subprocess(path) == probe_video(path)
+    assert probe_video(path).num_frames == 1
+
+
 def test_sound_alone_is_no_video(tmp_path):
     with pytest.raises(NoVideoStream):
         probe_video(write_sound(tmp_path / "v.mp4"))
@@ -193,6 +210,16 @@ def test_a_truncated_container(name, video, tmp_path):
             probe_video(cut(whole, tmp_path / f"cut.{name}", share=share))
 
 
+def test_a_container_that_is_cut_in_the_header_of_a_fragment(video, tmp_path):
+    options = {"movflags": "frag_keyframe+empty_moov"}
+    data = remux(video, tmp_path / "whole.mp4", options=options).read_bytes()
+    path = tmp_path / "v.mp4"
+    path.write_bytes(data[: data.rindex(b"mdat")])
+
+    with pytest.raises(TruncatedMedia):
+        probe_video(path)
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
 def test_a_truncated_picture(suffix, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -202,6 +229,38 @@ def test_a_truncated_picture(suffix, tmp_path):
 
     with pytest.raises(TruncatedMedia):
         probe_video(cut(whole, tmp_path / f"cut.{suffix}", share=0.7))
+
+
+def test_a_photograph_that_is_cut_after_the_preview_in_its_notes(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    path, preview = tmp_path / "v.jpg", tmp_path / "preview.jpg"
+    Image.fromarray(noise[:16, :16]).save(preview)
+    Image.fromarray(noise).save(path)
+    notes = b"Exif\0\0" + preview.read_bytes()
+    segment = b"\xff\xe1" + struct.pack(">H", len(notes) + 2) + notes
+    data = path.read_bytes()
+    path.write_bytes(data[:2] + segment + data[2:])
+    probe_video(path)
+
+    for share in (0.1, 0.5, 0.9):
+        with pytest.raises(TruncatedMedia):
+            probe_video(cut(path, tmp_path / "cut.jpg", share=share))
+
+
+def test_a_photograph_with_a_film_appended_is_whole(tmp_path):
+    path = tmp_path / "v.jpg"
+    Image.new("RGB", (64, 64), "red").save(path)
+    path.write_bytes(path.read_bytes() + b"film" * 30_000)
+
+    assert probe_video(path).num_frames == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"live": "1"}], ids=["closed", "live"])
+def test_a_matroska_with_words_appended_is_whole(options, video, tmp_path):
+    path = remux(video, tmp_path / "v.mkv", options=options)
+    path.write_bytes(path.read_bytes() + b"hello world, " * 10)
+
+    assert probe_video(path).num_frames == 60
 
 
 def test_a_damaged_file(tmp_path):
@@ -248,6 +307,27 @@ def test_frames_longer_than_five_to_one(tmp_path):
 def test_limits_are_kept(limits, video):
     with pytest.raises(MediaTooLarge):
         probe_video(video, limits=limits)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "place", "size"),
+    [
+        ("png", 16, struct.pack(">II", 2**31 - 1, 2**31 - 1)),
+        ("gif", 6, struct.pack("<HH", 65_535, 65_535)),
+        ("jpg", None, struct.pack(">HH", 65_000, 65_000)),
+    ],
+)
+def test_a_picture_that_claims_to_be_huge(suffix, place, size, tmp_path):
+    path = tmp_path / f"v.{suffix}"
+    Image.new("RGB", (64, 32), "red").save(path)
+    data = bytearray(path.read_bytes())
+    if place is None:
+        place = data.index(b"\xff\xc0") + 5
+    data[place : place + len(size)] = size
+    path.write_bytes(data)
+
+    with pytest.raises(MediaTooLarge, match=r"frames of \d+x\d+ are over"):
+        probe_video(path)
 
 
 def test_a_video_at_its_limits_is_taken(video):

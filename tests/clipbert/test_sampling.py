@@ -138,6 +138,34 @@ def test_authors_plan_of_a_header_with_too_long_a_duration_uses_the_timestamps()
         plan_clips(probe, end)
 
 
+def test_authors_training_clips_trust_the_header():
+    # As their code: it makes sure of the duration only where clips are spread over the video.
+    probe = make_probe()
+    object.__setattr__(probe, "header_duration_pts", probe.header_duration_pts * 2)
+    plan = SamplingPlan("authors", num_clips=1, frames_per_clip=2)
+    free = 250 - 25
+
+    starts = [seeded(seed).uniform(0, free) for seed in range(20)]
+    reached = [seed for seed, start in enumerate(starts) if start < 120]
+
+    for seed in reached:
+        first = plan_clips(probe, plan, generator=seeded(seed))[0].instants[0]
+        assert first == pytest.approx(starts[seed] * 2 / 25, abs=0.041)
+    with pytest.raises(FrameNotFound):
+        plan_clips(probe, plan, generator=seeded(starts.index(max(starts))))
+
+
+@pytest.mark.parametrize(("strategy", "first"), [("start", 0), ("middle", 84), ("end", 167)])
+def test_authors_window_shorter_than_a_frame_takes_the_frame_after_it(strategy, first):
+    # Frames of a second, and a clip of half a one: it ends before it begins.
+    probe = make_probe(250, fps=1.0)
+    plan = SamplingPlan("authors", num_clips=1, frames_per_clip=1, strategy=strategy)
+
+    clips = plan_clips(probe, plan)
+
+    assert [clip.instants for clip in clips] == [(float(first),)]
+
+
 def test_authors_plan_needs_timestamps():
     probe = VideoProbe.from_json(make_probe().to_json())
 
