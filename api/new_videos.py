@@ -1,12 +1,13 @@
 """Videos put in one by one: by upload, or by the uri of a file under a media root."""
 
 import json
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
-from uuid import UUID
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
@@ -16,8 +17,10 @@ from api.schemas.jobs import JobResource, job_resource
 from api.schemas.videos import NEW_VIDEO_EXAMPLE, NewUpload, NewVideo
 from api.uploads import Upload, receive_upload
 from store.batches import BatchRepository
+from store.contents import hold_content, media_key
 from store.job_state import JobKind
 from store.jobs import JobRepository, NewJob
+from store.tables import Job
 from store.videos import VideoRepository
 
 _MAX_JSON_BYTES: Final = 2**17
@@ -104,9 +107,7 @@ def _upload_fields(upload: Upload) -> NewUpload:
 def _store_upload(
     services: Services, upload: Upload, new: NewUpload, idempotency_key: str | None
 ) -> JobResource:
-    key = f"media/{upload.sha256[:2]}/{upload.sha256}"
-    if not services.blobs.exists(key):
-        services.blobs.take_file(key, upload.path)
+    key = media_key(upload.sha256)
     asked: dict[str, Any] = {
         "blob_key": key,
         "sha256": upload.sha256,
@@ -114,47 +115,45 @@ def _store_upload(
         "tags": new.tags,
         "metadata": new.metadata,
     }
-    with services.sessions() as session:
-        known = VideoRepository(session).find_by_sha256(upload.sha256)
-    return _enqueue(
-        services,
-        asked,
-        batch_id=new.batch_id,
-        video_id=None if known is None else known.id,
-        idempotency_key=idempotency_key,
-    )
+    wanted = _ingest_job(asked, new, idempotency_key)
+    with services.sessions.begin() as session:
+        # What will be refused leaves no blob.
+        if new.batch_id is not None:
+            BatchRepository(session).get(new.batch_id)
+        job = JobRepository(session).find_repeated(wanted)
+        if job is None:
+            # A deletion meanwhile does not take the blob away that this job needs.
+            hold_content(session, upload.sha256)
+            if not services.blobs.exists(key):
+                services.blobs.take_file(key, upload.path)
+            known = VideoRepository(session).hold_by_sha256(upload.sha256)
+            job = _enqueue(session, replace(wanted, video_id=None if known is None else known.id))
+    services.doorbell.ring(job.kind, job.id)
+    return job_resource(job)
 
 
 def _add_file(services: Services, new: NewVideo, idempotency_key: str | None) -> JobResource:
     path = services.media_roots.locate_file(new.uri)
     asked = {"uri": path.as_uri(), "tags": new.tags, "metadata": new.metadata}
-    return _enqueue(
-        services, asked, batch_id=new.batch_id, video_id=None, idempotency_key=idempotency_key
+    with services.sessions.begin() as session:
+        job = _enqueue(session, _ingest_job(asked, new, idempotency_key))
+    services.doorbell.ring(job.kind, job.id)
+    return job_resource(job)
+
+
+def _ingest_job(
+    asked: dict[str, Any], new: NewUpload | NewVideo, idempotency_key: str | None
+) -> NewJob:
+    return NewJob(
+        kind=JobKind.INGEST, input=asked, batch_id=new.batch_id, idempotency_key=idempotency_key
     )
 
 
-def _enqueue(
-    services: Services,
-    asked: dict[str, Any],
-    *,
-    batch_id: UUID | None,
-    video_id: UUID | None,
-    idempotency_key: str | None,
-) -> JobResource:
-    with services.sessions.begin() as session:
-        index = None if batch_id is None else BatchRepository(session).next_index(batch_id)
-        job = JobRepository(session).enqueue(
-            NewJob(
-                kind=JobKind.INGEST,
-                input=asked,
-                batch_id=batch_id,
-                batch_index=index,
-                video_id=video_id,
-                idempotency_key=idempotency_key,
-            )
-        )
-    services.doorbell.ring(job.kind, job.id)
-    return job_resource(job)
+def _enqueue(session: Session, wanted: NewJob) -> Job:
+    if wanted.batch_id is not None:
+        index = BatchRepository(session).next_index(wanted.batch_id)
+        wanted = replace(wanted, batch_index=index)
+    return JobRepository(session).enqueue(wanted)
 
 
 def _invalid(error: ValidationError) -> RequestValidationError:

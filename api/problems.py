@@ -19,6 +19,7 @@ _CODES: Final[dict[str, tuple[int, str]]] = {
     "no_active_generation": (409, "no model indexes videos yet"),
     "no_qa_model": (409, "no model that answers open-ended questions is serving"),
     "video_not_ready": (409, "the video is not indexed yet, or never will be"),
+    "precondition_failed": (412, "the file is not the one that If-Match names"),
     "payload_too_large": (413, "the body is too large"),
     "too_many_items": (413, "the batch has too many items"),
     "unsupported_media_type": (415, "the content type is not one of those listed"),

@@ -78,7 +78,7 @@ def _is_number(text: str) -> bool:
 def respond_with(
     source: Source, request: Request, *, media_type: str, headers: Mapping[str, str]
 ) -> Response:
-    """Answer 200 with all, 206 with the wanted part, 304 or 416. Closes the source."""
+    """Answer 200 with all, 206 with the wanted part, 304, 412 or 416. Closes the source."""
     request_headers = request.headers
     sent = {
         **headers,
@@ -86,6 +86,13 @@ def respond_with(
         "Accept-Ranges": "bytes",
         "X-Content-Type-Options": "nosniff",
     }
+    if not is_expected(source.etag, request_headers.get("if-match")):
+        source.close()
+        raise ApiError(
+            HTTPStatus.PRECONDITION_FAILED,
+            "precondition_failed",
+            "The file is not the one that If-Match names.",
+        )
     if is_known(source.etag, request_headers.get("if-none-match")):
         source.close()
         return Response(status_code=int(HTTPStatus.NOT_MODIFIED), headers=sent)
@@ -110,6 +117,14 @@ def respond_with(
     return StreamingResponse(
         source.read(span.start, span.end), status, headers=sent, media_type=media_type
     )
+
+
+def is_expected(etag: str, if_match: str | None) -> bool:
+    """Tell whether this etag is among those that the client insists on, if it insists."""
+    if if_match is None:
+        return True
+    # Not W/"...": weak tags never match here.
+    return if_match.strip() == "*" or etag in {each.strip() for each in if_match.split(",")}
 
 
 def is_known(etag: str, if_none_match: str | None) -> bool:

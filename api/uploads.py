@@ -18,6 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from api.errors import ApiError
+from store.blobs import STAGED
 
 _CHUNK_BYTES: Final = 2**20  # one hop to a thread, one write and one hash update for each
 _MAX_FIELDS_BYTES: Final = 64 * 1024
@@ -68,7 +69,7 @@ async def receive_upload(
     boundary = options.get(b"boundary", b"")
     if not boundary:
         raise _malformed("its content type names no boundary")
-    descriptor, name = await run_in_threadpool(tempfile.mkstemp, dir=spool_folder, prefix="upload-")
+    descriptor, name = await run_in_threadpool(tempfile.mkstemp, dir=spool_folder, prefix=STAGED)
     path = Path(name)
     try:
         with os.fdopen(descriptor, "wb", buffering=0) as file:
@@ -116,6 +117,9 @@ class _Form:
         self._num_parts = 0
         self._part = _Part()
         self._is_complete = False
+        self._first_line = b"\r\n--" + boundary
+        # What comes before the first boundary, with the line break that may be left out there.
+        self._preamble: bytearray | None = bytearray(b"\r\n")
         try:
             self._parser = MultipartParser(
                 boundary,
@@ -134,10 +138,24 @@ class _Form:
             raise _malformed(str(error)) from error
 
     def write(self, data: bytes) -> None:
+        if self._preamble is not None:
+            data = self._skip_preamble(data)
         try:
             self._parser.write(data)
         except FormParserError as error:
             raise _malformed(str(error)) from error
+
+    def _skip_preamble(self, data: bytes) -> bytes:
+        # RFC 2046 allows text before the first part, and says to ignore it; the parser refuses it.
+        preamble = self._preamble or bytearray()
+        preamble += data
+        start = preamble.find(self._first_line)
+        if start >= 0:
+            self._preamble = None
+            return bytes(preamble[start + 2 :])
+        if len(preamble) > _MAX_FIELDS_BYTES:
+            raise _malformed(f"its first {_MAX_FIELDS_BYTES} bytes have no boundary")
+        return b""
 
     def finish(self, path: Path) -> Upload:
         if not self._is_complete:

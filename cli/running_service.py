@@ -24,11 +24,13 @@ from cli.ports import address_for_clients, free_port
 from cli.process_log import ProcessLog
 from cli.processes import Services, plan_processes, service_environment
 from cli.readiness import api_is_ready
+from cli.service_watch import ServiceWatch
 from cli.supervisor import Supervisor
 from cli.up_lock import hold_lock
 
 if TYPE_CHECKING:
     from cli.up import UpOptions
+    from store.embedded import EmbeddedServices
 
 READY_SECONDS = 120.0
 WORKER_READY = "worker.ready"  # what a worker logs when it listens to its queues
@@ -67,7 +69,7 @@ def _serve(
     started_at = time.monotonic()
     model = options.model or cache_folder() / "clipbert-mini"
     _build_model_if_missing(model, options, stop)
-    services = _start_services(options.data, cleanup)
+    services, embedded = _start_services(options.data, cleanup)
     _raise_if(stop)
     environment = service_environment(
         services,
@@ -102,7 +104,9 @@ def _serve(
     _wait_until_ready(supervisor, log, stop, api_url=api_url, starting=starting)
     write_running(options.data, RunningUp(os.getpid(), api_url, True, environment))
     log.say(_ready_message(options, api_url, model, time.monotonic() - started_at))
+    service_watch = ServiceWatch(embedded, log)
     while not stop.wait(0.2):
+        service_watch.look()
         _watch(supervisor, log)
     raise StopRequested
 
@@ -120,11 +124,12 @@ def _build_model_if_missing(model: Path, options: "UpOptions", stop: threading.E
     )
 
 
-def _start_services(data: Path, cleanup: ExitStack) -> Services:
+def _start_services(data: Path, cleanup: ExitStack) -> tuple[Services, "EmbeddedServices | None"]:
     """Take the services that the environment names, and start embedded ones for the others."""
     database_url = os.environ.get("STORE_DATABASE_URL")
     redis_url = os.environ.get("WORKER_REDIS_URL")
     blob_url = os.environ.get("STORE_BLOB_URL") or (data / "blobs").as_uri()
+    embedded = None
     if not (database_url and redis_url):
         try:
             from store.embedded import EmbeddedServices
@@ -147,7 +152,7 @@ def _start_services(data: Path, cleanup: ExitStack) -> Services:
         cleanup.callback(embedded.stop)
         database_url = database_url or embedded.database_url
         redis_url = redis_url or embedded.redis_url
-    return Services(database_url, redis_url, blob_url)
+    return Services(database_url, redis_url, blob_url), embedded
 
 
 def _wait_until_ready(

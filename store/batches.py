@@ -3,27 +3,22 @@
 An item is an ingest job with the video it led to: it has succeeded when the video can be searched.
 """
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, case, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from store.errors import BatchNotFound, IdempotencyConflict
 from store.identifiers import new_id
 from store.job_state import JobKind, JobState
 from store.jobs import JobRepository
-from store.pages import (
-    Page,
-    clamp_page_size,
-    id_of_token,
-    index_of_token,
-    token_of_id,
-    token_of_index,
-)
+from store.pages import Page, PageTokens, clamp_page_size
 from store.tables import Batch, Job, Video, VideoState
 
 
@@ -57,6 +52,21 @@ class BatchItem:
     video: Video | None
     error_code: str | None
     error_message: str | None
+
+
+@dataclass(frozen=True)
+class BatchProgress:
+    """How far a batch is.
+
+    Attributes:
+        counts: its items by state; every state is there, with 0 if it has none.
+        duplicates: how many succeeded with content that the library had already.
+        last_change: when the last item so far came to its end; None if none has.
+    """
+
+    counts: Mapping[ItemState, int]
+    duplicates: int
+    last_change: datetime | None
 
 
 def _item_state() -> ColumnElement[str]:
@@ -149,21 +159,6 @@ class BatchRepository:
         index = self._session.scalar(last)
         return 0 if index is None else index + 1
 
-    def last_change(self, batch_id: UUID) -> datetime | None:
-        """Give the instant at which the last item so far came to its end; None if none has."""
-        query = (
-            select(func.max(func.greatest(Job.finished_at, Video.updated_at)))
-            .select_from(Job)
-            .outerjoin(Video, Video.id == Job.video_id)
-            .where(
-                Job.batch_id == batch_id,
-                Job.kind == JobKind.INGEST,
-                Job.finished_at.is_not(None),
-            )
-        )
-        last: datetime | None = self._session.scalar(query)
-        return last
-
     def list(self, *, page_size: int = 50, page_token: str | None = None) -> Page[Batch]:
         """List batches, the newest first.
 
@@ -171,26 +166,42 @@ class BatchRepository:
             InvalidPageToken: page_token is not one of ours.
             ValueError: page_size is below 1.
         """
-        size = clamp_page_size(page_size)
+        size, tokens = clamp_page_size(page_size), PageTokens("batches")
         query = select(Batch).order_by(Batch.id.desc()).limit(size + 1)
         if page_token is not None:
-            query = query.where(Batch.id < id_of_token(page_token))
+            query = query.where(Batch.id < tokens.id_of(page_token))
         rows = self._session.scalars(query).all()
         more = len(rows) > size
-        return Page(rows[:size], token_of_id(rows[size - 1].id) if more else None)
+        return Page(rows[:size], tokens.of_id(rows[size - 1].id) if more else None)
 
-    def counts(self, batch_id: UUID) -> dict[ItemState, int]:
-        """Count the items of a batch by state; every state is there, with 0 if it has none."""
+    def progress(self, batch_ids: Collection[UUID]) -> dict[UUID, BatchProgress]:
+        """Tell how far batches are, all in one query; one without items is there too."""
         state = _item_state().label("item_state")
+        is_duplicate = state == ItemState.SUCCEEDED.value
+        is_duplicate &= Job.result["duplicate"].as_boolean()
         query = (
-            select(state, func.count())
+            select(
+                Job.batch_id,
+                state,
+                func.count(),
+                func.count().filter(is_duplicate),
+                func.max(func.greatest(Job.finished_at, Video.updated_at)).filter(
+                    Job.finished_at.is_not(None)
+                ),
+            )
             .select_from(Job)
             .outerjoin(Video, Video.id == Job.video_id)
-            .where(Job.batch_id == batch_id, Job.kind == JobKind.INGEST)
-            .group_by(state)
+            .where(Job.batch_id.in_(batch_ids), Job.kind == JobKind.INGEST)
+            .group_by(Job.batch_id, state)
         )
-        found = {ItemState(value): count for value, count in self._session.execute(query)}
-        return {state: found.get(state, 0) for state in ItemState}
+        rows: dict[UUID, list[Any]] = {batch_id: [] for batch_id in batch_ids}
+        for batch_id, *row in self._session.execute(query):
+            rows[batch_id].append(row)
+        return {batch_id: _progress(found) for batch_id, found in rows.items()}
+
+    def counts(self, batch_id: UUID) -> Mapping[ItemState, int]:
+        """Count the items of a batch by state; every state is there, with 0 if it has none."""
+        return self.progress([batch_id])[batch_id].counts
 
     def items(
         self,
@@ -207,6 +218,7 @@ class BatchRepository:
             ValueError: page_size is below 1.
         """
         size = clamp_page_size(page_size)
+        tokens = PageTokens("batch_items", batch_id=batch_id, state=state)
         item_state = _item_state()
         query = (
             select(Job, Video, item_state)
@@ -216,16 +228,19 @@ class BatchRepository:
             .limit(size + 1)
         )
         if page_token is not None:
-            query = query.where(Job.batch_index > index_of_token(page_token))
+            query = query.where(Job.batch_index > tokens.index_of(page_token))
         if state is not None:
             query = query.where(item_state == state.value)
         rows = self._session.execute(query.execution_options(populate_existing=True)).all()
         items = [_item(job, video, ItemState(value)) for job, video, value in rows]
         more = len(items) > size
-        return Page(items[:size], token_of_index(items[size - 1].index) if more else None)
+        return Page(items[:size], tokens.of_index(items[size - 1].index) if more else None)
 
     def cancel(self, batch_id: UUID) -> int:
         """Cancel all jobs of a batch that are not over.
+
+        The embed job of a video goes on if an item of another batch, or a single request, led to
+        the same content.
 
         Returns:
             How many were cancelled or asked to stop.
@@ -239,7 +254,9 @@ class BatchRepository:
             .where(Batch.id == batch_id, Batch.cancel_requested_at.is_(None))
             .values(cancel_requested_at=func.now())
         )
-        return JobRepository(self._session).cancel_where(Job.batch_id == batch_id)
+        jobs = JobRepository(self._session)
+        ingests = jobs.cancel_where((Job.batch_id == batch_id) & (Job.kind == JobKind.INGEST))
+        return ingests + jobs.cancel_where(_is_embed_for_nobody_after(batch_id))
 
     def retry_failed(self, batch_id: UUID) -> int:
         """Send all items that failed or were quarantined round again.
@@ -250,14 +267,47 @@ class BatchRepository:
         Raises:
             BatchNotFound: there is none with this id.
         """
-        self.get(batch_id)
+        batch = self.get(batch_id)
         jobs = JobRepository(self._session)
-        failed = Job.state.in_([JobState.FAILED, JobState.QUARANTINED])
+        failed: ColumnElement[bool] = Job.state.in_([JobState.FAILED, JobState.QUARANTINED])
+        if batch.cancel_requested_at is None:
+            # What was cancelled with another batch, this one still wants.
+            failed |= (Job.state == JobState.CANCELLED) & Job.batch_id.is_distinct_from(batch_id)
         ingests = jobs.retry_where(
             (Job.batch_id == batch_id) & (Job.kind == JobKind.INGEST) & failed
         )
         embeds = text(FAILED_EMBEDS).bindparams(batch_id=batch_id).columns(Job.id)
         return ingests + jobs.retry_where(Job.id.in_(embeds) & failed)
+
+
+def _is_embed_for_nobody_after(batch_id: UUID) -> ColumnElement[bool]:
+    """Give the condition of an embed job of a cancelled batch that only cancelled batches want.
+
+    It may have been left by another batch, cancelled before, for the sake of this one.
+    """
+    item, request, owner = aliased(Job), aliased(Batch), aliased(Batch)
+    of_item = select(item.video_id).where(
+        item.batch_id == batch_id, item.kind == JobKind.INGEST, item.video_id.is_not(None)
+    )
+    is_wanted = (
+        select(item.id)
+        .outerjoin(request, request.id == item.batch_id)
+        .where(
+            item.video_id == Job.video_id,
+            item.kind == JobKind.INGEST,
+            item.state != JobState.CANCELLED,
+            request.cancel_requested_at.is_(None),
+        )
+        .correlate(Job)
+        .exists()
+    )
+    is_cancelled = select(owner.id).where(owner.cancel_requested_at.is_not(None))
+    return (
+        (Job.kind == JobKind.EMBED)
+        & Job.batch_id.in_(is_cancelled)
+        & Job.video_id.in_(of_item)
+        & ~is_wanted
+    )
 
 
 # Of each failed video that an item led to: its last embed job, unless one is on its way.
@@ -273,6 +323,17 @@ WHERE item.batch_id = :batch_id AND item.kind = 'ingest'
         AND active.state NOT IN ('succeeded', 'failed', 'cancelled', 'quarantined'))
 ORDER BY embed.video_id, embed.dedupe_key, embed.id DESC
 """
+
+
+def _progress(rows: Sequence[tuple[str, int, int, datetime | None]]) -> BatchProgress:
+    counts = dict.fromkeys(ItemState, 0)
+    counts.update({ItemState(state): count for state, count, _, _ in rows})
+    changes = [changed for _, _, _, changed in rows if changed is not None]
+    return BatchProgress(
+        counts=counts,
+        duplicates=sum(num for _, _, num, _ in rows),
+        last_change=max(changes, default=None),
+    )
 
 
 def _item(job: Job, video: Video | None, state: ItemState) -> BatchItem:

@@ -8,13 +8,14 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
 import fsspec
+from fsspec.callbacks import Callback, NoOpCallback
 
 from store.errors import BlobNotFound, InvalidBlobKey
 
@@ -24,6 +25,8 @@ MOVE_ATTEMPTS = 1000
 ABANDONED_SECONDS = 86_400
 STAGING = ".staging"
 """Where the local folder keeps what is not whole yet; no key begins with a dot."""
+STAGED = "clipbert-staged-"
+"""How the names of files and folders in a `staging_folder` begin; old ones are removed."""
 
 
 class BlobStore(Protocol):
@@ -50,7 +53,10 @@ class BlobStore(Protocol):
         ...
 
     def staging_folder(self) -> Path:
-        """Give a folder of this machine for files that `take_file` will take."""
+        """Give a folder of this machine for files that are not blobs yet, or never will be.
+
+        What a killed process leaves there under a name that begins with STAGED is removed later.
+        """
         ...
 
     def open_read(self, key: str) -> AbstractContextManager[BinaryIO]:
@@ -73,12 +79,21 @@ class BlobStore(Protocol):
         """Remove a blob; nothing happens if there is none."""
         ...
 
+    def keys(self, folder: str) -> Iterator[str]:
+        """List the keys below a part of a key, such as `media`; some may be gone when they come."""
+        ...
+
     def local_path(self, key: str) -> Path | None:
         """Give the path of a blob that is a file of this machine already, else None."""
         ...
 
-    def as_local_file(self, key: str) -> AbstractContextManager[Path]:
-        """Give a blob as a file of this machine, while the block lasts; not to be changed."""
+    def as_local_file(
+        self, key: str, *, on_piece: Callable[[], object] | None = None
+    ) -> AbstractContextManager[Path]:
+        """Give a blob as a file of this machine, while the block lasts; not to be changed.
+
+        What `on_piece` raises between two pieces of a download ends it.
+        """
         ...
 
 
@@ -112,7 +127,7 @@ class LocalBlobs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         (folder / STAGING).mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(folder / STAGING)
+        _remove_abandoned((folder / STAGING).iterdir())
 
     @contextmanager
     def open_write(self, key: str) -> Iterator[BinaryIO]:
@@ -177,8 +192,15 @@ class LocalBlobs:
     def local_path(self, key: str) -> Path | None:
         return self._existing(key)
 
+    def keys(self, folder: str) -> Iterator[str]:
+        for parent, _, names in os.walk(self._path(folder)):  # folders vanish meanwhile
+            for name in names:
+                yield (Path(parent) / name).relative_to(self._folder).as_posix()
+
     @contextmanager
-    def as_local_file(self, key: str) -> Iterator[Path]:
+    def as_local_file(
+        self, key: str, *, on_piece: Callable[[], object] | None = None
+    ) -> Iterator[Path]:
         yield self._existing(key)
 
     def _path(self, key: str) -> Path:
@@ -201,6 +223,7 @@ class RemoteBlobs:
     def __init__(self, url: str) -> None:
         self._system, folder = fsspec.core.url_to_fs(url)
         self._folder = str(folder).rstrip("/")
+        _remove_abandoned(self.staging_folder().glob(f"{STAGED}*"))
 
     @contextmanager
     def open_write(self, key: str) -> Iterator[BinaryIO]:
@@ -254,13 +277,20 @@ class RemoteBlobs:
         valid_key(key)
         return None
 
+    def keys(self, folder: str) -> Iterator[str]:
+        for path in self._system.find(self._path(folder)):
+            yield str(path).removeprefix(f"{self._folder}/")
+
     @contextmanager
-    def as_local_file(self, key: str) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix="clipbert-") as folder:
+    def as_local_file(
+        self, key: str, *, on_piece: Callable[[], object] | None = None
+    ) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(dir=self.staging_folder(), prefix=STAGED) as folder:
             path = Path(folder) / Path(key).name
             self.size(key)  # raises where there is none, or a folder of others
+            callback = _EachPiece(on_piece) if on_piece else NoOpCallback()
             with self._found(key):
-                self._system.get_file(self._path(key), str(path))
+                self._system.get_file(self._path(key), str(path), callback=callback)
             yield path
 
     def _path(self, key: str) -> str:
@@ -308,12 +338,28 @@ def _move_into_place(staging: Path, path: Path) -> None:
             os.close(folder)
 
 
-def _remove_abandoned(folder: Path) -> None:
-    # What a killed process did not finish; nobody writes one blob for a day.
+class _EachPiece(Callback):  # type: ignore[misc]  # fsspec has no types
+    """Calls a function after each piece of a transfer."""
+
+    def __init__(self, on_piece: Callable[[], object]) -> None:
+        super().__init__()
+        self._on_piece = on_piece
+
+    def call(self, hook_name: str | None = None, **_: object) -> None:
+        self._on_piece()
+
+
+def _remove_abandoned(paths: Iterable[Path]) -> None:
+    # What a killed process did not finish; nobody works on one for a day. A shared folder may hold
+    # what is another user's.
     oldest = time.time() - ABANDONED_SECONDS
-    for path in folder.iterdir():
-        with suppress(FileNotFoundError):
-            if path.stat().st_mtime < oldest:
+    for path in paths:
+        with suppress(FileNotFoundError, PermissionError):
+            if path.lstat().st_mtime >= oldest:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
                 path.unlink()
 
 

@@ -42,6 +42,19 @@ class _State:
         return identity_of(self.owner_pid) == self.owner_identity
 
 
+@dataclass(frozen=True)
+class Restart:
+    """A server that had died.
+
+    Attributes:
+        name: PostgreSQL or Redis.
+        error: why it does not come up again; None if it did.
+    """
+
+    name: str
+    error: EmbeddedServicesError | None
+
+
 class EmbeddedServices:
     """The servers of one data folder, as one process sees them.
 
@@ -59,6 +72,9 @@ class EmbeddedServices:
         self._wants_postgres, self._wants_redis = postgres, redis
         self._database_url: str | None = None
         self._redis_url: str | None = None
+        self._postgres: EmbeddedPostgres | None = None
+        self._sockets: Path | None = None
+        self._redis: EmbeddedRedis | None = None
         # What `stop` stops: started by this object, or left running by a process that was killed.
         self._own_postgres: EmbeddedPostgres | None = None
         self._own_redis: EmbeddedRedis | None = None
@@ -100,6 +116,25 @@ class EmbeddedServices:
         if self._redis_url is None:
             raise EmbeddedServicesError("the embedded Redis was not started")
         return self._redis_url
+
+    def restart_dead(self) -> list[Restart]:
+        """Start again what has died, at the same addresses: whoever uses them need not be told.
+
+        Returns:
+            What was dead, and why it still is if it does not come up.
+        """
+        if not (self.data_folder / "services").exists() or not any(self._dead()):
+            return []
+        restarts = []
+        with self._locked():
+            for server in self._dead():
+                try:
+                    self._restart(server)
+                except EmbeddedServicesError as error:
+                    restarts.append(Restart(server.name, error))
+                else:
+                    restarts.append(Restart(server.name, None))
+        return restarts
 
     def stop(self) -> None:
         """Stop what this object started, and nothing else; a second call does nothing.
@@ -151,6 +186,7 @@ class EmbeddedServices:
                 self._own_postgres = postgres
             postgres.start()
             self._database_url = postgres.url()
+            self._postgres, self._sockets = postgres, postgres.socket_folder()
         if self._wants_redis:
             state = self._start_redis(state, account, is_orphan=is_orphan)
         self.started_here = self._own_postgres is not None or self._own_redis is not None
@@ -159,18 +195,34 @@ class EmbeddedServices:
             state = replace(state, owner_pid=pid, owner_identity=identity_of(pid))
             self._write_state(state)
 
+    def _dead(self) -> Iterator[EmbeddedPostgres | EmbeddedRedis]:
+        for server in (self._redis, self._postgres):
+            if server is not None and not server.is_running():
+                yield server
+
+    def _restart(self, server: EmbeddedPostgres | EmbeddedRedis) -> None:
+        if isinstance(server, EmbeddedPostgres):
+            self._own_postgres = server
+            server.start(sockets_in=self._sockets)
+        else:
+            self._own_redis = server
+            server.start()
+        self.started_here = True
+
     def _stop_own(self) -> None:
         if self._own_redis is not None:
             self._own_redis.stop()
         if self._own_postgres is not None:
             self._own_postgres.stop()
         self.started_here, self._own_redis, self._own_postgres = False, None, None
+        self._redis, self._postgres = None, None
 
     def _start_redis(self, state: _State, account: ServiceAccount, *, is_orphan: bool) -> _State:
         if state.redis_port is not None:
             found = EmbeddedRedis(account, state.redis_password, state.redis_port)
             if found.pid() is not None:
-                self._redis_url, self._own_redis = found.url, found if is_orphan else None
+                self._redis, self._redis_url = found, found.url
+                self._own_redis = found if is_orphan else None
                 return state
         for attempt in range(1, START_ATTEMPTS + 1):
             state = replace(state, redis_port=free_port(state.redis_port))
@@ -185,7 +237,7 @@ class EmbeddedServices:
                     raise
                 state = replace(state, redis_port=None)
                 continue
-            self._redis_url = redis.url
+            self._redis, self._redis_url = redis, redis.url
             break
         return state
 

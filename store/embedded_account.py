@@ -84,8 +84,22 @@ class ServiceAccount:
             os.chown(path, self.uid, self.gid)
         return path
 
-    def short_folder(self) -> Path:
-        """Make a private folder whose path is short enough for a unix socket."""
+    def short_folder(self, wanted: Path | None = None) -> Path:
+        """Make a private folder whose path is short enough for a unix socket.
+
+        Args:
+            wanted: an earlier one, to be made anew; None for a new one.
+
+        Raises:
+            EmbeddedServicesError: somebody else has the wanted one, or no folder will do.
+        """
+        if wanted is not None:
+            shutil.rmtree(wanted, ignore_errors=True)
+            try:
+                wanted.mkdir(mode=0o700)  # fails if another user was quicker
+            except OSError as error:
+                raise EmbeddedServicesError(f"cannot make {wanted} anew: {error}") from error
+            return self.own_folder(wanted)
         candidates = (tempfile.gettempdir(), "/tmp", "/var/tmp")  # noqa: S108 - mkdtemp is private
         for parent in candidates:
             if len(parent) > MAX_SOCKET_FOLDER_CHARACTERS - len(f"/{SOCKET_PREFIX}12345678"):

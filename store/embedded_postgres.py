@@ -6,6 +6,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import psycopg
 import sqlalchemy
@@ -40,6 +41,8 @@ class EmbeddedPostgres:
 
     account: ServiceAccount
     password: str
+
+    name: ClassVar[str] = "PostgreSQL"
 
     @property
     def folder(self) -> Path:
@@ -84,8 +87,12 @@ class EmbeddedPostgres:
             query={"host": str(folder), "port": str(PORT)},
         ).render_as_string(hide_password=False)
 
-    def start(self) -> bool:
+    def start(self, *, sockets_in: Path | None = None) -> bool:
         """Start the server unless it runs, making its files the first time; wait for its answer.
+
+        Args:
+            sockets_in: an earlier socket_folder() to use again, so that its url() stays true; None
+                for a new one.
 
         Returns:
             Whether it was started here.
@@ -103,7 +110,7 @@ class EmbeddedPostgres:
         self._clear_remains()
         deadline = time.monotonic() + START_SECONDS
         while True:
-            sockets = self.account.short_folder()
+            sockets = self.account.short_folder(sockets_in)
             settings = SETTINGS | {"unix_socket_directories": str(sockets)}
             options = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
             started = self.account.run(

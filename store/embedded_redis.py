@@ -8,6 +8,7 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import redis
 from redis.backoff import NoBackoff
@@ -37,6 +38,8 @@ class EmbeddedRedis:
     password: str
     port: int
 
+    name: ClassVar[str] = "Redis"
+
     @property
     def folder(self) -> Path:
         return self.account.folder / "redis"
@@ -56,6 +59,11 @@ class EmbeddedRedis:
                 return int(client.info("server")["process_id"])
         except redis.RedisError:
             return None
+
+    def is_running(self) -> bool:
+        """Tell whether our server runs, also while it is too busy to answer."""
+        pid = self._written_pid()
+        return (pid is not None and self._is_ours(pid)) or self.pid() is not None
 
     def start(self) -> None:
         """Start the server and wait until it has read its file and answers.
@@ -127,12 +135,14 @@ class EmbeddedRedis:
         pid = self._written_pid()
         if pid is None:
             return
-        command = command_of(pid)
-        if command and "redis-server" in command[0] and self._works_here(pid):
+        if self._is_ours(pid):
             self._end(pid)
         (self.folder / "redis.pid").unlink(missing_ok=True)
 
-    def _works_here(self, pid: int) -> bool:
+    def _is_ours(self, pid: int) -> bool:
+        command = command_of(pid)
+        if not command or "redis-server" not in command[0]:
+            return False
         try:
             return Path(f"/proc/{pid}/cwd").readlink() == self.folder.resolve()
         except OSError:

@@ -128,7 +128,13 @@ class LeasedJobs:
             result: JSON.
             video_id: the video that an ingest job turned out to be about.
         """
-        values: dict[str, Any] = {"result": result, "error_code": None, "error_message": None}
+        values: dict[str, Any] = {
+            "result": result,
+            "error_code": None,
+            "error_message": None,
+            # The last report came before the last piece of work.
+            "progress_done": func.coalesce(Job.progress_total, Job.progress_done),
+        }
         if video_id is not None:
             values["video_id"] = video_id
         self._write(claim, JobState.SUCCEEDED, "succeeded", **values)

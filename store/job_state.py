@@ -61,6 +61,9 @@ TERMINAL_STATES = (
 )
 """The states that only a person's `retry` leaves."""
 
+ACTIVE_STATES = tuple(state for state in JobState if state not in TERMINAL_STATES)
+"""The states of a job that is not over yet."""
+
 RETRYABLE_STATES = (JobState.FAILED, JobState.CANCELLED, JobState.QUARANTINED)
 """The states from which a person may send a job round again."""
 

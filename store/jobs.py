@@ -21,7 +21,7 @@ from store.identifiers import new_id
 from store.job_leases import LeasedJobs
 from store.job_records import ClaimedJob, LeaseStatus, LostJob, NewJob
 from store.job_state import RETRYABLE_STATES, JobKind, JobState, can_move, is_terminal
-from store.pages import Page, clamp_page_size, id_of_token, token_of_id
+from store.pages import Page, PageTokens, clamp_page_size
 from store.tables import Job, JobEvent
 
 __all__ = ["ClaimedJob", "JobRepository", "LeaseStatus", "LostJob", "NewJob"]
@@ -66,6 +66,20 @@ class JobRepository(LeasedJobs):
             if found is not None:
                 return found
         raise IdempotencyConflict(new.idempotency_key or new.dedupe_key or str(new.id))
+
+    def find_repeated(self, new: NewJob) -> Job | None:
+        """Find the job that the same request with the same idempotency key has made before.
+
+        Raises:
+            IdempotencyConflict: the key is known from another request.
+        """
+        if new.idempotency_key is None:
+            return None
+        query = select(Job).where(Job.idempotency_key == new.idempotency_key)
+        job = self._session.scalar(query.execution_options(populate_existing=True))
+        if job is not None:
+            _check_repeated(job, new)
+        return job
 
     def enqueue_many(self, new: Iterable[NewJob]) -> int:
         """Insert many jobs, in chunks; those that are there already are left out.
@@ -113,9 +127,10 @@ class JobRepository(LeasedJobs):
             ValueError: page_size is below 1.
         """
         size = clamp_page_size(page_size)
+        tokens = PageTokens("jobs", kind=kind, state=state, batch_id=batch_id, video_id=video_id)
         query = select(Job).order_by(Job.id.desc()).limit(size + 1)
         if page_token is not None:
-            query = query.where(Job.id < id_of_token(page_token))
+            query = query.where(Job.id < tokens.id_of(page_token))
         wanted: dict[Any, object] = {
             Job.kind: kind,
             Job.state: state,
@@ -127,7 +142,7 @@ class JobRepository(LeasedJobs):
                 query = query.where(column == value)
         rows = self._session.scalars(query.execution_options(populate_existing=True)).all()
         more = len(rows) > size
-        return Page(rows[:size], token_of_id(rows[size - 1].id) if more else None)
+        return Page(rows[:size], tokens.of_id(rows[size - 1].id) if more else None)
 
     def events(self, job_id: UUID, *, after: int = 0) -> Sequence[JobEvent]:
         """List what happened to a job, the oldest first, from the event after this number on."""
@@ -243,10 +258,8 @@ class JobRepository(LeasedJobs):
         order = case((Job.idempotency_key == new.idempotency_key, 0), else_=1)
         query = select(Job).where(known).order_by(order).limit(1)
         job = self._session.scalar(query.execution_options(populate_existing=True))
-        if job is None or job.idempotency_key is None or job.idempotency_key != new.idempotency_key:
-            return job
-        if (job.kind, job.input) != (new.kind, new.input):
-            raise IdempotencyConflict(job.idempotency_key)
+        if job is not None and job.idempotency_key == new.idempotency_key:
+            _check_repeated(job, new)
         return job
 
     def _lock(self, job_id: UUID) -> Job:
@@ -266,6 +279,12 @@ class JobRepository(LeasedJobs):
             .returning(Job.id, Job.num_events, Job.kind, Job.state)
             .execution_options(synchronize_session=False)
         ).all()
+
+
+def _check_repeated(job: Job, new: NewJob) -> None:
+    is_same = (job.kind, job.input, job.batch_id) == (new.kind, new.input, new.batch_id)
+    if new.idempotency_key is not None and not is_same:
+        raise IdempotencyConflict(new.idempotency_key)
 
 
 def _columns(new: NewJob) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,48 +40,64 @@ def clamp_page_size(page_size: int) -> int:
     return min(page_size, MAX_PAGE_SIZE)
 
 
-def token_of_id(id_: UUID) -> str:
-    """Make the token of a page that begins after the row with this id."""
-    return _encode(id_.hex)
+class PageTokens:
+    """The page tokens of one list with its filters; those of any other are refused.
 
+        tokens = PageTokens("jobs", state="failed")
+        tokens.id_of(tokens.of_id(job.id))  ->  job.id
 
-def id_of_token(token: str) -> UUID:
-    """Read a token made by `token_of_id`.
-
-    Raises:
-        InvalidPageToken: it is none.
+    Args:
+        name: of the list.
+        filters: by name; what cannot be JSON stands as its text.
     """
-    value = _decode(token)
-    try:
-        return UUID(hex=value if isinstance(value, str) else "")
-    except ValueError as error:
-        raise InvalidPageToken(token) from error
 
+    def __init__(self, name: str, /, **filters: object) -> None:
+        asked = json.dumps([name, filters], sort_keys=True, default=str)
+        self._list = hashlib.sha256(asked.encode()).hexdigest()[:8]
 
-def token_of_index(index: int) -> str:
-    """Make the token of a page that begins after the item with this index."""
-    return _encode(index)
+    def of_id(self, id_: UUID) -> str:
+        """Make the token of a page that begins after the row with this id."""
+        return self._encode(id_.hex)
 
+    def id_of(self, token: str) -> UUID:
+        """Read a token made by `of_id`.
 
-def index_of_token(token: str) -> int:
-    """Read a token made by `token_of_index`.
+        Raises:
+            InvalidPageToken: it is none.
+        """
+        value = self._decode(token)
+        try:
+            return UUID(hex=value if isinstance(value, str) else "")
+        except ValueError as error:
+            raise InvalidPageToken(token) from error
 
-    Raises:
-        InvalidPageToken: it is none.
-    """
-    value = _decode(token)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
-        raise InvalidPageToken(token)
-    return value
+    def of_index(self, index: int) -> str:
+        """Make the token of a page that begins after the item with this index."""
+        return self._encode(index)
 
+    def index_of(self, token: str) -> int:
+        """Read a token made by `of_index`.
 
-def _encode(value: str | int) -> str:
-    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+        Raises:
+            InvalidPageToken: it is none.
+        """
+        value = self._decode(token)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
+            raise InvalidPageToken(token)
+        return value
 
+    def _encode(self, value: str | int) -> str:
+        content = json.dumps([self._list, value]).encode()
+        return base64.urlsafe_b64encode(content).decode().rstrip("=")
 
-def _decode(token: str) -> object:
-    try:
-        padded = token.encode("ascii") + b"=" * (-len(token) % 4)
-        return json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError) as error:
-        raise InvalidPageToken(token) from error
+    def _decode(self, token: str) -> object:
+        try:
+            padded = token.encode("ascii") + b"=" * (-len(token) % 4)
+            content = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        except (binascii.Error, ValueError) as error:
+            raise InvalidPageToken(token) from error
+        match content:
+            case [self._list, value]:
+                return value
+            case _:
+                raise InvalidPageToken(token)

@@ -8,7 +8,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from store.errors import QuestionNotFound
-from store.pages import Page, clamp_page_size, id_of_token, token_of_id
+from store.pages import Page, PageTokens, clamp_page_size
 from store.tables import Job, Question
 
 
@@ -103,14 +103,14 @@ class QuestionRepository:
             InvalidPageToken: page_token is not one of ours.
             ValueError: page_size is below 1.
         """
-        size = clamp_page_size(page_size)
+        size, tokens = clamp_page_size(page_size), PageTokens("questions", video_id=video_id)
         query = select(Question, Job).join(Job, Job.id == Question.id)
         if page_token is not None:
-            query = query.where(Question.id < id_of_token(page_token))
+            query = query.where(Question.id < tokens.id_of(page_token))
         if video_id is not None:
             query = query.where(Question.video_id == video_id)
         query = query.order_by(Question.id.desc()).limit(size + 1)
         found = self._session.execute(query.execution_options(populate_existing=True))
         rows = [(question, job) for question, job in found]
         more = len(rows) > size
-        return Page(rows[:size], token_of_id(rows[size - 1][0].id) if more else None)
+        return Page(rows[:size], tokens.of_id(rows[size - 1][0].id) if more else None)

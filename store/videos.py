@@ -1,38 +1,28 @@
-"""Videos and their clips, and which clips are nearest to a vector."""
+"""Videos and their clips."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy import (
-    ARRAY,
     ColumnElement,
-    Float,
-    Uuid,
-    any_,
-    bindparam,
-    cast,
+    SQLColumnExpression,
     delete,
     func,
     insert,
+    or_,
     select,
-    text,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from store.errors import VideoNotFound
+from store.job_state import JobKind
 from store.jobs import JobRepository
-from store.pages import Page, clamp_page_size, id_of_token, token_of_id
+from store.pages import Page, PageTokens, clamp_page_size
 from store.tables import Clip, Job, Video, VideoState
-
-EXACT_SEARCH_CLIPS = 20_000
-"""Up to so many clips every one is compared: that takes milliseconds and misses none."""
-
-MAX_EF_SEARCH = 1000  # pgvector's own bound
 
 
 @dataclass(frozen=True)
@@ -54,6 +44,19 @@ class NewClip:
     instants: Sequence[float]
     vector: Sequence[float] | None
     tokens_key: str
+
+
+@dataclass(frozen=True)
+class DeletedVideo:
+    """What a deleted video leaves behind.
+
+    Attributes:
+        sha256: its content, whose blobs nothing may need any more.
+        tokens_keys: the blobs of its clips, which nothing needs any more.
+    """
+
+    sha256: str
+    tokens_keys: Sequence[str]
 
 
 class VideoRepository:
@@ -79,14 +82,14 @@ class VideoRepository:
         return video
 
     def lock(self, video_id: UUID) -> Video:
-        """Get a video whose state then stays as it is until the transaction ends.
+        """Get a video that only this transaction may change until it ends.
 
-        Waits for a transaction that is changing it.
+        Waits for a transaction that is changing it. Rows that refer to it can still be added.
 
         Raises:
             VideoNotFound: there is none with this id.
         """
-        query = select(Video).where(Video.id == video_id).with_for_update(read=True)
+        query = select(Video).where(Video.id == video_id).with_for_update(key_share=True)
         video = self._session.scalar(query.execution_options(populate_existing=True))
         if video is None:
             raise VideoNotFound(video_id)
@@ -97,6 +100,21 @@ class VideoRepository:
         query = select(Video).where(Video.sha256 == sha256)
         return self._session.scalar(query.execution_options(populate_existing=True))
 
+    def hold_by_sha256(self, sha256: str) -> Video | None:
+        """Find the video with this content; it cannot be deleted until the transaction ends."""
+        query = select(Video).where(Video.sha256 == sha256)
+        held = query.with_for_update(read=True, key_share=True)
+        return self._session.scalar(held.execution_options(populate_existing=True))
+
+    def blob_keys(self, sha256s: Collection[str]) -> dict[str, str | None]:
+        """Give the blob key of each video with one of these contents, by content."""
+        query = select(Video.sha256, Video.blob_key).where(Video.sha256.in_(sha256s))
+        return {row[0]: row[1] for row in self._session.execute(query)}
+
+    def existing(self, video_ids: Collection[UUID]) -> set[UUID]:
+        """Tell which of these videos are there."""
+        return set(self._session.scalars(select(Video.id).where(Video.id.in_(video_ids))))
+
     def list(
         self,
         *,
@@ -104,24 +122,41 @@ class VideoRepository:
         page_token: str | None = None,
         state: VideoState | None = None,
         tag: str | None = None,
+        name: str | None = None,
+        name_part: str | None = None,
     ) -> Page[Video]:
         """List videos, the newest first.
+
+        Args:
+            page_size: how many at most.
+            page_token: where to go on.
+            state: only videos in this state.
+            tag: only videos with this tag.
+            name: only videos with this file name, or with a copy that has it.
+            name_part: only videos with this in their file name or a copy's, in any case.
 
         Raises:
             InvalidPageToken: page_token is not one of ours.
             ValueError: page_size is below 1.
         """
         size = clamp_page_size(page_size)
+        tokens = PageTokens("videos", state=state, tag=tag, name=name, name_part=name_part)
         query = select(Video).order_by(Video.id.desc()).limit(size + 1)
         if page_token is not None:
-            query = query.where(Video.id < id_of_token(page_token))
+            query = query.where(Video.id < tokens.id_of(page_token))
         if state is not None:
             query = query.where(Video.state == state)
         if tag is not None:
             query = query.where(Video.tags.contains([tag]))
+        if name is not None:
+            query = query.where(_has_name(lambda filename: filename == name))
+        if name_part is not None:
+            query = query.where(
+                _has_name(lambda filename: filename.icontains(name_part, autoescape=True))
+            )
         rows = self._session.scalars(query).all()
         more = len(rows) > size
-        return Page(rows[:size], token_of_id(rows[size - 1].id) if more else None)
+        return Page(rows[:size], tokens.of_id(rows[size - 1].id) if more else None)
 
     def create(
         self,
@@ -179,6 +214,16 @@ class VideoRepository:
             return self.create(uri=uri, **{k: v for k, v in values.items() if k != "uri"})  # type: ignore[arg-type]
         return found, False
 
+    def relocate(
+        self, video_id: UUID, *, uri: str, blob_key: str | None, filename: str | None
+    ) -> None:
+        """Say where a video's content is now, since it is not any more where it was.
+
+        Raises:
+            VideoNotFound: there is none with this id.
+        """
+        self._update(video_id, uri=uri, blob_key=blob_key, filename=filename)
+
     def mark_ready(self, video_id: UUID) -> None:
         """Say that a video can be searched.
 
@@ -195,25 +240,41 @@ class VideoRepository:
         """
         self._set_state(video_id, VideoState.FAILED, code, message)
 
-    def delete(self, video_id: UUID) -> Sequence[str]:
-        """Delete a video, its clips, and its jobs that are not over.
-
-        Returns:
-            Keys of the blobs that nothing needs any more; to be removed after the commit.
+    def add_tags(self, video_id: UUID, tags: Sequence[str]) -> None:
+        """Give a video the tags that it does not have yet.
 
         Raises:
             VideoNotFound: there is none with this id.
         """
-        video = self.get(video_id)
+        known = self.lock(video_id).tags
+        missing = [tag for tag in dict.fromkeys(tags) if tag not in known]
+        if missing:
+            self._update(video_id, tags=[*known, *missing])
+
+    def delete(self, video_id: UUID) -> DeletedVideo:
+        """Delete a video, its clips, and its jobs that are not over.
+
+        The ingest job of an upload that came before goes on: it makes the video anew.
+
+        Returns:
+            What it leaves behind; to be removed after the commit.
+
+        Raises:
+            VideoNotFound: there is none with this id.
+        """
+        # Before its jobs, in the order in which workers lock them.
+        locked = select(Video).where(Video.id == video_id).with_for_update()
+        video = self._session.scalar(locked.execution_options(populate_existing=True))
+        if video is None:
+            raise VideoNotFound(video_id)
         query = select(Clip.tokens_key).where(Clip.video_id == video_id).distinct()
-        keys = list(self._session.scalars(query))
-        keys += [f"thumbnails/{video.sha256}/{name}.jpg" for name in ("poster", "strip")]
-        if video.blob_key is not None:
-            keys.append(video.blob_key)
-        JobRepository(self._session).cancel_where(Job.video_id == video_id)
+        deleted = DeletedVideo(video.sha256, list(self._session.scalars(query)))
+        JobRepository(self._session).cancel_where(
+            (Job.video_id == video_id) & (Job.kind != JobKind.INGEST)
+        )
         self._session.execute(delete(Video).where(Video.id == video_id))
         self._session.expunge(video)
-        return keys
+        return deleted
 
     def counts(self) -> dict[VideoState, int]:
         """Count the videos by state."""
@@ -262,75 +323,30 @@ class VideoRepository:
         query = select(Clip).where(Clip.generation_id == generation_id, Clip.video_id == video_id)
         return self._session.scalars(query.order_by(Clip.index)).all()
 
-    def nearest_clips(
-        self,
-        generation_id: UUID,
-        vector: Sequence[float],
-        limit: int,
-        *,
-        video_ids: Sequence[UUID] | None = None,
-        tags: Sequence[str] | None = None,
-        exact_up_to: int = EXACT_SEARCH_CLIPS,
-    ) -> Sequence[tuple[Clip, str, float]]:
-        """Find the clips whose recall vectors are nearest to one.
-
-        Of few clips (after the filters) all are compared; of more, the generation's HNSW index
-        gives the nearest, which may miss a few.
-
-        Args:
-            generation_id: only its clips.
-            vector: of the generation's recall dimension.
-            limit: how many, at least 1.
-            video_ids: only clips of these videos.
-            tags: only clips of videos that have all of these.
-            exact_up_to: how many clips are few.
-
-        Returns:
-            Clip, its video's uri, and cosine similarity in [-1, 1]; the most similar first, ties by
-            video and index.
-        """
-        of_generation = Clip.generation_id == bindparam(
-            "generation_id", generation_id, Clip.generation_id.type, literal_execute=True
-        )
-        matching = select(Clip.index).join(Video).where(of_generation, Clip.vector.is_not(None))
-        filters: list[ColumnElement[bool]] = [Clip.vector.is_not(None)]
-        if video_ids is not None:
-            filters.append(Clip.video_id == any_(cast(list(video_ids), ARRAY(Uuid()))))
-        if tags:
-            filters.append(Video.tags.contains(list(tags)))
-        bounded = matching.where(*filters).limit(exact_up_to + 1).subquery()
-        num_matching = self._session.scalar(select(func.count()).select_from(bounded)) or 0
-        halfvec = HALFVEC(len(vector))
-        distance = cast(Clip.vector, halfvec).op("<=>", return_type=Float())(
-            cast(list(vector), halfvec)
-        )
-        order: ColumnElement[Any] = distance
-        if num_matching <= exact_up_to:
-            order = distance + 0.0  # no longer the index's expression, so every clip is compared
-        else:
-            ef_search = min(MAX_EF_SEARCH, max(100, 2 * limit))
-            self._session.execute(text(f"SET LOCAL hnsw.ef_search = {ef_search}"))
-            # Filters may refuse what the index gives first: it then goes on, in order.
-            self._session.execute(text("SET LOCAL hnsw.iterative_scan = strict_order"))
-        query = (
-            select(Clip, Video.uri, distance.label("distance"))
-            .join(Video)
-            .where(of_generation, *filters)
-            .order_by(order)
-            .limit(limit)
-        )
-        found = [(clip, uri, 1.0 - float(d)) for clip, uri, d in self._session.execute(query)]
-        return sorted(found, key=lambda hit: (-hit[2], hit[0].video_id, hit[0].index))
-
     def _set_state(
         self, video_id: UUID, state: VideoState, code: str | None, message: str | None
     ) -> None:
+        self._update(video_id, state=state, error_code=code, error_message=message)
+
+    def _update(self, video_id: UUID, **values: object) -> None:
         changed = self._session.scalar(
             update(Video)
             .where(Video.id == video_id)
-            .values(state=state, error_code=code, error_message=message, updated_at=func.now())
+            .values(updated_at=func.now(), **values)
             .returning(Video.id)
             .execution_options(synchronize_session=False)
         )
         if changed is None:
             raise VideoNotFound(video_id)
+
+
+def _has_name(
+    fits: Callable[[SQLColumnExpression[str | None]], ColumnElement[bool]],
+) -> ColumnElement[bool]:
+    """Give the condition that a file name of a video fits: its own, or that of a copy of it."""
+    copies = select(Job.video_id).where(
+        Job.kind == JobKind.INGEST,
+        Job.video_id.is_not(None),
+        fits(Job.result["filename"].astext),
+    )
+    return or_(fits(Video.filename), Video.id.in_(copies))

@@ -17,6 +17,7 @@ from workers.dispatch import (
     LOOK_TASKS,
     MAINTENANCE,
     RECONCILE_TASK,
+    SWEEP_TASK,
     celery_queues,
 )
 from workers.lifecycle import connect_signals
@@ -28,11 +29,13 @@ HARD_LIMIT_SECONDS: Final = {
     LOOK_TASKS[EMBED]: 1800,
     LOOK_TASKS[INTERACTIVE]: 600,
     RECONCILE_TASK: 120,
+    SWEEP_TASK: 900,
 }
 # Longer than the longest task: otherwise Redis hands a running task to a second worker. The rows
 # would refuse it, but it would be noise. A killed worker's jobs come back by their leases instead.
 VISIBILITY_TIMEOUT_SECONDS: Final = max(HARD_LIMIT_SECONDS.values()) + 900
 RECONCILE_EVERY_SECONDS: Final = 5.0
+SWEEP_EVERY_SECONDS: Final = 900.0
 
 
 class RingScheduler(Scheduler):
@@ -110,7 +113,12 @@ def _beat_schedule() -> dict[str, dict[str, Any]]:
             "schedule": RECONCILE_EVERY_SECONDS,
             # Rings that nobody answered do not pile up.
             "options": {"queue": MAINTENANCE, "expires": RECONCILE_EVERY_SECONDS * 2},
-        }
+        },
+        "sweep": {
+            "task": SWEEP_TASK,
+            "schedule": SWEEP_EVERY_SECONDS,
+            "options": {"queue": MAINTENANCE, "expires": SWEEP_EVERY_SECONDS},
+        },
     }
 
 

@@ -33,6 +33,7 @@ LOOK_TASKS: Final = {
     INTERACTIVE: "workers.tasks.interactive.look",
 }
 RECONCILE_TASK: Final = "workers.tasks.maintenance.reconcile"
+SWEEP_TASK: Final = "workers.tasks.maintenance.sweep"
 
 MAX_RINGS: Final = 16  # one look works until nothing is due, so a bulk insert needs few of them
 KEY_PREFIX: Final = "clipbert:"  # our keys in a Redis that others may use too

@@ -12,7 +12,6 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Final
 from uuid import UUID
 
@@ -21,21 +20,21 @@ import torch
 from sqlalchemy.orm import Session
 from torch import Tensor
 
-from clipbert.errors import DecodeFailed
+from clipbert.errors import ClipBertError, DecodeFailed
 from clipbert.sampling import Clip, SamplingPlan, plan_clips
 from clipbert.video import VideoProbe, probe_video
-from store.errors import LeaseLost, VideoNotFound
+from store.errors import VideoNotFound
 from store.job_state import JobKind
 from store.models import GenerationRepository
 from store.tables import GenerationState
 from store.videos import NewClip, VideoRepository
 from workers.batching import CostLimit, batches_by_cost, forward_each
 from workers.encoders import ClipFrames, Encoders, open_encoders
-from workers.errors import Interrupted, JobError
+from workers.errors import CancelRequested, Interrupted, JobError
 from workers.interactive import serve_interactive
 from workers.lease import Hold, Outcome
 from workers.lifecycle import Workplace, leave_if_device_lost, leave_process
-from workers.media import open_media
+from workers.media import OpenMedia, name_in_uri, open_media
 from workers.token_cache import put_tokens, tokens_key
 
 log = structlog.get_logger(__name__)
@@ -51,7 +50,7 @@ class _Video:
 
     hold: Hold
     video_id: UUID
-    path: Path
+    media: OpenMedia
     clips: list[Clip]
     tokens: dict[int, Tensor] = field(default_factory=dict)  # (h, w, D) float16 by clip index
     vectors: dict[int, Tensor] = field(default_factory=dict)  # (R,) float32 by clip index
@@ -132,15 +131,17 @@ class _Run:
     def open(self, hold: Hold, stack: ExitStack) -> _Video | None:
         """Find a job's media and plan its clips; None if that already settled the job."""
         try:
-            hold.advance()
+            self._advance(hold)
             with self.workplace.sessions.begin() as session:
                 row = VideoRepository(session).get(UUID(hold.claim.input["video_id"]))
             media = stack.enter_context(
                 open_media(
                     uri=row.uri,
                     blob_key=row.blob_key,
+                    name=row.filename or name_in_uri(row.uri),
                     roots=self.workplace.media_roots,
                     blobs=self.workplace.blobs,
+                    on_piece=partial(self._advance, hold),
                 )
             )
             plan = SamplingPlan.from_json(self.encoders.generation.plan)
@@ -150,7 +151,7 @@ class _Run:
                 if plan.name == "authors"
                 else VideoProbe.from_json(row.probe)
             )
-            return _Video(hold, row.id, media.path, plan_clips(probe, plan))
+            return _Video(hold, row.id, media, plan_clips(probe, plan))
         except VideoNotFound as error:
             self.settle(hold, JobError("video_not_found", str(error)))
         except Exception as error:  # noqa: BLE001  the edge of a job: settle logs it
@@ -215,8 +216,10 @@ class _Run:
                 video.hold, partial(_write_clips, video.video_id, self.generation_id, rows)
             )
             self._settled.add(video.hold.claim.id)
-        except LeaseLost as error:
-            self.settle(video.hold, error)
+        except VideoNotFound:
+            # Deleted after its last chunk, and so before its job heard that it is cancelled.
+            self.workplace.blobs.delete(key)
+            self.settle(video.hold, CancelRequested(f"video {video.video_id} was deleted"))
         except Exception as error:  # noqa: BLE001  the edge of a job: settle logs it
             self.settle(video.hold, error)
 
@@ -229,7 +232,7 @@ class _Run:
             while len(waiting) < ahead and (part := next(todo, None)) is not None:
                 video, clips = part
                 if video.is_open:
-                    decoding = pool.submit(self.encoders.decode, video.path, clips)
+                    decoding = pool.submit(self.encoders.decode, video.media.path, clips)
                     waiting.append((video, clips, decoding))
             if not waiting:
                 return
@@ -259,6 +262,12 @@ class _Run:
                 self.has_stuck_thread = not future.cancel()
                 raise DecodeFailed("decoding took too long")
 
+    def _advance(self, hold: Hold) -> None:
+        """Note that a job's work advances, for those too that wait for their turn meanwhile."""
+        for claimed in self._claimed:
+            claimed.touch()
+        hold.advance()
+
     def _goes_on(self, video: _Video) -> bool:
         """Note that the work advances; close the video if its job should not go on."""
         if video.is_open:
@@ -271,6 +280,8 @@ class _Run:
     def _close(self, video: _Video, error: BaseException) -> None:
         video.is_open = False
         video.tokens.clear()
+        if isinstance(error, ClipBertError):
+            error = video.media.with_name(error)
         self.settle(video.hold, error)
 
     def _cost(self, piece: _Piece) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from store.database import Sessions
@@ -139,13 +140,19 @@ class LeaseKeeper:
         log.info("job.succeeded", job_id=str(hold.claim.id), age_seconds=age.total_seconds())
 
     def settle(self, hold: Hold, error: BaseException) -> None:
-        """Write what becomes of a job whose work ended in an error."""
+        """Write what becomes of a job whose work ended in an error.
+
+        Without the database it cannot be written: then the lease runs out, and the job goes round
+        again.
+        """
         self._forget(hold)
         try:
             with self._sessions.begin() as session:
                 _write_end(JobRepository(session), hold.claim, error)
         except LeaseLost:
             log.warning("job.lease_lost", job_id=str(hold.claim.id))
+        except (OperationalError, InterfaceError) as gone:
+            log.warning("job.not_settled", job_id=str(hold.claim.id), error=repr(gone))
 
     def snooze(self, hold: Hold, delay: timedelta) -> None:
         """Give a job back to be run later; costs it no attempt."""

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 import structlog
 from celery import Celery, signals
+from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import Processor
 
 from store.blobs import BlobStore, open_blobs
@@ -286,7 +287,8 @@ def _set_up_logging(logfile: str | None = None, **_: object) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.dict_tracebacks,
+                # Without local variables: among them are URLs with passwords.
+                structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
                 structlog.processors.JSONRenderer(default=str),
             ],
         )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from clipbert.inference import MatchRequest, MatchResult, Predictor
 from clipbert.sampling import places_of
+from store.nearest_clips import nearest_clips
 from store.searches import SearchRepository
 from store.videos import VideoRepository
 from workers.batching import batches_by_cost, forward_each
@@ -24,7 +25,6 @@ from workers.lease import Hold, Outcome
 from workers.lifecycle import Workplace, leave_if_device_lost
 from workers.serving import Serving, read_serving
 
-_ALL_CLIPS: Final = 10_000_000
 _DEFAULT_LIMIT: Final = 10
 
 
@@ -144,13 +144,22 @@ class _Run:
         self, session: Session, search: _Search, vector: Tensor, serving: Serving
     ) -> None:
         settings = self._workplace.settings
-        found = VideoRepository(session).nearest_clips(
+        limit = max(settings.recall_clips, search.limit)
+        takes_all = search.mode == "exhaustive" and serving.retrieval is not None
+        found = nearest_clips(
+            session,
             serving.generation.id,
             vector.tolist(),
-            _ALL_CLIPS if search.mode == "exhaustive" else max(settings.recall_clips, search.limit),
+            settings.exhaustive_clips + 1 if takes_all else limit,
             video_ids=search.video_ids,
             tags=search.tags,
         )
+        if takes_all and len(found) > settings.exhaustive_clips:
+            raise JobError(
+                "too_many_clips",
+                f"an exhaustive search compares at most {settings.exhaustive_clips} clips, and "
+                "more match its filters",
+            )
         search.num_clips = len(found)
         candidates: dict[UUID, Candidate] = {}
         for clip, uri, similarity in found:  # the most similar first, so videos come in order

@@ -64,6 +64,9 @@ class WorkerSettings(BaseSettings):
     recall_clips: int = Field(400, ge=1, le=1000)
     """Nearest clips a search fetches before it groups them by video."""
 
+    exhaustive_clips: int = Field(100_000, ge=1)
+    """Most clips an exhaustive search scores; one that would have to score more is refused."""
+
     rerank_videos: int = Field(20, ge=1)
     """Videos whose clips the cross-encoder scores after recall."""
 

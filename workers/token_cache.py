@@ -7,6 +7,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from store.blobs import BlobStore
+from store.contents import TOKENS
 from store.errors import BlobNotFound
 from workers.errors import JobError
 
@@ -52,7 +53,7 @@ class TokenCache:
 
 def tokens_key(generation_id: object, video_id: object) -> str:
     """Name the blob with a video's tokens in a generation; row k is clip k."""
-    return f"tokens/{generation_id}/{video_id}.safetensors"
+    return f"{TOKENS}/{generation_id}/{video_id}.safetensors"
 
 
 def put_tokens(blobs: BlobStore, key: str, tokens: Tensor) -> None:

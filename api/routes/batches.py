@@ -7,7 +7,6 @@ from uuid import UUID
 
 import anyio.to_thread
 from fastapi import APIRouter, Query, Request, Response
-from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from api.answers import accepted
@@ -27,7 +26,6 @@ from api.schemas.resources import Page
 from api.schemas.text import Name
 from store.batches import BatchRepository, ItemState
 from store.job_state import JobKind
-from store.tables import Batch
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
@@ -103,8 +101,11 @@ async def create_batch(
 def list_batches(services: ServicesDep, page: PageDep) -> Page[BatchResource]:
     """List batches, the newest first."""
     with services.sessions() as session:
-        found = BatchRepository(session).list(page_size=page.page_size, page_token=page.page_token)
-        items = [_resource(session, batch) for batch in found.items]
+        batches = BatchRepository(session)
+        found = batches.list(page_size=page.page_size, page_token=page.page_token)
+        progress = batches.progress([batch.id for batch in found.items])
+    now = datetime.now(UTC)
+    items = [batch_resource(batch, progress[batch.id], now=now) for batch in found.items]
     return Page(items=items, next_page_token=found.next_page_token)
 
 
@@ -159,14 +160,7 @@ def retry_failed_items(services: ServicesDep, batch_id: UUID) -> BatchResource:
 
 def _read(services: Services, batch_id: UUID) -> BatchResource:
     with services.sessions() as session:
-        return _resource(session, BatchRepository(session).get(batch_id))
-
-
-def _resource(session: Session, batch: Batch) -> BatchResource:
-    batches = BatchRepository(session)
-    return batch_resource(
-        batch,
-        batches.counts(batch.id),
-        last_change=batches.last_change(batch.id),
-        now=datetime.now(UTC),
-    )
+        batches = BatchRepository(session)
+        batch = batches.get(batch_id)
+        progress = batches.progress([batch_id])[batch_id]
+    return batch_resource(batch, progress, now=datetime.now(UTC))

@@ -1,6 +1,7 @@
 """Models, counts and health."""
 
 from http import HTTPStatus
+from typing import Literal
 
 from fastapi import APIRouter
 from sqlalchemy.exc import SQLAlchemyError
@@ -80,7 +81,8 @@ def get_readiness(services: ServicesDep) -> Readiness:
             "The database's schema is not the one of this version; run the migrations.",
         )
     redis = services.doorbell.queue_length(INTERACTIVE) is not None
-    return Readiness(status="ready", database=True, schema_current=True, redis=redis)
+    status: Literal["ready", "degraded"] = "ready" if redis else "degraded"
+    return Readiness(status=status, database=True, schema_current=True, redis=redis)
 
 
 def _schema_is_current(services: Services) -> bool:

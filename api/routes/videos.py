@@ -17,12 +17,14 @@ from api.problems import Responses, refusals
 from api.ranges import respond_with
 from api.schemas.jobs import JobResource
 from api.schemas.resources import Page
+from api.schemas.text import FileName
 from api.schemas.videos import (
     ClipList,
     VideoResource,
     clip_resource,
     video_resource,
 )
+from store.contents import remove_unneeded_content, thumbnail_key
 from store.errors import BlobNotFound
 from store.models import GenerationRepository
 from store.tables import VideoState
@@ -36,7 +38,18 @@ _MEDIA_RESPONSES: Responses = {
     200: {"description": "The whole file", "content": {"video/*": {}, "image/*": {}}},
     206: {"description": "The part asked for by Range", "content": {"video/*": {}}},
     304: {"description": "The client has it already"},
-    **refusals("video_not_found", "media_gone", "outside_media_roots", "range_not_satisfiable"),
+    **refusals(
+        "video_not_found",
+        "media_gone",
+        "outside_media_roots",
+        "precondition_failed",
+        "range_not_satisfiable",
+    ),
+}
+_THUMBNAIL_RESPONSES: Responses = {
+    200: {"description": "A JPEG", "content": {"image/jpeg": {}}},
+    304: {"description": "The client has it already"},
+    **refusals("video_not_found", "thumbnail_not_found", "precondition_failed"),
 }
 
 
@@ -97,13 +110,25 @@ async def create_video(
 def list_videos(
     services: ServicesDep,
     page: PageDep,
+    *,
     state: VideoState | None = None,
     tag: Annotated[str | None, Query(max_length=200, pattern="^[^\0]*$")] = None,
+    name: Annotated[
+        FileName | None, Query(description="its file name, or that of a copy of it")
+    ] = None,
+    name_part: Annotated[
+        FileName | None, Query(description="a part of such a name, in upper or lower case")
+    ] = None,
 ) -> Page[VideoResource]:
     """List videos, the newest first."""
     with services.sessions() as session:
         found = VideoRepository(session).list(
-            page_size=page.page_size, page_token=page.page_token, state=state, tag=tag
+            page_size=page.page_size,
+            page_token=page.page_token,
+            state=state,
+            tag=tag,
+            name=name,
+            name_part=name_part,
         )
     return Page(
         items=[video_resource(video) for video in found.items],
@@ -118,16 +143,23 @@ def get_video(services: ServicesDep, video_id: UUID) -> VideoResource:
         return video_resource(VideoRepository(session).get(video_id))
 
 
+@router.head("/{video_id}", response_model=VideoResource, responses=refusals("video_not_found"))
+def head_video(services: ServicesDep, video_id: UUID) -> VideoResource:
+    """Tell whether there is such a video."""
+    return get_video(services, video_id)
+
+
 @router.delete("/{video_id}", status_code=204, responses=refusals("video_not_found"))
 def delete_video(services: ServicesDep, video_id: UUID) -> None:
     """Take a video out, with its clips. A file that lies under a media root stays there."""
     with services.sessions.begin() as session:
-        keys = VideoRepository(session).delete(video_id)
-    for key in keys:
-        try:
+        deleted = VideoRepository(session).delete(video_id)
+    try:
+        for key in deleted.tokens_keys:
             services.blobs.delete(key)
-        except OSError as error:  # the row is gone; a file left behind harms nobody
-            log.warning("blob.not_deleted", key=key, error=repr(error))
+        remove_unneeded_content(services.sessions, services.blobs, deleted.sha256)
+    except OSError as error:  # the row is gone; the sweep removes what is left behind
+        log.warning("blob.not_deleted", video_id=str(video_id), error=repr(error))
 
 
 @router.get("/{video_id}/media", response_class=Response, responses=_MEDIA_RESPONSES)
@@ -163,11 +195,7 @@ def head_video_media(
 @router.get(
     "/{video_id}/thumbnails/{thumbnail}",
     response_class=Response,
-    responses={
-        200: {"description": "A JPEG", "content": {"image/jpeg": {}}},
-        304: {"description": "The client has it already"},
-        **refusals("video_not_found", "thumbnail_not_found"),
-    },
+    responses=_THUMBNAIL_RESPONSES,
 )
 def get_video_thumbnail(
     request: Request, services: ServicesDep, video_id: UUID, thumbnail: Thumbnail
@@ -175,7 +203,7 @@ def get_video_thumbnail(
     """Get a picture of a video."""
     with services.sessions() as session:
         video = VideoRepository(session).get(video_id)
-    key = f"thumbnails/{video.sha256}/{thumbnail}.jpg"
+    key = thumbnail_key(video.sha256, f"{thumbnail}.jpg")
     try:
         source = open_blob(services.blobs, key, etag=f'"{video.sha256}-{thumbnail}"')
     except BlobNotFound as error:
@@ -184,6 +212,18 @@ def get_video_thumbnail(
         ) from error
     headers = {"Cache-Control": "private, max-age=3600"}
     return respond_with(source, request, media_type="image/jpeg", headers=headers)
+
+
+@router.head(
+    "/{video_id}/thumbnails/{thumbnail}",
+    response_class=Response,
+    responses=_THUMBNAIL_RESPONSES,
+)
+def head_video_thumbnail(
+    request: Request, services: ServicesDep, video_id: UUID, thumbnail: Thumbnail
+) -> Response:
+    """Get the headers of a picture of a video: size, ETag."""
+    return get_video_thumbnail(request, services, video_id, thumbnail)
 
 
 @router.get("/{video_id}/clips", response_model=ClipList, responses=refusals("video_not_found"))

@@ -1,6 +1,5 @@
 """Batches as the API takes and shows them."""
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
@@ -12,7 +11,7 @@ from pydantic.config import JsonDict
 from api.schemas.jobs import failure_of
 from api.schemas.resources import Failure, RequestBody, Resource
 from api.schemas.text import Metadata, Name, Tags, Uri
-from store.batches import BatchItem, ItemState
+from store.batches import BatchItem, BatchProgress, ItemState
 from store.tables import Batch
 
 NEW_BATCH_EXAMPLE: JsonDict = {
@@ -36,6 +35,7 @@ BATCH_EXAMPLE: JsonDict = {
         "cancelled": 0,
         "quarantined": 0,
     },
+    "duplicates": 0,
     "cancel_requested": False,
     "created_at": "2026-01-05T09:00:00Z",
     "finished_at": None,
@@ -93,6 +93,7 @@ class BatchResource(Resource):
     total: int
     done: int
     counts: ItemCounts
+    duplicates: int = Field(description="of those that succeeded: content that was known already")
     cancel_requested: bool
     created_at: datetime
     finished_at: datetime | None
@@ -129,21 +130,9 @@ NEW_BATCH_BODY: Final[dict[str, Any]] = {
 }
 
 
-def batch_resource(
-    batch: Batch,
-    counts: Mapping[ItemState, int],
-    *,
-    last_change: datetime | None,
-    now: datetime,
-) -> BatchResource:
-    """Describe a batch.
-
-    Args:
-        batch: the row.
-        counts: its items by state.
-        last_change: when the last item that is done came to its end.
-        now: to judge the rate by.
-    """
+def batch_resource(batch: Batch, progress: BatchProgress, *, now: datetime) -> BatchResource:
+    """Describe a batch, its rate judged at the instant `now`."""
+    counts, last_change = progress.counts, progress.last_change
     total = sum(counts.values())
     done = total - counts[ItemState.QUEUED] - counts[ItemState.RUNNING]
     is_finished = done == total
@@ -158,6 +147,7 @@ def batch_resource(
         total=total,
         done=done,
         counts=ItemCounts(**{state.value: count for state, count in counts.items()}),
+        duplicates=progress.duplicates,
         cancel_requested=batch.cancel_requested_at is not None,
         created_at=batch.created_at,
         finished_at=last_change if is_finished else None,

@@ -26,6 +26,7 @@ JOB_EXAMPLE: JsonDict = {
     "input": {"uri": "file:///videos/parrot.mp4"},
     "result": {
         "video_id": "0198c0de-8b52-7d0f-8a43-0c9e5d7f1b22",
+        "filename": "parrot.mp4",
         "duplicate": False,
         "embed_job_id": "0198c0de-8b60-7e4a-b1c2-6d5e4f3a2b10",
     },

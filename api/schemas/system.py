@@ -1,7 +1,7 @@
 """Models, counts and health as the API shows them."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import ConfigDict, Field
@@ -90,7 +90,7 @@ class Health(Resource):
 
 
 class Readiness(Resource):
-    """The service can take requests. Without Redis it can, but jobs start later."""
+    """The service can take requests; without Redis too, but jobs then start later."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -100,7 +100,7 @@ class Readiness(Resource):
         }
     )
 
-    status: str
+    status: Literal["ready", "degraded"] = Field(description="degraded: Redis does not answer")
     database: bool
     schema_current: bool
     redis: bool

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 MAX_TEXT_LENGTH: Final = 1000
 MAX_URI_LENGTH: Final = 4096
+MAX_FILENAME_LENGTH: Final = 255
 MAX_TAGS: Final = 32
 MAX_METADATA_BYTES: Final = 16_384
 
@@ -56,6 +57,9 @@ QueryText = Annotated[
 ]
 Uri = Annotated[
     str, StringConstraints(min_length=1, max_length=MAX_URI_LENGTH), AfterValidator(_storable)
+]
+FileName = Annotated[
+    str, StringConstraints(min_length=1, max_length=MAX_FILENAME_LENGTH, pattern="^[^\0]*$")
 ]
 Tags = Annotated[list[Name], Field(max_length=MAX_TAGS)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_small_json)]

@@ -256,6 +256,21 @@ def test_the_counts_follow_the_work(client, paths, sessions, make_video):
     assert [item["error"]["code"] for item in failed] == ["decode_failed", "unsupported_media"]
 
 
+def test_a_batch_counts_what_was_known_already(client, paths, sessions, make_video):
+    batch = post(client, "json", [{"uri": path} for path in paths[:3]]).json()
+    video_id = make_video()
+
+    with sessions.begin() as session:
+        jobs = JobRepository(session)
+        for is_duplicate in (True, True, False):
+            (claim,) = jobs.claim([JobKind.INGEST], limit=1, owner="a", lease=timedelta(minutes=1))
+            jobs.finish(claim, {"duplicate": is_duplicate}, video_id=video_id)
+
+    shown = client.get(f"/v1/batches/{batch['id']}").json()
+    assert (batch["duplicates"], shown["duplicates"]) == (0, 2)
+    assert shown["counts"]["succeeded"] == 3
+
+
 def test_a_cancelled_batch_is_finished(client, paths):
     batch = post(client, "json", [{"uri": path} for path in paths]).json()
 

@@ -168,6 +168,16 @@ def test_the_type_is_never_one_that_a_browser_runs(
     assert client.get(f"/v1/videos/{video_id}/media").headers["content-type"] == media_type
 
 
+def test_an_etag_that_is_insisted_on_must_be_the_file_s(client, media):
+    etag = client.get(media).headers["etag"]
+
+    for same in (etag, f'"other", {etag}', "*"):
+        assert client.get(media, headers={"If-Match": same}).status_code == 200
+    for other in ('"other"', f"W/{etag}"):
+        refused = client.get(media, headers={"If-Match": other, "Range": "bytes=0-9"})
+        assert (refused.status_code, refused.json()["code"]) == (412, "precondition_failed")
+
+
 def test_an_empty_file_has_no_part():
     with pytest.raises(ApiError):
         span_of_range("bytes=0-", 0)

@@ -1,9 +1,13 @@
+import socket
 from uuid import uuid4
 
 import pytest
 from starlette.testclient import TestClient
 
 from api.main import create_app
+from store.batches import BatchRepository
+from store.job_state import JobKind
+from store.jobs import JobRepository, NewJob
 
 
 def problem(answer, status, code):
@@ -111,6 +115,40 @@ def test_invalid_parameters_are_named(client):
 @pytest.mark.parametrize("path", ["videos", "jobs", "batches", "searches", "questions"])
 def test_a_page_token_that_is_not_ours_is_a_problem(client, path, token):
     problem(client.get(f"/v1/{path}?page_token={token}"), 422, "invalid_page_token")
+
+
+@pytest.mark.parametrize(
+    ("made_by", "used_on"),
+    [
+        ("batches?page_size=1", "jobs?page_size=1"),
+        ("batches?page_size=1", "videos?page_size=1"),
+        ("jobs?page_size=1", "jobs?state=failed"),
+        ("jobs?kind=ingest&page_size=1", "jobs?page_size=1"),
+    ],
+)
+def test_a_page_token_of_another_list_or_other_filters_is_a_problem(
+    client, sessions, made_by, used_on
+):
+    with sessions.begin() as session:
+        for index in range(2):
+            batch_id = BatchRepository(session).create().id
+            new = NewJob(JobKind.INGEST, {"index": index}, batch_id=batch_id, batch_index=0)
+            JobRepository(session).enqueue(new)
+    token = client.get(f"/v1/{made_by}").json()["next_page_token"]
+
+    assert len(client.get(f"/v1/{made_by}&page_token={token}").json()["items"]) == 1
+    problem(client.get(f"/v1/{used_on}&page_token={token}"), 422, "invalid_page_token")
+
+
+def test_without_redis_the_service_is_degraded_but_ready(settings):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{port}/0"})
+    with TestClient(create_app(away)) as client:
+        answer = client.get("/readyz")
+
+    assert answer.status_code == 200
+    assert (answer.json()["status"], answer.json()["redis"]) == ("degraded", False)
 
 
 @pytest.mark.parametrize("announced", [True, False])

@@ -1,5 +1,7 @@
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -7,8 +9,10 @@ import pytest
 
 from api.uploads import clean_filename
 from store.batches import BatchRepository
-from store.job_state import JobKind
+from store.contents import media_key, remove_unneeded_content
+from store.job_state import JobKind, JobState
 from store.jobs import JobRepository
+from store.videos import VideoRepository
 from workers.dispatch import Doorbell
 
 VIDEO = b"\0\1\2 not really a video" * 1000
@@ -104,6 +108,26 @@ def test_an_upload_that_is_too_large_is_refused_and_leaves_nothing(
 PART = b'--b\r\nContent-Disposition: form-data; name="file"; filename="v.mp4"\r\n\r\nabc'
 
 
+def test_text_before_the_first_part_is_ignored(client, sessions, blobs):
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    form = PART + b"\r\n--b--\r\n"
+
+    for body in (b"a form --b\r\nof two lines\r\n" + form, b"\r\n" + form, form):
+        answer = client.post("/v1/videos", content=body, headers=headers)
+
+        with blobs.open_read(job_of(sessions, answer).input["blob_key"]) as file:
+            assert file.read() == b"abc"
+
+
+def test_a_form_whose_first_part_does_not_come_is_refused(client):
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+
+    answer = client.post("/v1/videos", content=b"x" * 2**21, headers=headers)
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_multipart")
+    assert "have no boundary" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
@@ -179,6 +203,50 @@ def test_an_upload_cannot_join_a_batch_that_is_not_there(client):
     answer = client.post("/v1/videos", files=files, data={"batch_id": str(uuid4())})
 
     assert (answer.status_code, answer.json()["code"]) == (404, "batch_not_found")
+
+
+def test_an_upload_that_is_refused_leaves_no_blob(client, blobs):
+    key = {"Idempotency-Key": str(uuid4())}
+    known = client.post("/v1/videos", files={"file": ("a.mp4", b"taken")}, headers=key)
+    others = [
+        ({"files": {"file": ("v.mp4", b"refused")}, "data": {"batch_id": str(uuid4())}}, 404),
+        ({"files": {"file": ("v.mp4", b"refused")}, "headers": key}, 422),
+    ]
+
+    for asked, status in others:
+        assert client.post("/v1/videos", **asked).status_code == status
+
+    assert known.status_code == 202
+    assert blobs.exists(media_key(hashlib.sha256(b"taken").hexdigest()))
+    assert not blobs.exists(media_key(hashlib.sha256(b"refused").hexdigest()))
+
+
+def test_an_upload_outlives_a_later_deletion_of_its_content(client, make_video, sessions, blobs):
+    video_id = make_video(VIDEO)
+    answer = client.post("/v1/videos", files={"file": ("again.mp4", VIDEO)})
+
+    assert client.delete(f"/v1/videos/{video_id}").status_code == 204
+
+    job = job_of(sessions, answer)
+    assert (job.state, job.video_id) == (JobState.QUEUED, None)
+    assert blobs.exists(job.input["blob_key"])
+
+
+def test_an_upload_waits_for_a_deletion_of_its_content(client, make_video, sessions, blobs):
+    video_id = make_video(VIDEO)
+
+    with ThreadPoolExecutor(1) as pool, sessions.begin() as deleting:
+        sha256 = VideoRepository(deleting).delete(video_id).sha256
+        files = {"file": ("again.mp4", VIDEO)}
+        uploading = pool.submit(client.post, "/v1/videos", files=files)
+        wait([uploading], timeout=1)  # it meets the row that is being deleted
+        deleting.commit()
+        answer = uploading.result()
+    remove_unneeded_content(sessions, blobs, sha256)
+
+    assert answer.status_code == 202
+    assert answer.json()["video_id"] is None
+    assert blobs.exists(job_of(sessions, answer).input["blob_key"])
 
 
 # Files under the media roots
@@ -282,10 +350,11 @@ def test_an_idempotency_key_makes_one_job(client, media_root):
 
     first = client.post("/v1/videos", json={"uri": uri}, headers=headers)
     second = client.post("/v1/videos", json={"uri": uri}, headers=headers)
-    other = client.post("/v1/videos", json={"uri": uri, "tags": ["x"]}, headers=headers)
-
+    batch = client.post("/v1/batches", json={"items": []}).json()
     assert first.json()["id"] == second.json()["id"]
-    assert (other.status_code, other.json()["code"]) == (422, "idempotency_conflict")
+    for other in ({"tags": ["x"]}, {"batch_id": batch["id"]}):
+        answer = client.post("/v1/videos", json={"uri": uri, **other}, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_conflict")
 
 
 def test_an_idempotency_key_appends_to_a_batch_once(client, sessions):
@@ -346,6 +415,28 @@ def test_videos_can_be_listed_by_state(client, make_video):
     assert [video["id"] for video in items] == [str(waiting)]
 
 
+def test_videos_can_be_listed_by_their_names_and_those_of_copies(client, make_video, sessions):
+    parrot = make_video(b"one", filename="Parrot 100%.mp4")
+    make_video(b"two", filename="dog.mp4")
+    copy = client.post("/v1/videos", files={"file": ("copy.mp4", b"one")}).json()["id"]
+    with sessions.begin() as session:
+        jobs = JobRepository(session)
+        (claim,) = jobs.claim(
+            [JobKind.INGEST], limit=1, owner="a", lease=timedelta(minutes=1), prefer_id=UUID(copy)
+        )
+        jobs.finish(claim, {"filename": "copy.mp4", "duplicate": True})
+
+    def found(**named):
+        return [each["id"] for each in client.get("/v1/videos", params=named).json()["items"]]
+
+    for named in ("Parrot 100%.mp4", "copy.mp4"):
+        assert found(name=named) == [str(parrot)]
+    for part in ("parrot", "100%", "COP"):
+        assert found(name_part=part) == [str(parrot)]
+    assert found(name="parrot") == found(name_part="1%0") == []
+    assert client.get("/v1/videos", params={"name": ""}).status_code == 422
+
+
 def test_clips_of_the_active_generation_are_listed(client, make_video, generation_id):
     video_id = make_video(VIDEO, generation_id=generation_id)
 
@@ -393,3 +484,17 @@ def test_thumbnails_are_served_and_cached(client, make_video):
     assert (second.status_code, second.content) == (304, b"")
     assert (strip.status_code, strip.json()["code"]) == (404, "thumbnail_not_found")
     assert (other.status_code, other.json()["code"]) == (404, "thumbnail_not_found")
+
+
+def test_the_head_of_a_video_and_its_thumbnail_tells_whether_there_is_one(client, make_video):
+    path = f"/v1/videos/{make_video(VIDEO)}"
+
+    whole = client.get(f"{path}/thumbnails/poster")
+
+    video, poster = client.head(path), client.head(f"{path}/thumbnails/poster")
+
+    assert (video.status_code, video.content) == (200, b"")
+    assert (poster.status_code, poster.content) == (200, b"")
+    assert poster.headers["content-length"] == str(len(whole.content))
+    assert client.head(f"{path}/thumbnails/strip").status_code == 404
+    assert client.head(f"/v1/videos/{uuid4()}").status_code == 404

@@ -2,6 +2,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import event
 
 from store.batches import BatchRepository, ItemState
 from store.errors import BatchNotFound, IdempotencyConflict
@@ -148,6 +149,39 @@ def test_cancelling_a_batch_leaves_no_other_batch_short(batches, jobs, videos):
     assert batches.get(batch_id).cancel_requested_at is not None
 
 
+def test_cancelling_a_batch_spares_the_videos_that_others_wait_for(batches, jobs, videos):
+    first, second = make(batches, jobs, 2), make(batches, jobs, 1)
+    jobs.enqueue(NewJob(JobKind.INGEST, {"uri": "file:///single.mp4"}))
+    ingested = {
+        held.input["uri"]: ingest(jobs, videos, held, sha256)
+        for held, sha256 in zip(claim(jobs, limit=4), ["both", "alone", "both", "x"], strict=True)
+    }
+    (embed,) = [job for job in jobs.list(kind=JobKind.EMBED).items if job.batch_id is None]
+
+    batches.cancel(first)
+
+    assert len(ingested) == 3
+    assert counts(batches, first) == {ItemState.RUNNING: 1, ItemState.CANCELLED: 1}
+    assert counts(batches, second) == {ItemState.RUNNING: 1}
+    # With the last that waited for it, the job that the first had left goes too.
+    batches.cancel(second)
+    assert counts(batches, second) == {ItemState.CANCELLED: 1}
+    assert [held.id for held in claim(jobs, JobKind.EMBED, limit=9)] == [embed.id]
+
+
+def test_what_was_cancelled_with_another_batch_can_be_retried(batches, jobs, videos):
+    first, second = make(batches, jobs, 1), make(batches, jobs, 1)
+    one, other = claim(jobs, limit=2)
+    ingest(jobs, videos, one, "same")
+    batches.cancel(first)
+    ingest(jobs, videos, other, "same")
+
+    assert counts(batches, second) == {ItemState.CANCELLED: 1}
+    assert batches.retry_failed(first) == 0
+    assert batches.retry_failed(second) == 1
+    assert counts(batches, second) == {ItemState.RUNNING: 1}
+
+
 def test_retrying_sends_only_what_failed_round_again(batches, jobs, videos):
     batch_id = make(batches, jobs, 5)
     bad, poison, embedding, ready, cancelled = claim(jobs, limit=5)
@@ -211,12 +245,34 @@ def test_an_item_is_appended_after_the_last(batches, jobs):
 
 def test_the_last_change_of_a_batch_is_when_its_last_video_was_done(batches, jobs, videos):
     batch_id = make(batches, jobs, 1)
-    before = batches.last_change(batch_id)
+    before = batches.progress([batch_id])[batch_id].last_change
     video_id = ingest(jobs, videos, claim(jobs)[0], "a")
     videos.mark_ready(video_id)
 
     assert before is None
-    assert batches.last_change(batch_id) >= videos.get(video_id).updated_at
+    assert batches.progress([batch_id])[batch_id].last_change >= videos.get(video_id).updated_at
+
+
+def test_the_progress_of_many_batches_is_one_query(session, batches, jobs, videos):
+    one, other, empty = make(batches, jobs, 2), make(batches, jobs, 3), make(batches, jobs, 0)
+    for held in claim(jobs, limit=2):
+        video_id = ingest(jobs, videos, held, "a")
+    videos.mark_ready(video_id)
+    statements = []
+    engine = session.get_bind()
+
+    def note(_connection, _cursor, statement, *_):
+        statements.append(statement)
+
+    event.listen(engine, "before_cursor_execute", note)
+    progress = batches.progress([one, other, empty])
+    event.remove(engine, "before_cursor_execute", note)
+
+    assert len(statements) == 1
+    assert [sum(progress[id_].counts.values()) for id_ in (one, other, empty)] == [2, 3, 0]
+    assert progress[one].counts[ItemState.SUCCEEDED] == 2
+    assert [progress[id_].last_change is None for id_ in (one, other, empty)] == [False, True, True]
+    assert progress[one] == batches.progress([one])[one]
 
 
 def test_an_idempotency_key_makes_one_batch(batches):

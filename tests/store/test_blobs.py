@@ -1,13 +1,14 @@
 """Both stores of blobs behave alike; the remote one is fsspec's in memory."""
 
 import os
+import tempfile
 import threading
 import time
 from uuid import uuid4
 
 import pytest
 
-from store.blobs import STAGING, LocalBlobs, open_blobs
+from store.blobs import STAGED, STAGING, LocalBlobs, open_blobs
 from store.errors import BlobNotFound, InvalidBlobKey
 
 KEY = "media/ab/abcd"
@@ -210,6 +211,41 @@ def test_writing_beside_a_deletion_loses_nothing(tmp_path):
     finally:
         stop.set()
         thread.join()
+
+
+def test_keys_below_a_folder_are_listed(blobs):
+    for key in ("media/ab/1", "media/cd/2", "mediaeval/3", "tokens/4"):
+        blobs.put_bytes(key, b"x")
+
+    assert sorted(blobs.keys("media")) == ["media/ab/1", "media/cd/2"]
+    assert list(blobs.keys("models")) == []
+
+
+def test_a_download_can_be_ended_between_two_pieces():
+    blobs = open_blobs(f"memory://{uuid4().hex}")
+    blobs.put_bytes(KEY, b"film")
+
+    def end():
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError), blobs.as_local_file(KEY, on_piece=end):
+        pass
+
+
+def test_folders_that_a_killed_process_left_are_removed_after_a_day(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    old, new, foreign = (
+        tmp_path / name for name in (f"{STAGED}old", f"{STAGED}new", "clipbert-not-ours")
+    )
+    for folder in (old, new, foreign):
+        folder.mkdir()
+        (folder / "poster.jpg").touch()
+    for folder in (old, foreign):
+        os.utime(folder, (time.time() - 90_000,) * 2)
+
+    open_blobs("memory://x")
+
+    assert sorted(tmp_path.iterdir()) == sorted([new, foreign])
 
 
 def test_what_a_killed_writer_left_is_removed_after_a_day(tmp_path):

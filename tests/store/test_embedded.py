@@ -415,6 +415,58 @@ def test_stop_ends_quietly_if_the_data_folder_was_removed(data_folder):
     assert not is_running(pid)
 
 
+def test_what_died_is_started_again_at_the_same_addresses(data_folder):
+    with EmbeddedServices.start(data_folder) as services:
+        urls = services.database_url, services.redis_url
+        with connect(urls[0]) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 7 AS value")
+        with redis.Redis.from_url(urls[1]) as client:
+            client.set("kept", "7")
+            redis_pid = client.info("server")["process_id"]
+            time.sleep(1.5)  # Redis writes down what it was told once a second
+        assert services.restart_dead() == []
+        os.kill(redis_pid, signal.SIGKILL)
+        os.kill(postmaster_of(data_folder), signal.SIGKILL)
+        wait_until(lambda: not is_running(redis_pid))
+
+        restarts = services.restart_dead()
+
+        assert {(restart.name, restart.error) for restart in restarts} == {
+            ("PostgreSQL", None),
+            ("Redis", None),
+        }
+        with connect(urls[0]) as connection:
+            assert connection.execute("SELECT value FROM kept").fetchone() == (7,)
+        with redis.Redis.from_url(urls[1]) as client:
+            assert client.get("kept") == b"7"
+            redis_pid = client.info("server")["process_id"]
+        postgres_pid = postmaster_of(data_folder)
+    assert not is_running(redis_pid)
+    assert not is_running(postgres_pid)
+
+
+def test_a_server_that_cannot_be_started_again_is_told_and_the_other_is(data_folder):
+    with EmbeddedServices.start(data_folder) as services:
+        with redis.Redis.from_url(services.redis_url) as client:
+            pid = client.info("server")["process_id"]
+        port = int(services.redis_url.rpartition(":")[2].partition("/")[0])
+        os.kill(pid, signal.SIGKILL)
+        os.kill(postmaster_of(data_folder), signal.SIGKILL)
+        wait_until(lambda: not is_running(pid))
+        with socket.create_server(("127.0.0.1", port)):
+            lost, back = services.restart_dead()
+
+        assert (back.name, back.error) == ("PostgreSQL", None)
+        assert lost.name == "Redis"
+        assert "Redis did not start" in str(lost.error)
+        assert [restart.error for restart in services.restart_dead()] == [None]
+
+
+def postmaster_of(data_folder):
+    pid_file = choose_account(data_folder).folder / "postgres" / "cluster" / "postmaster.pid"
+    return int(pid_file.read_text().split()[0])
+
+
 def test_one_server_alone_can_be_had(data_folder):
     with EmbeddedServices.start_postgres_only(data_folder) as services:
         assert services.database_url.startswith("postgresql+psycopg://clipbert:")

@@ -125,6 +125,18 @@ def test_extending_tells_what_is_held_and_what_to_stop(jobs):
     assert row.lease_expires_at - row.started_at == 3 * MINUTE
 
 
+@pytest.mark.parametrize(("reported", "shown"), [((3, 4), (4, 4)), ((3, None), (3, None))])
+def test_a_job_that_succeeded_is_done_to_the_last(jobs, reported, shown):
+    job_id = enqueue(jobs)
+    (held,) = claim(jobs)
+    jobs.report_progress(held, done=reported[0], total=reported[1], stage="embedding")
+
+    jobs.finish(held, {})
+
+    job = jobs.get(job_id)
+    assert (job.progress_done, job.progress_total) == shown
+
+
 def test_progress_is_shown_and_a_new_stage_is_an_event(jobs):
     job_id = enqueue(jobs)
     (held,) = claim(jobs)

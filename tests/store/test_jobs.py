@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
+from store.batches import BatchRepository
 from store.errors import IdempotencyConflict, IllegalMove, InvalidPageToken, JobNotFound
 from store.job_state import JobKind, JobState
 from store.jobs import JobRepository, NewJob
@@ -67,6 +68,18 @@ def test_an_idempotency_key_with_another_content_is_refused(jobs):
 
     with pytest.raises(IdempotencyConflict):
         jobs.enqueue(NewJob(JobKind.SEARCH, {"text": "a dog"}, idempotency_key="k"))
+
+
+def test_an_idempotency_key_with_another_batch_is_refused(jobs, session):
+    batch_id = BatchRepository(session).create().id
+    made = jobs.enqueue(search(idempotency_key="k"))
+
+    with pytest.raises(IdempotencyConflict):
+        jobs.enqueue(search(idempotency_key="k", batch_id=batch_id))
+    with pytest.raises(IdempotencyConflict):
+        jobs.find_repeated(search(idempotency_key="k", batch_id=batch_id))
+    assert jobs.find_repeated(search(idempotency_key="k")).id == made.id
+    assert jobs.find_repeated(search(idempotency_key="new")) is None
 
 
 def test_the_same_work_is_enqueued_once_while_it_is_not_over(jobs):

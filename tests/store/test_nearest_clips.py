@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 
 from store.identifiers import new_id
 from store.models import GenerationRepository, ModelRepository, index_name
+from store.nearest_clips import nearest_clips
 from store.videos import NewClip, VideoRepository
 
 DIM = 16
@@ -45,7 +46,12 @@ def unit_vectors(number, dim=DIM, seed=0):
 def fill(session, generation_id, *, num_videos, clips_per_video):
     """Insert random clips; gives their videos, and their vectors (number of clips, DIM)."""
     vectors = unit_vectors(num_videos * clips_per_video)
-    video_ids = [new_id() for _ in range(num_videos)]
+    return insert_clips(session, generation_id, vectors, clips_per_video=clips_per_video), vectors
+
+
+def insert_clips(session, generation_id, vectors, *, clips_per_video):
+    """Insert a clip for each vector, and their videos, of which it gives the ids."""
+    video_ids = [new_id() for _ in range(len(vectors) // clips_per_video)]
     copy = session.connection().connection.driver_connection.cursor().copy
     with copy(
         "COPY videos (id, uri, sha256, state, is_still, probe, tags, metadata) FROM STDIN"
@@ -62,7 +68,7 @@ def fill(session, generation_id, *, num_videos, clips_per_video):
             text_of_vector = str(vector.tolist())
             rows.write_row([generation_id, video_id, index, 0, 1, [0.5], text_of_vector, "k"])
     session.execute(text("ANALYZE clips, videos"))
-    return video_ids, vectors
+    return video_ids
 
 
 def places(hits, video_ids, clips_per_video):
@@ -82,7 +88,7 @@ def test_the_most_similar_clips_come_first_with_their_similarity(session, videos
     clips = [NewClip(i, i, i + 1, [i], vector, "k") for i, vector in enumerate(vectors)]
     videos.replace_clips(video.id, generation.id, [*clips, NewClip(4, 4, 5, [4.5], None, "k")])
 
-    hits = videos.nearest_clips(generation.id, [1.0, 0.0], 9)
+    hits = nearest_clips(session, generation.id, [1.0, 0.0], 9)
 
     assert [clip.index for clip, _, _ in hits] == [1, 2, 0, 3]
     assert [uri for _, uri, _ in hits] == ["file:///a.mp4"] * 4
@@ -94,7 +100,7 @@ def test_a_small_library_is_searched_exactly(session, videos):
     video_ids, vectors = fill(session, generation.id, num_videos=500, clips_per_video=4)
 
     for query in unit_vectors(5, seed=1):
-        hits = videos.nearest_clips(generation.id, query.tolist(), 20)
+        hits = nearest_clips(session, generation.id, query.tolist(), 20)
 
         exact = np.argsort(-(vectors.astype(np.float16).astype(np.float64) @ query))[:20]
         assert places(hits, video_ids, 4) == exact.tolist()
@@ -108,7 +114,7 @@ def test_a_large_library_is_searched_by_its_index(session, videos):
     found, wanted = 0, 0
 
     for query in unit_vectors(10, seed=1):
-        hits = videos.nearest_clips(generation.id, query.tolist(), 20, exact_up_to=9_999)
+        hits = nearest_clips(session, generation.id, query.tolist(), 20, exact_up_to=9_999)
 
         exact = set(np.argsort(-(vectors @ query))[:20].tolist())
         found, wanted = found + len(exact & set(places(hits, video_ids, 4))), wanted + 20
@@ -121,13 +127,52 @@ def test_a_large_library_is_searched_by_its_index(session, videos):
     # A filter that leaves little: all of it is compared, so nothing is missed.
     few = video_ids[100:103]
     query = vectors[0].tolist()
-    hits = videos.nearest_clips(generation.id, query, 50, video_ids=few, exact_up_to=9_999)
+    hits = nearest_clips(session, generation.id, query, 50, video_ids=few, exact_up_to=9_999)
     assert len(hits) == 12
 
     # One that leaves half goes on along the index until there is enough.
-    hits = videos.nearest_clips(generation.id, query, 200, tags=["odd"], exact_up_to=4_000)
+    hits = nearest_clips(session, generation.id, query, 200, tags=["odd"], exact_up_to=4_000)
     assert len(hits) == 200
     assert {clip.video_id for clip, _, _ in hits} <= set(video_ids[1::2])
+
+
+def test_what_the_index_does_not_reach_for_a_filter_is_found_all_the_same(session):
+    generation = make_generation(session, dim=None)
+    query = unit_vectors(1, seed=1)[0]
+    # Four of five videos are about what is searched for, and the odd fifth about its opposite.
+    signs = np.where(np.arange(2000) % 5 == 1, -1.0, 1.0)
+    vectors = signs[:, None] * (query + unit_vectors(2000))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    video_ids = insert_clips(session, generation.id, vectors, clips_per_video=1)
+    far = [id_ for id_, sign in zip(video_ids, signs, strict=True) if sign < 0]
+    session.execute(text("UPDATE videos SET tags = '{far}' WHERE id = ANY(:ids)"), {"ids": far})
+    GenerationRepository(session).ensure_index(generation.id, DIM)
+    # In so small a library the planner would rather sort than take the index.
+    session.execute(text("SET LOCAL enable_sort = off"))
+
+    hits = nearest_clips(
+        session,
+        generation.id,
+        query.tolist(),
+        10,
+        tags=["far"],
+        exact_up_to=300,
+        filtered=500,
+    )
+
+    likeness = vectors.astype(np.float16).astype(np.float64) @ query
+    exact = [n for n in np.argsort(-likeness).tolist() if signs[n] < 0][:10]
+    assert num_index_scans(session, generation.id) == 1  # it was tried
+    assert places(hits, video_ids, 1) == exact
+
+
+def test_found_clips_come_without_their_vectors(session, videos):
+    generation = make_generation(session)
+    _, vectors = fill(session, generation.id, num_videos=2, clips_per_video=1)
+
+    hits = nearest_clips(session, generation.id, vectors[0].tolist(), 2)
+
+    assert [inspect(clip).unloaded & {"vector"} for clip, _, _ in hits] == [{"vector"}] * 2
 
 
 def test_filters_leave_only_clips_of_wanted_videos(session, videos):
@@ -136,11 +181,11 @@ def test_filters_leave_only_clips_of_wanted_videos(session, videos):
     query = vectors[0].tolist()
     few = [video_ids[3], video_ids[4], video_ids[4]]
 
-    by_id = videos.nearest_clips(generation.id, query, 50, video_ids=few)
-    by_tag = videos.nearest_clips(generation.id, query, 50, tags=["odd"])
-    by_both = videos.nearest_clips(generation.id, query, 50, video_ids=few, tags=["odd"])
-    by_two_tags = videos.nearest_clips(generation.id, query, 50, tags=["odd", "even"])
-    by_none = videos.nearest_clips(generation.id, query, 50, video_ids=[])
+    by_id = nearest_clips(session, generation.id, query, 50, video_ids=few)
+    by_tag = nearest_clips(session, generation.id, query, 50, tags=["odd"])
+    by_both = nearest_clips(session, generation.id, query, 50, video_ids=few, tags=["odd"])
+    by_two_tags = nearest_clips(session, generation.id, query, 50, tags=["odd", "even"])
+    by_none = nearest_clips(session, generation.id, query, 50, video_ids=[])
 
     assert {clip.video_id for clip, _, _ in by_id} == set(few)
     assert {clip.video_id for clip, _, _ in by_tag} == set(video_ids[1::2])
@@ -159,6 +204,6 @@ def test_generations_are_never_mixed(session, videos):
     videos.replace_clips(video.id, one.id, [NewClip(0, 0, 1, [0.5], (1.0, 0.0), "k")])
     videos.replace_clips(video.id, other.id, [NewClip(7, 0, 1, [0.5], (1.0, 0.0, 0.0), "k")])
 
-    hits = videos.nearest_clips(other.id, [1.0, 0.0, 0.0], 5)
+    hits = nearest_clips(session, other.id, [1.0, 0.0, 0.0], 5)
 
     assert [clip.index for clip, _, _ in hits] == [7]

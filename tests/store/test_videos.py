@@ -144,6 +144,25 @@ def test_clips_of_two_generations_live_side_by_side(videos, session):
     assert len(videos.clips(video_id, other)) == 2
 
 
+def test_a_deletion_leaves_the_job_of_an_upload_that_came_before(videos, session):
+    jobs = JobRepository(session)
+    video_id = create(videos, "a", blob_key="media/a/a")
+    upload = jobs.enqueue(NewJob(JobKind.INGEST, {"blob_key": "media/a/a"}, video_id=video_id))
+
+    videos.delete(video_id)
+
+    job = jobs.get(upload.id)
+    assert (job.state, job.video_id) == (JobState.QUEUED, None)
+
+
+def test_a_video_gets_the_tags_that_it_lacks(videos):
+    video_id = create(videos, tags=["birds", "zoo"])
+
+    videos.add_tags(video_id, ["zoo", "white", "white"])
+
+    assert videos.get(video_id).tags == ["birds", "zoo", "white"]
+
+
 def test_a_deleted_video_takes_its_clips_and_jobs_and_names_its_blobs(
     videos, session, generation_id
 ):
@@ -154,14 +173,9 @@ def test_a_deleted_video_takes_its_clips_and_jobs_and_names_its_blobs(
     question = jobs.enqueue(NewJob(JobKind.QUESTION, {"text": "why?"}, video_id=video_id))
     QuestionRepository(session).create(question, text="why?")
 
-    keys = videos.delete(video_id)
+    deleted = videos.delete(video_id)
 
-    assert sorted(keys) == [
-        "media/a/a",
-        "thumbnails/a/poster.jpg",
-        "thumbnails/a/strip.jpg",
-        "tokens/g/v.safetensors",
-    ]
+    assert (deleted.sha256, deleted.tokens_keys) == ("a", ["tokens/g/v.safetensors"])
     assert videos.clips(video_id, generation_id) == []
     assert jobs.get(embed.id).state == JobState.CANCELLED
     assert QuestionRepository(session).get(question.id)[0].text == "why?"

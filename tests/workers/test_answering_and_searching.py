@@ -1,5 +1,7 @@
 """Searches and questions in one process, with small real models; see also tests/end_to_end."""
 
+from contextlib import closing
+
 import pytest
 import torch
 from videos import write_counting_video
@@ -176,6 +178,27 @@ def test_reranked_scores_are_the_library_calls(service, workplace, library, tiny
             assert len(tokens) == len(clips)
             (match,) = predictor.match([MatchRequest(tokens=tokens, text="a dog")])
             assert hit["match_score"] == pytest.approx(match.score, abs=1e-3)
+
+
+def test_an_exhaustive_search_fetches_no_more_than_others_where_nothing_reranks(service, library):
+    with closing(service.workplace(recall_clips=3)) as workplace:
+        jobs = [search(service, mode=mode, limit=2) for mode in ("recall", "exhaustive")]
+        serve_interactive(workplace)
+
+    results = [service.job(job_id).result for job_id in jobs]
+    assert [result["candidates"] for result in results] == [3, 3]
+    assert results[0]["hits"] == results[1]["hits"]
+
+
+def test_an_exhaustive_search_of_too_many_clips_is_refused(service, library, tiny_folder):
+    with closing(service.workplace(exhaustive_clips=4)) as workplace:
+        too_many = search(service, mode="exhaustive")
+        few = search(service, mode="exhaustive", filters={"tags": ["a"]})
+        serve_interactive(workplace)
+
+    assert service.job(too_many).error_code == "too_many_clips"
+    assert "at most 4 clips" in service.job(too_many).error_message
+    assert service.job(few).result["candidates"] == 4
 
 
 def test_an_open_ended_question_is_answered_as_by_the_library(

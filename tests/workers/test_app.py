@@ -3,14 +3,14 @@ import subprocess
 import sys
 
 from workers.app import HARD_LIMIT_SECONDS, VISIBILITY_TIMEOUT_SECONDS, app
-from workers.dispatch import LOOK_TASKS, QUEUES, RECONCILE_TASK
+from workers.dispatch import LOOK_TASKS, QUEUES, RECONCILE_TASK, SWEEP_TASK
 
 
 def test_every_task_has_its_hard_limit():
     app.loader.import_default_modules()
     ours = {name: task for name, task in app.tasks.items() if name.startswith("workers.")}
 
-    assert set(ours) == {*LOOK_TASKS.values(), RECONCILE_TASK}
+    assert set(ours) == {*LOOK_TASKS.values(), RECONCILE_TASK, SWEEP_TASK}
     assert {name: task.time_limit for name, task in ours.items()} == HARD_LIMIT_SECONDS
     assert max(HARD_LIMIT_SECONDS.values()) + 300 <= VISIBILITY_TIMEOUT_SECONDS
 

@@ -1,3 +1,5 @@
+from pathlib import PurePath
+
 import pytest
 import torch
 from videos import cut, write_counting_video
@@ -9,6 +11,7 @@ from store.job_state import JobKind, JobState
 from store.jobs import JobRepository
 from store.models import ModelRepository
 from store.tables import Task, VideoState
+from store.videos import VideoRepository
 from tests.workers.library import add_video, embed_all, read_clips, read_video
 from tests.workers.models import save_recall_model
 from workers.deployment import ensure_default
@@ -97,6 +100,21 @@ def test_a_truncated_video_fails_alone(service, workplace, counting_videos, medi
     assert video.error_code in ("truncated_media", "decode_failed", "unsupported_media")
 
 
+def test_what_is_wrong_with_a_link_is_said_of_its_own_name(
+    service, workplace, model_folder, media_folder
+):
+    target = write_counting_video(media_folder / "target.mp4", 60)
+    link = media_folder / "link.mp4"
+    link.symlink_to(target)
+    _, job_id = add_video(service, link)
+    target.write_bytes(b"no video any more")
+
+    embed_all(workplace)
+
+    assert "link.mp4" in service.job(job_id).error_message
+    assert "target" not in service.job(job_id).error_message
+
+
 def test_a_file_that_vanished_fails_alone(service, workplace, counting_videos, media_folder):
     (media_folder / "a.mp4").unlink()
 
@@ -161,6 +179,25 @@ def test_a_cancelled_job_stops_between_two_passes(service, workplace, counting_v
     assert states == [JobState.SUCCEEDED, JobState.SUCCEEDED, JobState.CANCELLED]
     assert read_clips(service, counting_videos[2][0]) == []
     assert read_video(service, counting_videos[2][0]).error_code == "cancelled"
+
+
+def test_a_video_deleted_at_its_end_leaves_no_tokens(service, workplace, counting_videos):
+    """The worker has not heard of the cancellation when it writes."""
+    video_id, job_id = counting_videos[2]
+
+    def delete(*_):
+        with service.sessions.begin() as session:
+            if VideoRepository(session).existing([video_id]):
+                VideoRepository(session).delete(video_id)
+
+    serving_model(workplace).backbone.register_forward_hook(delete)
+
+    embed_all(workplace)
+
+    job = service.job(job_id)
+    assert (job.state, job.error_code) == (JobState.CANCELLED, None)
+    kept = {PurePath(key).stem for key in workplace.blobs.keys("tokens")}
+    assert kept == {str(other_id) for other_id, _ in counting_videos[:2]}
 
 
 def test_a_question_never_waits_behind_a_bulk_of_videos(service, workplace, counting_videos):

@@ -1,4 +1,5 @@
 import hashlib
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
@@ -7,14 +8,22 @@ import pytest
 from sqlalchemy import text
 from videos import cut, write_counting_video, write_sound
 
+from clipbert.errors import DecodeFailed
+from clipbert.probe import probe_in_subprocess
+from store.blobs import STAGED
+from store.contents import media_key
 from store.job_state import JobKind, JobState
 from store.jobs import JobRepository, NewJob
-from store.tables import VideoState
+from store.tables import Job, VideoState
 from store.videos import VideoRepository
+from tests.workers.library import embed_all
 from tests.workers.models import save_recall_model
 from tests.workers.service import SAMPLES
+from workers import ingestion
 from workers.deployment import ensure_default
+from workers.errors import CancelRequested
 from workers.ingestion import ingest_next
+from workers.lease import Hold
 
 
 def ingest_all(workplace):
@@ -47,6 +56,7 @@ def test_a_new_file_becomes_a_video_with_thumbnails_and_an_embed_job(
     (embed,) = service.jobs(JobKind.EMBED)
     assert job.result == {
         "video_id": str(video.id),
+        "filename": "cockatoo.mp4",
         "duplicate": False,
         "embed_job_id": str(embed.id),
     }
@@ -105,6 +115,138 @@ def test_bad_media_fail_with_their_own_codes_and_the_others_go_on(
     assert [video.filename for video in videos(service)] == ["good.mp4"]
 
 
+def test_a_file_whose_name_is_no_utf8_becomes_a_video(service, workplace, generation, media_folder):
+    path = media_folder / os.fsdecode(b"bad\xff.gif")
+    shutil.copy(write_counting_video(media_folder / "plain.mp4", 10), path)
+    broken = media_folder / os.fsdecode(b"broken\xff.mp4")
+    broken.write_text("this is no film")
+    service.enqueue_ingest(path)
+    failing = service.enqueue_ingest(broken)
+
+    ingest_all(workplace)
+
+    assert [video.filename for video in videos(service)] == ["bad\N{REPLACEMENT CHARACTER}.gif"]
+    assert service.job(failing).error_code == "unsupported_media"
+    assert "broken\N{REPLACEMENT CHARACTER}.mp4" in service.job(failing).error_message
+
+
+def test_a_video_is_called_by_its_name_and_not_by_its_quoted_uri(
+    service, workplace, generation, media_folder
+):
+    service.enqueue_ingest(write_counting_video(media_folder / "übung 1.mp4", 10))
+
+    ingest_all(workplace)
+
+    assert [video.filename for video in videos(service)] == ["übung 1.mp4"]
+
+
+def test_what_is_wrong_with_an_upload_or_a_link_is_said_of_its_own_name(
+    service, workplace, generation, media_folder
+):
+    (media_folder / "target").write_text("this is no film")
+    (media_folder / "link.mp4").symlink_to("target")
+    service.blobs.put_bytes("media/ab/abcd", b"nor is this")
+    jobs = {
+        "link.mp4": service.enqueue_ingest(media_folder / "link.mp4"),
+        "mine.mp4": service.enqueue(
+            JobKind.INGEST, blob_key="media/ab/abcd", sha256="abcd", filename="mine.mp4"
+        ),
+    }
+
+    ingest_all(workplace)
+
+    for name, job_id in jobs.items():
+        message = service.job(job_id).error_message
+        assert name in message
+        assert "target" not in message
+        assert "abcd" not in message
+
+
+def test_a_video_whose_file_was_moved_is_where_it_is_indexed_again(
+    service, workplace, generation, media_folder
+):
+    path = shutil.copyfile(SAMPLES / "squirrel.mp4", media_folder / "old.mp4")
+    service.enqueue_ingest(path)
+    ingest_all(workplace)
+    renamed = path.rename(media_folder / "new.mp4")
+    service.enqueue_ingest(renamed)
+
+    ingest_all(workplace)
+
+    (video,) = videos(service)
+    assert (video.uri, video.filename) == (renamed.as_uri(), "new.mp4")
+
+
+def test_a_video_whose_file_has_other_content_now_is_where_its_own_content_is(
+    service, workplace, generation, media_folder
+):
+    path = shutil.copyfile(SAMPLES / "squirrel.mp4", media_folder / "v.mp4")
+    service.enqueue_ingest(path)
+    ingest_all(workplace)
+    copy = shutil.copyfile(path, media_folder / "copy.mp4")
+    path.write_bytes(b"something else")
+    service.enqueue_ingest(copy)
+
+    ingest_all(workplace)
+
+    (video,) = videos(service)
+    assert video.filename == "copy.mp4"
+
+
+def test_an_upload_takes_the_place_of_a_file_that_is_gone(
+    service, workplace, generation, media_folder
+):
+    path = shutil.copyfile(SAMPLES / "squirrel.mp4", media_folder / "old.mp4")
+    service.enqueue_ingest(path)
+    ingest_all(workplace)
+    service.blobs.put_file("media/ab/abcd", path)
+    path.unlink()
+    service.enqueue(JobKind.INGEST, blob_key="media/ab/abcd", sha256="abcd", filename="mine.mp4")
+
+    ingest_all(workplace)
+
+    (video,) = videos(service)
+    assert (video.uri, video.blob_key) == ("upload:///mine.mp4", "media/ab/abcd")
+
+
+def test_a_video_that_failed_for_its_moved_file_is_embedded_from_the_new_place(
+    service, workplace, generation, media_folder
+):
+    path = shutil.copyfile(SAMPLES / "squirrel.mp4", media_folder / "old.mp4")
+    service.enqueue_ingest(path)
+    ingest_all(workplace)
+    renamed = path.rename(media_folder / "new.mp4")
+    embed_all(workplace)
+    (video,) = videos(service)
+    assert (video.state, video.error_code) == (VideoState.FAILED, "media_not_found")
+    service.enqueue_ingest(renamed)
+
+    ingest_all(workplace)
+
+    (video,) = videos(service)
+    assert (video.state, video.error_code) == (VideoState.PROCESSING, None)
+
+
+def test_a_copy_leaves_a_video_where_it_is_and_both_names_find_it(
+    service, workplace, generation, media_folder
+):
+    service.enqueue_ingest(SAMPLES / "squirrel.mp4")
+    ingest_all(workplace)
+    service.enqueue_ingest(shutil.copyfile(SAMPLES / "squirrel.mp4", media_folder / "copy.mp4"))
+
+    ingest_all(workplace)
+
+    (video,) = videos(service)
+    assert video.filename == "squirrel.mp4"
+    with service.sessions.begin() as session:
+        repository = VideoRepository(session)
+        for name in ("squirrel.mp4", "copy.mp4"):
+            assert [each.id for each in repository.list(name=name).items] == [video.id]
+        assert [each.id for each in repository.list(name_part="COP").items] == [video.id]
+        assert list(repository.list(name="cop").items) == []
+        assert list(repository.list(name_part="c%y").items) == []
+
+
 def test_the_same_content_is_one_video_linked_from_both_jobs(
     service, workplace, generation, media_folder
 ):
@@ -154,6 +296,139 @@ def test_a_known_video_without_clips_gets_its_embed_job_back(service, workplace,
 
     (embed,) = service.jobs(JobKind.EMBED)
     assert service.job(again).result["embed_job_id"] == str(embed.id)
+
+
+def embed_is_cancelled(service):
+    """Cancel the one embed job that is not over."""
+    with service.sessions.begin() as session:
+        return JobRepository(session).cancel_where(Job.kind == JobKind.EMBED)
+
+
+def test_content_whose_embed_job_was_cancelled_can_be_indexed_again(service, workplace, generation):
+    asked_before = [service.enqueue_ingest(SAMPLES / "squirrel.mp4") for _ in range(2)]
+    ingest_next(workplace)
+    assert embed_is_cancelled(service) == 1
+
+    ingest_all(workplace)
+
+    again = [job for job in service.jobs(JobKind.EMBED) if job.state == JobState.QUEUED]
+    assert [str(job.id) for job in again] == [service.job(asked_before[1]).result["embed_job_id"]]
+    assert videos(service)[0].state == VideoState.PROCESSING
+
+
+def test_a_failed_video_is_tried_again_by_those_who_ask_afterwards(service, workplace, generation):
+    first, copy = [service.enqueue_ingest(SAMPLES / "squirrel.mp4") for _ in range(2)]
+    ingest_next(workplace)
+    hold = workplace.leases.claim([JobKind.EMBED], limit=1)[0]
+    workplace.leases.settle(hold, DecodeFailed("frame 3 is broken"))
+    ingest_all(workplace)
+    assert [service.job(job_id).state for job_id in (first, copy)] == [JobState.SUCCEEDED] * 2
+    assert len(service.jobs(JobKind.EMBED)) == 1
+
+    service.enqueue_ingest(SAMPLES / "squirrel.mp4")
+    ingest_all(workplace)
+
+    assert len(service.jobs(JobKind.EMBED)) == 2
+    assert videos(service)[0].state == VideoState.PROCESSING
+
+
+def test_a_copy_waits_until_a_cancelled_embed_job_has_ended(service, workplace, generation):
+    service.enqueue_ingest(SAMPLES / "squirrel.mp4")
+    ingest_all(workplace)
+    (hold,) = workplace.leases.claim([JobKind.EMBED], limit=1)
+    embed_is_cancelled(service)
+    copy = service.enqueue_ingest(SAMPLES / "squirrel.mp4")
+    ingest_next(workplace)
+    state_before = service.job(copy).state
+    workplace.leases.settle(hold, CancelRequested("cancelled"))
+    with service.sessions.begin() as session:
+        session.execute(text("UPDATE jobs SET run_at = now() WHERE state = 'queued'"))
+
+    ingest_all(workplace)
+
+    assert state_before == JobState.QUEUED
+    embed = service.job(service.job(copy).result["embed_job_id"])
+    assert (embed.state, embed.id != hold.claim.id) == (JobState.QUEUED, True)
+
+
+def test_a_known_video_gets_the_tags_of_a_copy(service, workplace, generation):
+    uri = (SAMPLES / "squirrel.mp4").as_uri()
+    for tags in (["a", "b"], ["b", "c"]):
+        service.enqueue(JobKind.INGEST, uri=uri, tags=tags)
+
+    ingest_all(workplace)
+
+    assert videos(service)[0].tags == ["a", "b", "c"]
+
+
+def upload(service, content):
+    """Do what the API does with an upload. Returns the blob's key."""
+    key = media_key(hashlib.sha256(content).hexdigest())
+    service.blobs.put_bytes(key, content)
+    service.enqueue(JobKind.INGEST, blob_key=key, filename="v.mp4")
+    return key
+
+
+def test_an_upload_that_becomes_no_video_leaves_no_blob(service, workplace, generation):
+    content = (SAMPLES / "squirrel.mp4").read_bytes()
+    service.enqueue_ingest(SAMPLES / "squirrel.mp4")
+    ingest_all(workplace)
+    keys = [upload(service, b"this is no film " * 100), upload(service, content)]
+
+    ingest_all(workplace)
+
+    assert [job.error_code for job in service.jobs(JobKind.INGEST)] == [
+        None,
+        "unsupported_media",
+        None,
+    ]
+    assert [service.blobs.exists(key) for key in keys] == [False, False]
+
+
+def test_the_blob_of_an_uploaded_video_stays(service, workplace, generation):
+    content = (SAMPLES / "squirrel.mp4").read_bytes()
+    key = upload(service, content)
+    ingest_all(workplace)
+    upload(service, content)
+
+    ingest_all(workplace)
+
+    assert videos(service)[0].blob_key == key
+    assert service.blobs.exists(key)
+
+
+def test_hashing_a_large_file_advances_its_job(service, workplace, media_folder, monkeypatch):
+    path = media_folder / "large.mp4"
+    path.write_bytes(bytes(8 << 20))
+    service.enqueue_ingest(path)
+    advances = []
+
+    def note(hold):
+        advances.append(hold)
+
+    monkeypatch.setattr(Hold, "advance", note)
+
+    ingest_all(workplace)
+
+    assert len(advances) >= 8
+
+
+def test_the_pictures_of_a_probe_wait_where_the_sweep_finds_them(
+    service, workplace, generation, monkeypatch
+):
+    folders = []
+
+    def note(path, *, poster, strip, **limits):
+        folders.append(poster.parent)
+        return probe_in_subprocess(path, poster=poster, strip=strip, **limits)
+
+    monkeypatch.setattr(ingestion, "probe_in_subprocess", note)
+    service.enqueue_ingest(SAMPLES / "squirrel.mp4")
+
+    ingest_all(workplace)
+
+    assert [folder.parent for folder in folders] == [service.blobs.staging_folder()]
+    assert folders[0].name.startswith(STAGED)
 
 
 def test_a_batchs_embed_jobs_belong_to_it_and_come_after_single_videos(

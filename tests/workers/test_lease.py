@@ -3,6 +3,7 @@ from datetime import timedelta
 
 import pytest
 
+from store.database import make_sessions
 from store.errors import LeaseLost
 from store.job_state import JobKind, JobState
 from store.jobs import JobRepository, NewJob
@@ -185,3 +186,22 @@ def test_heartbeats_outlive_an_error(enqueue, sessions, caplog):
     with pytest.raises(CancelRequested):
         hold.advance()
     keeper.close()
+
+
+def test_what_cannot_be_settled_without_the_database_is_let_go(sessions, enqueue, monkeypatch):
+    keeper = make_keeper(sessions, lease=timedelta(seconds=1))
+    job_id = enqueue()
+    hold = claim_one(keeper)
+    url = sessions.kw["bind"].url.set(database="nowhere")
+    away = make_sessions(url.render_as_string(hide_password=False))
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper, "_sessions", away)
+        keeper.settle(hold, ValueError("the work failed"))
+    time.sleep(1)
+    keeper.beat()  # no longer extends it
+
+    with sessions.begin() as session:
+        JobRepository(session).return_lost(max_losses=3)
+    assert read(sessions, job_id).state == JobState.QUEUED
+    keeper.close()
+    away.kw["bind"].dispose()

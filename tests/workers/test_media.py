@@ -2,9 +2,9 @@ import os
 
 import pytest
 
-from clipbert.errors import MediaNotFound, UnsupportedMedia
+from clipbert.errors import ClipBertError, MediaNotFound, UnsupportedMedia
 from workers.errors import JobError, MediaChanged
-from workers.media import hash_file, open_media
+from workers.media import hash_file, name_in_uri, open_media
 
 
 @pytest.fixture
@@ -14,8 +14,23 @@ def root(tmp_path):
     return root
 
 
+def test_hashing_can_be_ended_between_two_pieces(root):
+    path = root / "large.mp4"
+    path.write_bytes(bytes(3 << 20))
+    pieces = []
+
+    def end_at_second():
+        pieces.append(1)
+        if len(pieces) == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        hash_file(path, on_piece=end_at_second)
+
+
 def opened(uri, root, blobs, blob_key=None):
-    with open_media(uri=uri, blob_key=blob_key, roots=[root], blobs=blobs) as media:
+    name = "upload.mp4" if uri is None else name_in_uri(uri)
+    with open_media(uri=uri, blob_key=blob_key, name=name, roots=[root], blobs=blobs) as media:
         return media
 
 
@@ -67,8 +82,34 @@ def test_folders_and_pipes_are_no_media(root, blobs):
 def test_an_uploaded_blob_opens_as_a_file(root, blobs):
     blobs.put_bytes("media/ab/abcd", b"film")
 
-    with open_media(uri=None, blob_key="media/ab/abcd", roots=[root], blobs=blobs) as media:
+    key = "media/ab/abcd"
+    with open_media(uri=None, blob_key=key, name="v.mp4", roots=[root], blobs=blobs) as media:
         assert media.path.read_bytes() == b"film"
+        assert media.name == "v.mp4"
+
+
+def test_a_name_that_is_no_utf8_opens_and_is_told_as_text(root, blobs):
+    path = root / os.fsdecode(b"bad\xff.mp4")
+    path.write_bytes(b"film")
+
+    media = opened(path.as_uri(), root, blobs)
+
+    assert (media.path, media.name) == (path, "bad\N{REPLACEMENT CHARACTER}.mp4")
+    path.unlink()
+    with pytest.raises(MediaNotFound, match="bad\N{REPLACEMENT CHARACTER}"):
+        media.check_unchanged()
+
+
+def test_an_error_of_the_decoder_names_the_file_as_people_do(root, blobs):
+    (root / "0123").write_bytes(b"film")
+    (root / "holiday.mp4").symlink_to("0123")
+    media = opened((root / "holiday.mp4").as_uri(), root, blobs)
+
+    error = media.with_name(UnsupportedMedia("0123 is no video"))
+
+    assert isinstance(error, UnsupportedMedia)
+    assert str(error) == "holiday.mp4 is no video"
+    assert str(media.with_name(ClipBertError("probing 0123"))) == "probing holiday.mp4"
 
 
 def test_a_file_that_is_still_being_copied_is_noticed(root, blobs):

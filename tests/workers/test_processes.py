@@ -5,6 +5,7 @@ import signal
 import time
 
 import psutil
+import sqlalchemy
 
 from store.job_state import JobState
 from tests.workers.library import embed_all
@@ -48,3 +49,14 @@ def test_a_signal_to_the_whole_group_stops_an_idle_worker_at_once(service):
         os.kill(process, signal.SIGTERM)
 
     assert worker.wait(20) == 0
+
+
+def test_a_worker_that_cannot_reach_the_database_logs_no_password(service):
+    url = sqlalchemy.make_url(service.database_url).set(database="nowhere")
+    service.database_url = url.render_as_string(hide_password=False)
+
+    service.start_worker("ingest")
+    wait_for(lambda: "OperationalError" in service.logs())
+
+    assert '"exception": [{' in service.logs()
+    assert url.password not in service.logs()

@@ -1,0 +1,91 @@
+"""Redis and PostgreSQL are killed in the middle of a batch, and come back where they were."""
+
+import os
+import signal
+
+import pytest
+import redis
+from videos import write_counting_video
+
+from store.batches import BatchRepository, ItemState
+from store.blobs import open_blobs
+from store.database import make_sessions, upgrade_schema
+from store.embedded import EmbeddedServices
+from store.embedded_account import choose_account
+from store.job_state import JobKind, JobState
+from store.jobs import JobRepository, NewJob
+from tests.workers.models import save_recall_model
+from tests.workers.service import running_service, wait_for
+from workers.deployment import ensure_default
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = {"lease_seconds": "3", "heartbeat_seconds": "0.5", "look_seconds": "0.5"}
+NUM_ITEMS = 12
+
+
+@pytest.fixture
+def own_servers(data_folder):
+    """Servers that nothing else uses."""
+    with EmbeddedServices.start(data_folder) as servers:
+        upgrade_schema(servers.database_url)
+        yield servers
+
+
+@pytest.fixture
+def own_service(own_servers, data_folder, media_folder):
+    sessions = make_sessions(own_servers.database_url)
+    with running_service(
+        database_url=own_servers.database_url,
+        redis_url=own_servers.redis_url,
+        blobs=open_blobs((data_folder / "blobs").as_uri()),
+        data_folder=data_folder,
+        sessions=sessions,
+        media_roots=(media_folder,),
+    ) as service:
+        yield service
+    sessions.kw["bind"].dispose()
+
+
+def make_batch(service, media_folder):
+    """Enqueue a batch of distinct videos; gives its id."""
+    with service.sessions.begin() as session:
+        batch_id = BatchRepository(session).create().id
+        for index in range(NUM_ITEMS):
+            path = write_counting_video(media_folder / f"{index}.mp4", 20 + index, fps=10)
+            new = NewJob(
+                JobKind.INGEST, {"uri": path.as_uri()}, batch_id=batch_id, batch_index=index
+            )
+            JobRepository(session).enqueue(new)
+    return batch_id
+
+
+def num_succeeded(service, batch_id):
+    with service.sessions.begin() as session:
+        return BatchRepository(session).counts(batch_id)[ItemState.SUCCEEDED]
+
+
+def kill_servers(servers):
+    with redis.Redis.from_url(servers.redis_url) as client:
+        os.kill(client.info("server")["process_id"], signal.SIGKILL)
+    cluster = choose_account(servers.data_folder).folder / "postgres" / "cluster"
+    os.kill(int((cluster / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+
+
+def test_a_batch_completes_although_the_servers_were_killed(
+    own_servers, own_service, media_folder, tmp_path
+):
+    service = own_service
+    ensure_default(service.sessions, service.blobs, save_recall_model(tmp_path / "recall"))
+    batch_id = make_batch(service, media_folder)
+    service.start_reconciler(**SETTINGS)
+    service.start_worker("ingest", concurrency=2, **SETTINGS)
+    service.start_worker("interactive,embed", **SETTINGS)
+    wait_for(lambda: num_succeeded(service, batch_id) >= 2)
+
+    kill_servers(own_servers)
+    wait_for(lambda: {restart.name for restart in own_servers.restart_dead()})
+    wait_for(lambda: not own_servers.restart_dead())
+
+    wait_for(lambda: num_succeeded(service, batch_id) == NUM_ITEMS, every=0.2)
+    assert {job.state for job in service.jobs()} == {JobState.SUCCEEDED}
