@@ -23,8 +23,9 @@ from clipbert.errors import (
     ClipBertError,
     EmptyFile,
     MediaNotFound,
+    NoVideoStream,
+    TruncatedMedia,
     UnsupportedMedia,
-    VideoError,
 )
 from clipbert.probe import probe_in_subprocess
 from clipbert.video import VideoProbe
@@ -49,6 +50,9 @@ _LOCK_MARGIN_SECONDS: Final = 60.0
 _SINGLE_PRIORITY: Final = 4  # one upload does not wait behind a bulk of thousands
 _BATCH_PRIORITY: Final = 5
 _PASSING_ERRORS: Final = ("cancelled", "media_not_found")
+# Whatever limits or decoders a later version has, these bytes are no video: not worth keeping for
+# a retry. Other failed uploads are kept for a while; workers.sweeping says how long.
+_NO_VIDEOS: Final = (EmptyFile, UnsupportedMedia, NoVideoStream, TruncatedMedia)
 
 
 class _ContentInHand(WorkerError):
@@ -85,7 +89,7 @@ def ingest_next(workplace: Workplace) -> int:
             workplace.leases.snooze(hold, timedelta(seconds=delay))
         except Exception as error:  # noqa: BLE001  the edge of a job: settle logs it
             workplace.leases.settle(hold, error)
-            if isinstance(error, VideoError):  # trying again would give the same
+            if isinstance(error, _NO_VIDEOS):
                 _remove_unneeded_upload(workplace, hold)
         else:
             if embed_is_due:
