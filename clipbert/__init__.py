@@ -18,13 +18,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from clipbert.authors_checkpoint import import_authors_checkpoint as import_authors_checkpoint
+    from clipbert.authors_export import export_authors_checkpoint as export_authors_checkpoint
+    from clipbert.base_parts import start_base as start_base
     from clipbert.config import ClipBertConfig as ClipBertConfig
     from clipbert.config import HeadConfig as HeadConfig
+    from clipbert.errors import AnnotationError as AnnotationError
     from clipbert.errors import CheckpointError as CheckpointError
     from clipbert.errors import ClipBertError as ClipBertError
     from clipbert.errors import ConfigError as ConfigError
     from clipbert.errors import MissingHead as MissingHead
     from clipbert.errors import VideoError as VideoError
+    from clipbert.evidence import ClipEvidence as ClipEvidence
+    from clipbert.evidence import TextScore as TextScore
+    from clipbert.evidence import VideoAnswer as VideoAnswer
+    from clipbert.evidence import VideoTokens as VideoTokens
+    from clipbert.evidence_sheet import draw_evidence as draw_evidence
     from clipbert.frames import to_pixels as to_pixels
     from clipbert.inference import AnswerResult as AnswerResult
     from clipbert.inference import EncodedClips as EncodedClips
@@ -46,13 +55,22 @@ if TYPE_CHECKING:
     from clipbert.video import probe_video as probe_video
 
 _MODULE_OF = {
+    "import_authors_checkpoint": "authors_checkpoint",
+    "export_authors_checkpoint": "authors_export",
+    "start_base": "base_parts",
     "ClipBertConfig": "config",
     "HeadConfig": "config",
+    "AnnotationError": "errors",
     "CheckpointError": "errors",
     "ClipBertError": "errors",
     "ConfigError": "errors",
     "MissingHead": "errors",
     "VideoError": "errors",
+    "ClipEvidence": "evidence",
+    "TextScore": "evidence",
+    "VideoAnswer": "evidence",
+    "VideoTokens": "evidence",
+    "draw_evidence": "evidence_sheet",
     "to_pixels": "frames",
     "AnswerResult": "inference",
     "EncodedClips": "inference",
@@ -64,8 +82,8 @@ _MODULE_OF = {
     "ClipBert": "model",
     "MediaLimits": "probed_video",
     "VideoProbe": "probed_video",
-    "INDEX_PLAN": "sampling",
     "Clip": "sampling",
+    "INDEX_PLAN": "sampling",
     "SamplingPlan": "sampling",
     "plan_clips": "sampling",
     "TextTokenizer": "text",

@@ -30,5 +30,5 @@ def test_the_code_of_the_library_page_runs_as_it_stands(tmp_path, mini_folder):
     )
 
     assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("a rabbit")
+    assert run.stdout.startswith("a parrot")
     assert (tmp_path / "evidence.png").stat().st_size > 10_000
