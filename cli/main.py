@@ -17,6 +17,7 @@ from cli import (
     migrate,
     models,
     search,
+    train,
     videos,
     weights,
 )
@@ -44,6 +45,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(weights.app, name="weights")
 app.add_typer(data.app, name="data")
+app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("doctor")(doctor.doctor)
 app.command("migrate")(migrate.migrate)

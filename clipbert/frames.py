@@ -60,6 +60,7 @@ def clips_to_pixels(
     mean: Sequence[float],
     std: Sequence[float],
     channel_order: ChannelOrder,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """Fit the frames of several clips, of any sizes, into one batch.
 
@@ -69,6 +70,7 @@ def clips_to_pixels(
         mean: as in to_pixels.
         std: as in to_pixels.
         channel_order: as in to_pixels.
+        device: of the result. Frames travel there as bytes and are fitted there.
 
     Returns:
         float32, (K, T, 3, S, S).
@@ -78,19 +80,20 @@ def clips_to_pixels(
     """
     _check(clips)
     num_frames, side = clips[0].shape[0], max_side_px
-    pixels = torch.zeros(len(clips), num_frames, side, side, _CHANNELS)
+    pixels = torch.zeros(len(clips), num_frames, side, side, _CHANNELS, device=device)
     # Channels last, as frames come and as the backbone wants them: one pass, no transposing copy.
     planes = pixels.permute(0, 1, 4, 2, 3)  # (K, T, 3, S, S), a view
     for row, frames in enumerate(clips):
         height, width = fitted_size(frames.shape[1], frames.shape[2], side)
-        image = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)  # (T, 3, H, W)
+        image = torch.from_numpy(np.ascontiguousarray(frames)).to(device)
+        image = image.permute(0, 3, 1, 2)  # (T, 3, H, W)
         if image.shape[2:] != (height, width):
             image = functional.interpolate(
                 image.float(), size=(height, width), mode="bilinear", align_corners=False
             )
         planes[row, :, :, :height, :width] = image
-    pixels.sub_(torch.tensor(mean, dtype=torch.float32))
-    pixels.div_(torch.tensor(std, dtype=torch.float32))
+    pixels.sub_(torch.tensor(mean, dtype=torch.float32, device=device))
+    pixels.div_(torch.tensor(std, dtype=torch.float32, device=device))
     if channel_order == "bgr":
         planes = planes.flip(2)
     return planes

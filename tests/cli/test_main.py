@@ -36,10 +36,15 @@ def run(*arguments, cwd, **variables):
         *([name] for name in ("up", "down", "index", "search", "ask", "doctor", "migrate", "demo")),
         *([name] for name in ("videos", "batches", "jobs", "models", "keys", "weights")),
         *(["jobs", name] for name in ("list", "show", "cancel", "retry")),
+        *(["batches", name] for name in ("list", "show", "cancel", "retry")),
         *(["videos", name] for name in ("list", "show", "delete")),
         ["models", "register"],
         ["keys", "create"],
-        ["weights", "mini"],
+        *(["weights", name] for name in ("mini", "info", "import", "export", "base")),
+        ["data"],
+        ["data", "check"],
+        ["evaluate"],
+        ["train"],
     ],
 )
 def test_every_command_has_help(arguments, tmp_path):

@@ -131,3 +131,13 @@ def test_an_unknown_timm_model_is_refused():
 def test_a_timm_model_without_a_grid_at_stride_32_is_refused():
     with pytest.raises(ConfigError, match="must give a grid at stride 32"):
         build_backbone(BackboneConfig(kind="timm", timm_model="test_vit"))
+
+
+def test_features_stay_bfloat16_in_mixed_precision():
+    backbone = build_backbone(NARROW)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        features = backbone(torch.zeros(1, 3, 64, 64))
+
+    assert features.dtype == torch.bfloat16
+    assert next(backbone.parameters()).dtype == torch.float32

@@ -1,0 +1,237 @@
+"""Examples of a data set: the clips of one video with its texts, drawn anew in every epoch."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from clipbert.errors import VideoError
+from clipbert.sampling import Clip, SamplingPlan, plan_clips
+from clipbert.training.annotation import Annotation
+from clipbert.training.draws import generator_at
+from clipbert.training.task_texts import TaskTexts, VideoTexts
+from clipbert.training.usable_videos import UnusableVideo, VideoSource
+from clipbert.video import decode_clips
+
+
+@dataclass(frozen=True)
+class Example:
+    """A video and as many of its annotations as are seen together."""
+
+    video: str
+    annotations: tuple[Annotation, ...]
+
+
+class Draw(NamedTuple):
+    """One example at one place of a run.
+
+    Attributes:
+        batch: number of the forward pass, the same in all processes, from 0.
+        epoch: from 0.
+        example: its index.
+    """
+
+    batch: int
+    epoch: int
+    example: int
+
+
+@dataclass(frozen=True)
+class LoadedExample:
+    """An example that is ready to be learned from.
+
+    Attributes:
+        draw: its place in the run.
+        frames: uint8, (K, T, H, W, 3), RGB.
+        places: (K,) float32, where in the video each clip's middle lies, 0 to 1.
+        texts: that meet each of the clips.
+    """
+
+    draw: Draw
+    frames: Tensor
+    places: Tensor
+    texts: VideoTexts
+
+
+@dataclass(frozen=True)
+class DroppedExample:
+    """An example whose video could not be decoded."""
+
+    draw: Draw
+    video: UnusableVideo
+
+
+Item = LoadedExample | DroppedExample
+"""What a dataset gives for a draw."""
+
+
+def group_by_video(
+    annotations: Sequence[Annotation], *, texts_per_video: int
+) -> tuple[Example, ...]:
+    """Put the annotations of a video together, so that its clips are encoded once for them.
+
+    Args:
+        annotations: in any order.
+        texts_per_video: a video with more annotations makes several examples.
+
+    Returns:
+        Examples, in the order in which their videos come first.
+    """
+    of_video: dict[str, list[Annotation]] = {}
+    for annotation in annotations:
+        of_video.setdefault(annotation.video, []).append(annotation)
+    return tuple(
+        Example(video, tuple(group[start : start + texts_per_video]))
+        for video, group in of_video.items()
+        for start in range(0, len(group), texts_per_video)
+    )
+
+
+def fingerprint(examples: Sequence[Example]) -> str:
+    """Hash which examples there are, in which order: 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(repr((example.video, [each.line for each in example.annotations])).encode())
+    return digest.hexdigest()
+
+
+class ClipDataset(Dataset[Item]):
+    """Decodes the clips of examples and makes their texts; looked up by a Draw.
+
+    What an example looks like depends on (seed, epoch, example) alone.
+
+    Args:
+        examples: in their order.
+        videos: every video of the examples, by name.
+        plan: which clips to decode.
+        random_clips: draw them anew at each look; otherwise the plan's fixed ones are taken.
+        texts: what the task makes of annotations.
+        max_side_px: of the model. Larger frames are shrunk to it while they are decoded, but not
+            with the `authors` plan: the paper's frames are resized without antialiasing.
+        seed: of the run.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        videos: Mapping[str, VideoSource],
+        *,
+        plan: SamplingPlan,
+        random_clips: bool,
+        texts: TaskTexts,
+        max_side_px: int,
+        seed: int,
+    ) -> None:
+        self.examples = examples
+        self._videos = videos
+        self._plan, self._random_clips = plan, random_clips
+        self._texts = texts
+        self._max_side_px = None if plan.name == "authors" else max_side_px
+        self._seed = seed
+
+    def __len__(self) -> int:
+        """Count the examples."""
+        return len(self.examples)
+
+    def __getitem__(self, draw: Draw) -> Item:
+        """Load one example; that its video fails is a result, not an error."""
+        example = self.examples[draw.example]
+        place = (draw.epoch, draw.example)
+        try:
+            clips, frames = self._look_at(example.video, place)
+        except VideoError as error:
+            return DroppedExample(draw, UnusableVideo.from_error(example.video, error))
+        duration = self._videos[example.video].probe.duration_seconds
+        return LoadedExample(
+            draw,
+            torch.from_numpy(frames),
+            torch.tensor([clip.place_in(duration) for clip in clips]),
+            self._texts(example.annotations, generator_at(self._seed, "texts", *place)),
+        )
+
+    def _look_at(self, video: str, place: tuple[int, int]) -> tuple[list[Clip], np.ndarray]:
+        source = self._videos[video]
+        generator = generator_at(self._seed, "clips", *place) if self._random_clips else None
+        clips = plan_clips(source.probe, self._plan, generator=generator)
+        # One thread: examples are decoded side by side by the workers of the loader.
+        frames = decode_clips(source.path, clips, max_side_px=self._max_side_px, num_threads=1)
+        return clips, np.stack(frames)
+
+
+class StepSampler(Sampler[list[Draw]]):
+    """Says which examples each forward pass of one process sees, over a whole run.
+
+    The examples are shuffled anew in each epoch, by (seed, epoch), and the epochs follow each
+    other without a gap: a step may take the end of one and the beginning of the next. Steps are
+    cut into forward passes, and these into processes, so that a step has the same examples
+    whatever the number of processes.
+
+    Args:
+        num_examples: of the data set, at least 1.
+        total_steps: of the run.
+        videos_per_step: over all processes.
+        videos_per_forward: of one process; divides videos_per_step / num_processes.
+        seed: of the run.
+        process: number of this one, from 0.
+        num_processes: that share the steps.
+
+    Raises:
+        ValueError: videos_per_step cannot be shared so.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_examples: int,
+        total_steps: int,
+        videos_per_step: int,
+        videos_per_forward: int,
+        seed: int,
+        process: int = 0,
+        num_processes: int = 1,
+    ) -> None:
+        if videos_per_step % (videos_per_forward * num_processes):
+            raise ValueError(
+                f"{videos_per_step} videos a step cannot be shared by {num_processes} processes "
+                f"of {videos_per_forward} videos a forward pass"
+            )
+        self._num_examples, self._total_steps = num_examples, total_steps
+        self._videos_per_step, self._videos_per_forward = videos_per_step, videos_per_forward
+        self._seed = seed
+        self._process, self._num_processes = process, num_processes
+        self.forwards_per_step = videos_per_step // (videos_per_forward * num_processes)
+
+    def __len__(self) -> int:
+        """Count the forward passes of this process."""
+        return self._total_steps * self.forwards_per_step
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        """Give the draws of each forward pass in turn."""
+        orders = _Orders(self._num_examples, self._seed)
+        for batch in range(len(self)):
+            first = batch * self._num_processes + self._process
+            positions = range(
+                first * self._videos_per_forward, (first + 1) * self._videos_per_forward
+            )
+            yield [Draw(batch, *orders.example_at(position)) for position in positions]
+
+
+class _Orders:
+    """The order of the examples in the epoch at hand."""
+
+    def __init__(self, num_examples: int, seed: int) -> None:
+        self._num_examples, self._seed = num_examples, seed
+        self._epoch, self._order = -1, [0]
+
+    def example_at(self, position: int) -> tuple[int, int]:
+        """Give epoch and example of a position in the run."""
+        epoch, place = divmod(position, self._num_examples)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, list(range(self._num_examples))
+            generator_at(self._seed, "order", epoch).shuffle(self._order)
+        return epoch, self._order[place]

@@ -1,0 +1,139 @@
+"""What training minimises: a batch -> its loss."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from clipbert.config import Aggregation, HeadName
+from clipbert.frames import clips_to_pixels
+from clipbert.model import ClipBert
+from clipbert.training.annotation import Task
+from clipbert.training.batch import Batch
+from clipbert.training.draws import generator_at
+from clipbert.training.losses import (
+    IGNORED,
+    clip_binary_cross_entropy,
+    clip_cross_entropy,
+    clip_multiple_choice,
+    clip_ranking,
+    clip_squared_error,
+    masked_words,
+)
+from clipbert.training.recipe import Loss, Recipe
+
+# The count head's batch norm knows no spread of a single pair.
+_LEAST_PAIRS: Mapping[Task, int] = {"count": 2}
+
+
+class Objective(nn.Module):
+    """The model with the loss of a recipe around it.
+
+    All K clips of all videos go through the CNN as one batch, and then, each with every text of
+    its video, through the cross-encoder as one batch; the loss aggregates them as the answer will.
+
+    Args:
+        model: with the head of the recipe's task.
+        recipe: task, loss, aggregation, precision, and what pretraining draws.
+    """
+
+    def __init__(self, model: ClipBert, recipe: Recipe) -> None:
+        super().__init__()
+        self.model = model
+        self._head: HeadName = recipe.task
+        self._loss = _loss_of(recipe.task, recipe.loss, recipe.aggregation, recipe.negatives)
+        self._aggregation = recipe.aggregation
+        self._uses_bfloat16 = recipe.precision == "bf16"
+        self._kept_cells, self._seed = recipe.kept_cells, recipe.seed
+        self._least_pairs = _LEAST_PAIRS.get(recipe.task, 1)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the loss of a batch.
+
+        Returns:
+            "loss", a scalar. Outside of training, pretraining adds "words", "right_words",
+            "matches" and "right_matches", how much was guessed and how much of it rightly.
+            A batch whose examples were all dropped has the loss 0, so that several processes
+            stay in step; of it every weight has the gradient 0.
+        """
+        num_clips = batch.num_clips
+        if num_clips * len(batch.token_ids) < self._least_pairs:
+            weights = [weight for weight in self.parameters() if weight.requires_grad]
+            return {"loss": torch.stack([weight.sum() for weight in weights]).sum() * 0.0}
+        device = next(self.model.parameters()).device
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._uses_bfloat16):
+            if self._head == "pretraining":
+                return self._pretrain(batch, device)
+            logits = self.model(**self._pairs(batch, device), head=self._head)  # (K * N, C)
+        logits = logits.float().unflatten(0, (num_clips, -1))  # (K, N, C)
+        return {"loss": self._loss(logits, batch.targets.to(device))}
+
+    def _pairs(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
+        """Let each text meet all clips of its video: K * N pairs, clip after clip."""
+        config = self.model.config
+        pixels = clips_to_pixels(
+            batch.clips(),
+            max_side_px=config.max_side_px,
+            mean=config.mean,
+            std=config.std,
+            channel_order=config.channel_order,
+            device=device,
+        )  # (B * K, T, 3, S, S)
+        num_clips = batch.num_clips
+        visual = self.model.encode_pixels(pixels)  # (B * K, h, w, D)
+        video = batch.video_of_text.to(device)
+        visual = visual.unflatten(0, (-1, num_clips))[video]  # (N, K, h, w, D)
+        places = batch.places.to(device)[video]  # (N, K)
+        return {
+            "token_ids": batch.token_ids.to(device).repeat(num_clips, 1),
+            "mask": batch.mask.to(device).repeat(num_clips, 1),
+            "visual": visual.transpose(0, 1).flatten(0, 1),  # (K * N, h, w, D)
+            "places": places.T.flatten(),
+        }
+
+    def _pretrain(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
+        num_clips = batch.num_clips
+        pairs = self._pairs(batch, device)
+        cells = self._draw_cells(batch, pairs["visual"]) if self.training else None
+        words, match = self.model.pretrain(**pairs, cells=cells)
+        labels = batch.word_labels.to(device).repeat(num_clips, 1)  # (K * N, L)
+        matches = match.float().unflatten(0, (num_clips, -1))  # (K, N, 2)
+        targets = batch.targets.to(device)
+        outputs = {
+            "loss": masked_words(words.float(), labels)
+            + clip_cross_entropy(matches, targets, self._aggregation)
+        }
+        if not self.training:
+            masked = labels != IGNORED
+            outputs["words"] = masked.sum()
+            outputs["right_words"] = (words.argmax(dim=-1) == labels)[masked].sum()
+            outputs["matches"] = torch.tensor(targets.numel())
+            outputs["right_matches"] = (matches.mean(dim=0).argmax(dim=-1) == targets).sum()
+        return outputs
+
+    def _draw_cells(self, batch: Batch, visual: Tensor) -> Tensor | None:
+        """Draw the visual tokens that a batch keeps, the same for all of its clips."""
+        num_cells = visual.shape[1] * visual.shape[2]
+        if self._kept_cells is None or self._kept_cells >= num_cells:
+            return None
+        generator = generator_at(self._seed, "cells", batch.number)
+        kept = sorted(generator.sample(range(num_cells), self._kept_cells))
+        return torch.tensor(kept, device=visual.device)
+
+
+def _loss_of(
+    task: Task, loss: Loss, how: Aggregation, negatives: int
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Give the function of logits (K, N, C) and targets."""
+    if loss == "mse":
+        return partial(clip_squared_error, how=how)
+    if loss == "bce":
+        return partial(clip_binary_cross_entropy, how=how)
+    if loss == "rank":
+        return lambda logits, _: clip_ranking(logits, how, num_texts=1 + negatives)
+    if task == "multiple_choice":
+        return lambda logits, right: clip_multiple_choice(
+            logits, right, how, num_choices=logits.shape[1] // len(right)
+        )
+    return partial(clip_cross_entropy, how=how)

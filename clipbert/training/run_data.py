@@ -1,0 +1,143 @@
+"""The data of a run: which lines of which videos it learns from, and its answers."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipbert.errors import AnnotationError, ConfigError
+from clipbert.sampling import SamplingPlan
+from clipbert.training.annotation import Annotation
+from clipbert.training.annotations import AnnotationFile, read_annotations
+from clipbert.training.answers import answer_vocabulary, read_answer_labels
+from clipbert.training.dataset import Example, group_by_video
+from clipbert.training.media_folder import MediaFolder
+from clipbert.training.processes import Processes
+from clipbert.training.recipe import Recipe
+from clipbert.training.selection import of_split, select_annotations
+from clipbert.training.usable_videos import UnusableVideo, VideoSource, find_videos
+
+_MOST_VIDEOS_TOLD = 20
+_NUM_THREADS = 8
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Annotations whose videos can be used.
+
+    Attributes:
+        file: where they stand.
+        annotations: that can be learned from, in the file's order.
+        left_out: number of the other lines, by what is wrong with them.
+        answers: qa: the vocabulary; otherwise empty.
+        examples: the annotations, by video.
+        videos: of the examples, by name.
+        unusable: videos that are missing or broken.
+    """
+
+    file: AnnotationFile
+    annotations: Sequence[Annotation]
+    left_out: Mapping[str, int]
+    answers: Sequence[str]
+    examples: Sequence[Example]
+    videos: Mapping[str, VideoSource]
+    unusable: Sequence[UnusableVideo]
+
+
+def read_run_data(
+    path: Path,
+    recipe: Recipe,
+    *,
+    media: MediaFolder,
+    plan: SamplingPlan,
+    processes: Processes,
+    answers: Sequence[str],
+    split: str | None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> RunData:
+    """Read an annotation file and look at its videos.
+
+    What cannot be used is counted, and logged as a warning.
+
+    Args:
+        path: the annotation file.
+        recipe: what can be learned from, and how texts are grouped.
+        media: where the videos are.
+        plan: clips that must fit into each video.
+        processes: the main one looks at the videos, for all.
+        answers: qa: the vocabulary.
+        split: take only the lines of this split.
+        progress: called while videos are looked at, with how many were and of how many.
+
+    Raises:
+        AnnotationError: as select_annotations; or none of the videos can be used.
+    """
+    file = read_annotations(path)
+    selection = select_annotations(file, recipe.task, answers=answers, split=split)
+    names = [annotation.video for annotation in selection.annotations]
+    videos = processes.from_main(
+        lambda: find_videos(media, names, plan, num_threads=_NUM_THREADS, progress=progress)
+    )
+    usable = [each for each in selection.annotations if each.video in videos.usable]
+    left_out = Counter(selection.left_out)
+    left_out["of videos that cannot be used"] = len(selection.annotations) - len(usable)
+    if processes.is_main:
+        _tell(path, +left_out, videos.unusable)
+    if not usable:
+        reason = f"none of its {len(videos.unusable)} videos can be used; the first: "
+        raise AnnotationError(path, reason + videos.unusable[0].reason)
+    return RunData(
+        file=file,
+        annotations=usable,
+        left_out=+left_out,
+        answers=answers,
+        examples=group_by_video(usable, texts_per_video=recipe.texts_per_video),
+        videos=videos.usable,
+        unusable=videos.unusable,
+    )
+
+
+def choose_answers(
+    recipe: Recipe,
+    data: Path,
+    *,
+    labels: Path | None,
+    split: str | None,
+    known: Sequence[str],
+) -> tuple[str, ...]:
+    """Choose the vocabulary of a run; empty for other tasks than qa.
+
+    Args:
+        recipe: task and size of the vocabulary.
+        data: annotation file, whose answers are taken without a file of labels.
+        labels: an ans2label file, or None.
+        split: of the data.
+        known: answers of the model to start from; their order is kept if they are the same.
+
+    Raises:
+        AnnotationError: a file cannot be read, or has no answers.
+        ConfigError: there are labels, and the task needs none.
+    """
+    if recipe.task != "qa":
+        if labels is not None:
+            raise ConfigError(f"task is {recipe.task!r}: it has no use for answers ({labels})")
+        return ()
+    if labels is not None:
+        return read_answer_labels(labels)
+    annotations = of_split(read_annotations(data), split)
+    answers = answer_vocabulary(annotations, max_answers=recipe.max_answers)
+    if not answers:
+        raise AnnotationError(data, "has no answers to learn from")
+    return tuple(known) if set(known) == set(answers) else answers
+
+
+def _tell(path: Path, left_out: Mapping[str, int], unusable: Sequence[UnusableVideo]) -> None:
+    for reason, count in left_out.items():
+        log.warning("%s: %d lines %s are left out", path, count, reason)
+    for video in unusable[:_MOST_VIDEOS_TOLD]:
+        log.warning("%s cannot be used: %s", video.video, video.reason)
+    if len(unusable) > _MOST_VIDEOS_TOLD:
+        log.warning("and %d more videos", len(unusable) - _MOST_VIDEOS_TOLD)

@@ -1,0 +1,76 @@
+"""The folder of a run: what it began with, its checkpoints, and at the end the model."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from clipbert.errors import ConfigError
+from clipbert.training.recipe import RECIPE_FILE, Recipe, read_recipe
+
+RUN_FILE = "run.json"
+CHECKPOINTS_FOLDER = "checkpoints"
+# What may change when a run goes on: none of it decides which examples make a step.
+_FREE_FIELDS = (
+    "videos_per_forward",
+    "validation_clips",
+    "validations",
+    "min_validation_steps",
+    "checkpoint_steps",
+    "checkpoints_kept",
+    "log_steps",
+)
+
+
+def open_run_folder(
+    folder: Path, recipe: Recipe, facts: Mapping[str, Any], *, resume: bool
+) -> None:
+    """Make the folder of a new run, or check that it is that of the run that is to go on.
+
+    Args:
+        folder: of the run.
+        recipe: of the run.
+        facts: JSON that must not change while the run is interrupted, such as hashes of the data.
+        resume: go on with the run in the folder; if there is none yet, begin one.
+
+    Raises:
+        ConfigError: a new run, and the folder is not empty; or the run there began with another
+            recipe or other facts.
+    """
+    if resume and (folder / RUN_FILE).is_file():
+        _check_same(folder, recipe, facts)
+        return
+    if folder.is_dir() and any(folder.iterdir()):
+        hint = "--resume goes on with the run in it" if (folder / RUN_FILE).is_file() else ""
+        raise ConfigError(
+            f"{folder} is not empty: choose another folder{', or ' + hint if hint else ''}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RECIPE_FILE).write_text(recipe.to_toml(), encoding="utf-8")
+    # The last file: a folder without it is no run's.
+    (folder / RUN_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def hash_json(value: Mapping[str, Any]) -> str:
+    """Hash a JSON object, whatever the order of its fields: 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _check_same(folder: Path, recipe: Recipe, facts: Mapping[str, Any]) -> None:
+    begun = read_recipe(folder / RECIPE_FILE)
+    for field in dataclasses.fields(Recipe):
+        was, now = getattr(begun, field.name), getattr(recipe, field.name)
+        if was != now and field.name not in _FREE_FIELDS:
+            raise ConfigError(
+                f"{field.name} is {now!r}: the run in {folder} began with {was!r}, and can go on "
+                "only so"
+            )
+    known = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    for name, fact in facts.items():
+        if known.get(name) != fact:
+            raise ConfigError(
+                f"{name.replace('_', ' ')} is {fact}: the run in {folder} began with "
+                f"{known.get(name)}, and can go on only so"
+            )

@@ -1,0 +1,94 @@
+"""Find and measure the videos of a data set once, before anything is trained on them."""
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipbert.errors import VideoError
+from clipbert.probed_video import VideoProbe
+from clipbert.sampling import SamplingPlan, plan_clips
+from clipbert.training.draws import generator_at
+from clipbert.training.media_folder import MediaFolder
+from clipbert.video import probe_video
+
+
+@dataclass(frozen=True)
+class VideoSource:
+    """A video that can be used: its file, and what was measured of it."""
+
+    path: Path
+    probe: VideoProbe
+
+
+@dataclass(frozen=True)
+class UnusableVideo:
+    """A video that is missing or broken: it is reported and left out, never replaced.
+
+    Attributes:
+        video: its name, as the annotations call it.
+        code: of the VideoError.
+        reason: its sentence.
+    """
+
+    video: str
+    code: str
+    reason: str
+
+    @classmethod
+    def from_error(cls, video: str, error: VideoError) -> "UnusableVideo":
+        """Say of which video an error is."""
+        return cls(video, error.code, str(error))
+
+
+@dataclass(frozen=True)
+class VideoSet:
+    """The videos of a data set.
+
+    Attributes:
+        usable: by name.
+        unusable: the others, by falling order of their names in the data set.
+    """
+
+    usable: Mapping[str, VideoSource]
+    unusable: tuple[UnusableVideo, ...]
+
+
+def find_videos(
+    media: MediaFolder,
+    names: Iterable[str],
+    plan: SamplingPlan,
+    *,
+    num_threads: int,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> VideoSet:
+    """Look at every video: is it there, can it be opened, can clips be placed in it?
+
+    Args:
+        media: where the videos are.
+        names: of the videos; each is looked at once.
+        plan: how clips will be placed.
+        num_threads: videos looked at side by side.
+        progress: called with how many were looked at, and of how many.
+    """
+    wanted = list(dict.fromkeys(names))
+    usable, unusable = {}, []
+    with ThreadPoolExecutor(num_threads, thread_name_prefix="probe") as pool:
+        found = pool.map(lambda name: _look_at(media, name, plan), wanted)
+        for done, (name, source) in enumerate(zip(wanted, found, strict=True), start=1):
+            if isinstance(source, VideoSource):
+                usable[name] = source
+            else:
+                unusable.append(UnusableVideo.from_error(name, source))
+            progress(done, len(wanted))
+    return VideoSet(usable, tuple(unusable))
+
+
+def _look_at(media: MediaFolder, name: str, plan: SamplingPlan) -> VideoSource | VideoError:
+    try:
+        path = media.find(name)
+        probe = probe_video(path)
+        plan_clips(probe, plan, generator=generator_at(0, name))
+    except VideoError as error:
+        return error
+    return VideoSource(path, probe)

@@ -1,0 +1,33 @@
+"""A labelled corpus and a small model without dropout, for tests that train."""
+
+import dataclasses
+
+import pytest
+import torch
+from corpus import write_corpus
+
+from clipbert.config import ClipBertConfig
+from clipbert.model import ClipBert
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="session")
+def plain_folder(tmp_path_factory):
+    """clipbert-tiny with random weights and no dropout."""
+    folder = tmp_path_factory.mktemp("models") / "plain"
+    config = dataclasses.replace(ClipBertConfig.preset("clipbert-tiny"), dropout=0.0)
+    ClipBert.create(config, seed=7).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def one_thread():
+    """Small tensors are slower on several threads, which wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
