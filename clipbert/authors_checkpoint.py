@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from clipbert.authors_names import (
 )
 from clipbert.authors_settings import AuthorsSettings
 from clipbert.checkpoint import build_from_state
-from clipbert.config import ClipBertConfig, HeadConfig
+from clipbert.config import Aggregation, ClipBertConfig, HeadConfig
 from clipbert.errors import CheckpointError, ConfigError
 from clipbert.foreign_weights import ForeignWeights
 from clipbert.model import ClipBert
@@ -195,7 +196,8 @@ def read_authors_checkpoint(
     if head == "qa":
         ours, cut = _cut_answers(ours, len(answers))
         outputs, skipped = len(answers), skipped | cut
-    settings = _settle(settings, head=head, outputs=outputs)
+    if settings is None:
+        settings = AuthorsSettings.from_json({}, head=head)
     weights = ForeignWeights(ours, name_of, source)
     config = _read_config(weights, HeadConfig(head, outputs), answers=answers, settings=settings)
     weights.check(config)
@@ -249,22 +251,6 @@ def _cut_answers(
     return cut, {_UNUSED_ANSWERS: elements} if elements else {}
 
 
-def _settle(
-    settings: AuthorsSettings | None, *, head: AuthorsHead, outputs: int
-) -> AuthorsSettings:
-    """Take the paper's settings unless some are given; a ranking has no log-sum-exp."""
-    by_ranking = head == "retrieval" and outputs == 1
-    if settings is None:
-        settings = AuthorsSettings.of_paper(head)
-        return dataclasses.replace(settings, aggregation="mean") if by_ranking else settings
-    if by_ranking and settings.aggregation == "lse":
-        raise ConfigError(
-            "aggregation is 'lse': must be 'mean' or 'max', because the retrieval head has 1 "
-            "output, so it was trained by ranking"
-        )
-    return settings
-
-
 def _read_config(
     weights: ForeignWeights,
     head: HeadConfig,
@@ -272,8 +258,11 @@ def _read_config(
     answers: Sequence[str],
     settings: AuthorsSettings,
 ) -> ClipBertConfig:
+    sizes = weights.bert_sizes()
+    paper = AuthorsSettings.of_paper(cast("AuthorsHead", head.name))
+    most_tokens = min(cast("int", paper.max_text_tokens), sizes.num_positions)
     return ClipBertConfig(
-        **dataclasses.asdict(weights.bert_sizes()),
+        **dataclasses.asdict(sizes),
         backbone=weights.backbone_config(stride_in_1x1=True),
         num_rows=weights.num_rows("visual_embeddings.row_embeddings.weight"),
         num_cols=weights.num_rows("visual_embeddings.col_embeddings.weight"),
@@ -281,8 +270,23 @@ def _read_config(
         trained_heads=(head.name,),
         answers=tuple(answers),
         max_side_px=settings.max_side_px,
-        max_text_tokens=settings.max_text_tokens,
+        max_text_tokens=most_tokens
+        if settings.max_text_tokens is None
+        else settings.max_text_tokens,
         num_attention_heads=settings.num_attention_heads,
-        aggregation=settings.aggregation,
+        aggregation=_aggregation(settings.aggregation, paper, head),
         plan=settings.plan,
     )
+
+
+def _aggregation(
+    wanted: Aggregation | None, paper: AuthorsSettings, head: HeadConfig
+) -> Aggregation:
+    """Take the paper's aggregation unless one is given; a ranking has no log-sum-exp."""
+    by_ranking = head.name == "retrieval" and head.num_outputs == 1
+    if by_ranking and wanted == "lse":
+        raise ConfigError(
+            "aggregation is 'lse': must be 'mean' or 'max', because the retrieval head has 1 "
+            "output, so it was trained by ranking"
+        )
+    return wanted or ("mean" if by_ranking else cast("Aggregation", paper.aggregation))

@@ -18,15 +18,17 @@ class AuthorsSettings:
 
     Attributes:
         max_side_px: S, of the frames it was trained on.
-        max_text_tokens: longest text it was trained on, special tokens included.
-        aggregation: over clips, as in its training.
+        max_text_tokens: longest text it was trained on, special tokens included. None: the paper's
+            for the task, if the checkpoint has as many positions, else as many as it has.
+        aggregation: over clips, as in its training. None: the paper's for the task, or the mean
+            for a retrieval head that was trained by ranking.
         plan: how a video is looked at unless the caller says otherwise.
         num_attention_heads: of the cross-encoder.
     """
 
     max_side_px: int
-    max_text_tokens: int
-    aggregation: Aggregation
+    max_text_tokens: int | None
+    aggregation: Aggregation | None
     plan: SamplingPlan
     num_attention_heads: int = 12
 
@@ -51,7 +53,7 @@ class AuthorsSettings:
             ConfigError: a field is unknown or of a wrong type, or the plan contradicts itself.
         """
         paper = dataclasses.asdict(cls.of_paper(head))
-        merged = {**paper, **fields}
+        merged = {**paper, "max_text_tokens": None, "aggregation": None, **fields}
         plan = fields.get("plan")
         if isinstance(plan, Mapping):
             merged["plan"] = {**paper["plan"], **plan}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from clipbert.errors import VideoError
 from clipbert.evidence import read_clips
-from clipbert.sampling import SamplingPlan, places_of
+from clipbert.sampling import SamplingPlan
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,11 @@ def _next(
 
 def _decode(path: Path, plan: SamplingPlan, max_side_px: int) -> DecodedVideo | VideoError:
     try:
-        clips, frames = read_clips(path, plan, max_side_px=max_side_px, num_threads=1)
+        decoded = read_clips(path, plan, max_side_px=max_side_px, num_threads=1)
     except VideoError as error:
         return error
+    clips, frames = decoded.clips, decoded.frames
     if len({clip.instants for clip in clips}) == 1:
         # A picture, or a video of one frame: the other clips would be the same again.
         clips, frames = clips[:1], frames[:1]
-    return DecodedVideo(
-        frames, places_of([(clip.start_seconds, clip.end_seconds) for clip in clips])
-    )
+    return DecodedVideo(frames, tuple(clip.place_in(decoded.duration_seconds) for clip in clips))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipbert.requests import ScoredAnswer
-from clipbert.sampling import Clip, SamplingPlan, places_of, plan_clips
+from clipbert.sampling import Clip, SamplingPlan, plan_clips
 from clipbert.video import decode_clips, probe_video
 
 
@@ -33,17 +33,19 @@ class VideoTokens:
             embeddings.
         recall: (K, R) float32, for search by vector; None if the model makes no such vectors.
         plan: how the clips were chosen.
+        duration_seconds: of the video.
     """
 
     clips: tuple[Clip, ...]
     tokens: Tensor
     recall: Tensor | None
     plan: SamplingPlan
+    duration_seconds: float
 
     @property
     def places(self) -> tuple[float, ...]:
         """Where in the video each clip's middle lies, from 0 to 1."""
-        return places_of([(clip.start_seconds, clip.end_seconds) for clip in self.clips])
+        return tuple(clip.place_in(self.duration_seconds) for clip in self.clips)
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,24 @@ class TextScore:
     evidence: tuple[ClipEvidence, ...]
 
 
+@dataclass(frozen=True)
+class DecodedClips:
+    """The clips of a video before a model has seen them.
+
+    Attributes:
+        clips: K clips.
+        frames: for each clip its frames, uint8, (T, H, W, 3), RGB.
+        duration_seconds: of the video.
+    """
+
+    clips: tuple[Clip, ...]
+    frames: list[NDArray[np.uint8]]
+    duration_seconds: float
+
+
 def read_clips(
     path: Path, plan: SamplingPlan, *, max_side_px: int, num_threads: int = 0
-) -> tuple[tuple[Clip, ...], list[NDArray[np.uint8]]]:
+) -> DecodedClips:
     """Choose a video's clips and decode them, as a model of this frame size sees them.
 
     Frames are shrunk in the decoder's colour conversion. The authors' plan keeps them whole: their
@@ -111,15 +128,14 @@ def read_clips(
         max_side_px: S of the model.
         num_threads: of the decoder; 0 is one for each core.
 
-    Returns:
-        K clips, and for each its frames, uint8, (T, H, W, 3), RGB.
-
     Raises:
         VideoError: one of its subclasses says what is wrong with the file.
     """
-    clips = plan_clips(probe_video(path), plan)
+    probe = probe_video(path)
+    clips = plan_clips(probe, plan)
     side = None if plan.name == "authors" else max_side_px
-    return tuple(clips), decode_clips(path, clips, max_side_px=side, num_threads=num_threads)
+    frames = decode_clips(path, clips, max_side_px=side, num_threads=num_threads)
+    return DecodedClips(tuple(clips), frames, probe.duration_seconds)
 
 
 def join_evidence(

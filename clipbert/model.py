@@ -145,11 +145,14 @@ class ClipBert(nn.Module):
             ValueError: the model was not put into eval mode.
         """
         plan = plan or self.config.plan
-        clips, frames = read_clips(
+        predictor = self._predictor()
+        decoded = read_clips(
             Path(path), plan, max_side_px=self.config.max_side_px, num_threads=num_threads
         )
-        encoded = self._predictor().encode_clips(frames)
-        return VideoTokens(clips, encoded.tokens, encoded.recall, plan)
+        encoded = predictor.encode_clips(decoded.frames)
+        return VideoTokens(
+            decoded.clips, encoded.tokens, encoded.recall, plan, decoded.duration_seconds
+        )
 
     def answer(self, tokens: VideoTokens, question: str, *, top_k: int = 5) -> VideoAnswer:
         """Answer an open-ended question from the answers that the model knows.

@@ -14,7 +14,6 @@ Instants are seconds from the first presented frame.
 import math
 import random
 from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -158,21 +157,6 @@ def plan_clips(
             instants = [_nearest(probe.keyframe_seconds, instant) for instant in instants]
         clips.append(Clip(index, start, end, tuple(instants)))
     return clips
-
-
-def places_of(spans: Sequence[tuple[float, float]]) -> tuple[float, ...]:
-    """Say where in its video the middle of each clip lies, from 0 to 1.
-
-    places_of([(0, 2), (2, 4)])  ->  (0.25, 0.75)
-
-    Args:
-        spans: start and end of all clips of a video, in seconds. The video is taken to end with
-            the last of them.
-    """
-    end = max((stop for _, stop in spans), default=0.0)
-    if end <= 0:  # a still picture
-        return (0.5,) * len(spans)
-    return tuple((start + stop) / 2 / end for start, stop in spans)
 
 
 def _num_clips(probe: "VideoProbe", plan: SamplingPlan) -> int:

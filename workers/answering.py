@@ -12,12 +12,12 @@ import torch
 from sqlalchemy.orm import Session
 
 from clipbert.inference import AnswerResult, Predictor, QuestionRequest
-from clipbert.sampling import places_of
 from store.errors import VideoNotFound
 from store.questions import QuestionRepository
 from store.tables import Clip, Model, VideoState
 from store.videos import VideoRepository
 from workers.batching import batches_by_cost, forward_each
+from workers.clip_scores import places_of
 from workers.errors import Interrupted, JobError
 from workers.lease import Hold, Outcome
 from workers.lifecycle import Workplace, leave_if_device_lost
@@ -106,7 +106,7 @@ class _Run:
             question=wanted["text"],
             choices=choices,
             recall=recall,
-            places=places_of([(clip.start_seconds, clip.end_seconds) for clip in clips]),
+            places=places_of(clips),
         )
         top_k = wanted.get("top_k") or _DEFAULT_TOP_K
         return _Question(hold, top_k, clips, request, task, model)

@@ -46,6 +46,19 @@ class Candidate:
         return self.clip_scores or self.similarities
 
 
+def places_of(clips: Sequence[Clip]) -> tuple[float, ...]:
+    """Say where in its video the middle of each clip lies, 0 to 1.
+
+    Args:
+        clips: all clips of a video. They tile it, as those of every generation do, so that it
+            ends with the last of them.
+    """
+    end = max((clip.end_seconds for clip in clips), default=0.0)
+    if end <= 0:  # a still picture
+        return (0.5,) * len(clips)
+    return tuple((clip.start_seconds + clip.end_seconds) / 2 / end for clip in clips)
+
+
 def rank_hits(
     candidates: Sequence[Candidate], *, group_by: str, limit: int
 ) -> list[dict[str, Any]]:

@@ -14,12 +14,11 @@ from sqlalchemy.orm import Session
 from torch import Tensor
 
 from clipbert.inference import MatchRequest, MatchResult, Predictor
-from clipbert.sampling import places_of
 from store.nearest_clips import nearest_clips
 from store.searches import SearchRepository
 from store.videos import VideoRepository
 from workers.batching import batches_by_cost, forward_each
-from workers.clip_scores import Candidate, rank_hits
+from workers.clip_scores import Candidate, places_of, rank_hits
 from workers.errors import Interrupted, JobError
 from workers.lease import Hold, Outcome
 from workers.lifecycle import Workplace, leave_if_device_lost
@@ -224,8 +223,7 @@ class _Run:
                 return None
             candidate.clips = {clip.index: clip for clip in clips}
         indices = sorted(candidate.clips)
-        every = [candidate.clips[index] for index in indices]
-        places = places_of([(clip.start_seconds, clip.end_seconds) for clip in every])
+        places = places_of([candidate.clips[index] for index in indices])
         place_of = dict(zip(indices, places, strict=True))
         if len(indices) > most and search.mode != "exhaustive":
             # Clips that recall did not return are less similar than those it did.

@@ -22,6 +22,7 @@ from clipbert.authors_checkpoint import (
 )
 from clipbert.authors_export import export_authors_checkpoint
 from clipbert.authors_names import UNUSED_GROUPS
+from clipbert.authors_settings import AuthorsSettings
 from clipbert.config import BackboneConfig
 from clipbert.errors import CheckpointError, ConfigError
 from clipbert.model import ClipBert
@@ -104,6 +105,21 @@ def test_a_head_that_was_trained_by_ranking_has_one_output_and_no_log_sum_exp(we
     assert read.config.aggregation == "mean"
     with pytest.raises(ConfigError, match="aggregation is 'lse'"):
         import_weights(weights, tmp_path / "a.pt", aggregation="lse")
+
+
+def test_texts_are_no_longer_than_the_checkpoint_has_positions(tmp_path):
+    small = {"num_attention_heads": 4, "max_side_px": 128}
+    answers = [f"answer {index}" for index in range(1500)]
+
+    def read(**given):
+        settings = AuthorsSettings.from_json({**small, **given}, head="qa")
+        path = PARITY / "qa_checkpoint.pt"
+        return read_authors_checkpoint(path, head="qa", answers=answers, settings=settings)
+
+    assert read().config.max_text_tokens == 64  # the paper's are 100
+    assert read(max_text_tokens=20).config.max_text_tokens == 20
+    with pytest.raises(ConfigError, match="max_text_tokens is 100: must be 3 to num_positions 64"):
+        read(max_text_tokens=100)
 
 
 def test_old_names_of_layer_norms_are_understood(weights, tmp_path):

@@ -13,7 +13,7 @@ def test_settings_that_are_not_given_are_the_papers():
     assert made == AuthorsSettings(
         max_side_px=448,
         max_text_tokens=100,
-        aggregation="lse",
+        aggregation=None,
         plan=SamplingPlan("authors", num_clips=4, frames_per_clip=2, frames_per_second=2.0),
         num_attention_heads=12,
     )

@@ -10,7 +10,7 @@ from clipbert.config import ClipBertConfig, HeadConfig
 from clipbert.errors import CheckpointError, MissingHead
 from clipbert.frames import clips_to_pixels
 from clipbert.model import ClipBert
-from clipbert.sampling import SamplingPlan, places_of, plan_clips
+from clipbert.sampling import SamplingPlan, plan_clips
 from clipbert.video import decode_clips, probe_video
 
 PLAN = SamplingPlan("segments", num_clips=3, frames_per_clip=2, clip_seconds=0.4)
@@ -57,6 +57,7 @@ def test_encode_video_follows_the_models_own_plan(model, path, tokens):
         clip.instants for clip in plan_clips(probe_video(path), PLAN)
     ]
     assert tokens.tokens.shape == (3, 2, 2, 48)
+    assert tokens.places == pytest.approx((1 / 6, 1 / 2, 5 / 6))
     assert model.encode_video(str(path), SamplingPlan(num_clips=1)).tokens.shape[0] == 1
 
 
@@ -152,9 +153,3 @@ def test_a_missing_head_or_tokenizer_is_said(model, tokens):
     mute.tokenizer = None
     with pytest.raises(CheckpointError, match="tokenizer"):
         mute.score(tokens, ["a text"])
-
-
-def test_places_are_the_middles_of_the_clips():
-    assert places_of([(0, 2), (2, 4)]) == (0.25, 0.75)
-    assert places_of([(0, 0)]) == (0.5,)
-    assert places_of([]) == ()

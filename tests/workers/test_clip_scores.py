@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from store.tables import Clip
-from workers.clip_scores import Candidate, rank_hits
+from workers.clip_scores import Candidate, places_of, rank_hits
 from workers.searching import match_probabilities
 
 A, B = UUID(int=1), UUID(int=2)
@@ -56,3 +56,11 @@ def test_heads_with_one_and_two_outputs_give_probabilities(logits):
     (probability,) = match_probabilities(torch.tensor(logits))
 
     assert probability == pytest.approx(0.8808, abs=1e-4)
+
+
+def test_places_are_the_middles_of_the_clips():
+    spans = [(0.0, 2.0), (2.0, 4.0)]
+
+    assert places_of([Clip(start_seconds=a, end_seconds=b) for a, b in spans]) == (0.25, 0.75)
+    assert places_of([Clip(start_seconds=0.0, end_seconds=0.0)]) == (0.5,)
+    assert places_of([]) == ()
