@@ -261,7 +261,7 @@ plans = st.builds(
 probes = st.builds(
     make_probe,
     st.integers(1, 2000) | st.sampled_from([36_000 * 25]),
-    fps=st.sampled_from([1.0, 10.0, 24.0, 25.0, 30_000 / 1001, 60.0]),
+    fps=st.sampled_from([1.0, 10.0, 24.0, 25.0, 30_000 / 1001, 60.0]) | st.floats(0.5, 240),
     gop=st.integers(1, 300),
     header=st.booleans(),
 )
@@ -298,6 +298,36 @@ def test_clips_are_inside_ascending_counted_and_repeatable(probe, plan, seed):
         assert clips[-1].end_seconds == probe.duration_seconds
         ends = [clip.end_seconds for clip in clips[:-1]]
         assert ends == [clip.start_seconds for clip in clips[1:]]
+
+
+@settings(deadline=None)
+@given(
+    probe=probes,
+    name=st.sampled_from(["segments", "authors", "keyframes"]),
+    num_clips=st.integers(1, 64),
+    seed=st.none() | st.integers(0, 100),
+)
+def test_clips_cover_the_video_the_better_the_more_there_are(probe, name, num_clips, seed):
+    if name == "authors" and (probe.header_num_frames == 0 or seed is not None):
+        return  # drawn anywhere, each by itself
+    plan = SamplingPlan(name, num_clips=num_clips, max_clips=64)
+    generator = None if seed is None else seeded(seed)
+
+    clips = plan_clips(probe, plan, generator=generator)
+
+    instants = sorted(instant for clip in clips for instant in clip.instants)
+    gaps = np.diff([0.0, *instants, probe.last_frame_seconds])
+    frame_seconds = 1 / probe.average_fps
+    part_seconds = probe.duration_seconds / num_clips
+    # What a plan may leave out besides two halves of parts that are next to each other.
+    keyframes = np.diff([*probe.keyframe_seconds, probe.duration_seconds]).max()
+    besides = {
+        "segments": 0,
+        "keyframes": keyframes,
+        "authors": plan.frames_per_clip / plan.frames_per_second,
+    }
+    most = part_seconds * (1 if seed is None else 2) + besides[name] + 2 * frame_seconds
+    assert gaps.max() <= most + 1e-6
 
 
 @given(plan=plans)
