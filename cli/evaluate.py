@@ -182,7 +182,8 @@ def settings_of(
     assessment: "Assessment",
 ) -> "EvaluationSettings":
     """Fill in what the command line leaves to the model and the machine."""
-    from clipbert.evaluation_report import EvaluationSettings, hash_file, hash_model
+    from clipbert.evaluation_report import EvaluationSettings, hash_model
+    from clipbert.tensor_files import hash_file
 
     device, device_name = find_device(request.device)
     return EvaluationSettings(

@@ -1,6 +1,5 @@
 """The result of an evaluation as a table, as JSON, and as Markdown beside the paper's figures."""
 
-import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from clipbert.evaluation import Evaluation
 from clipbert.metrics import CountMetrics, GroupedScore, RetrievalMetrics
 from clipbert.paper_figures import PAPER_FIGURES
 from clipbert.sampling import SamplingPlan
+from clipbert.tensor_files import hash_file
 from clipbert.text import TOKENIZER_FILE
 from clipbert.training.annotations import AnnotationKind, Task
 
@@ -86,12 +86,6 @@ def hash_model(folder: Path) -> dict[str, str]:
     """Give the sha256 of each file that a model's outputs depend on, in hexadecimal, by name."""
     names = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE)
     return {name: hash_file(folder / name) for name in names if (folder / name).is_file()}
-
-
-def hash_file(path: Path) -> str:
-    """Give the sha256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def to_json(

@@ -78,7 +78,7 @@ def clips_to_pixels(
     Raises:
         ExtremeAspectRatio, ValueError: as to_pixels.
     """
-    _check(clips)
+    _check(clips, max_side_px)
     num_frames, side = clips[0].shape[0], max_side_px
     pixels = torch.zeros(len(clips), num_frames, side, side, _CHANNELS, device=device)
     # Channels last, as frames come and as the backbone wants them: one pass, no transposing copy.
@@ -99,7 +99,7 @@ def clips_to_pixels(
     return planes
 
 
-def _check(clips: Sequence[NDArray[np.uint8]]) -> None:
+def _check(clips: Sequence[NDArray[np.uint8]], max_side_px: int) -> None:
     if not clips:
         raise ValueError("need at least one clip")
     for frames in clips:
@@ -108,5 +108,8 @@ def _check(clips: Sequence[NDArray[np.uint8]]) -> None:
         if 0 in frames.shape or frames.shape[0] != clips[0].shape[0]:
             raise ValueError(f"need clips of one length, got {[clip.shape for clip in clips]}")
         height, width = frames.shape[1:3]
-        if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
+        shorter, longer = sorted((height, width))
+        # Shrinking truncates the shorter side: of 1000 x 200 it leaves 448 x 89.
+        lost = 1 if longer == max_side_px else 0
+        if longer > MAX_ASPECT_RATIO * (shorter + lost):
             raise ExtremeAspectRatio(f"frames of {width}x{height} are too long to be shown")

@@ -123,6 +123,7 @@ class Predictor:
 
         Raises:
             ExtremeAspectRatio: a frame is more than five times as long as wide.
+            CheckpointError: visual tokens that float16 cannot hold.
             ValueError: no clips, or arrays of another shape or dtype.
         """
         if not clips:
@@ -143,7 +144,10 @@ class Predictor:
             sizes = [(clip.shape[1], clip.shape[2]) for clip in chunk]
             with torch.inference_mode():
                 visual, vectors = self._model.encode_clips(pixels, sizes)
-            tokens.append(visual.to("cpu", torch.float16))
+            halves = visual.to("cpu", torch.float16)
+            if not halves.isfinite().all():
+                raise CheckpointError("the model's visual tokens are too large for float16")
+            tokens.append(halves)
             if vectors is not None:
                 recall.append(vectors.float().cpu())
         return EncodedClips(torch.cat(tokens), torch.cat(recall) if recall else None)

@@ -38,16 +38,16 @@ class _Pairs:
     Attributes:
         texts: Q of them.
         visual: (M, h, w, D), of the clips.
-        places: (M,), of the clips.
         text_of: (N,), which text.
         clip_of: (N,), which clip.
+        places: (N,), where in its video the clip's middle lies.
     """
 
     texts: Sequence[str]
     visual: Tensor
-    places: Tensor
     text_of: Tensor
     clip_of: Tensor
+    places: Tensor
 
 
 class PairScorer:
@@ -85,12 +85,20 @@ class PairScorer:
         self._check_tokens([row.tokens for row in rows])
         num_clips = [len(row.tokens) for row in rows]
         text_of = torch.arange(len(rows)).repeat_interleave(torch.tensor(num_clips))  # (N,)
+        # A question's choices bring the same tokens; they are held once.
+        distinct = {id(row.tokens): row.tokens for row in rows}
+        starts, num_held = {}, 0
+        for key, tokens in distinct.items():
+            starts[key] = num_held
+            num_held += len(tokens)
         pairs = _Pairs(
             texts=[row.text for row in rows],
-            visual=torch.cat([row.tokens for row in rows]),
-            places=torch.cat([clip_places(len(row.tokens), row.places) for row in rows]),
+            visual=torch.cat(list(distinct.values())),
             text_of=text_of,
-            clip_of=torch.arange(len(text_of)),
+            clip_of=torch.cat(
+                [starts[id(row.tokens)] + torch.arange(len(row.tokens)) for row in rows]
+            ),
+            places=torch.cat([clip_places(len(row.tokens), row.places) for row in rows]),
         )
         return list(self._score(head, pairs).split(num_clips))
 
@@ -121,9 +129,9 @@ class PairScorer:
         pairs = _Pairs(
             texts=texts,
             visual=tokens,
-            places=clip_places(num_clips, places),
             text_of=torch.arange(num_texts).repeat(num_clips),  # (K * Q,)
             clip_of=torch.arange(num_clips).repeat_interleave(num_texts),
+            places=clip_places(num_clips, places).repeat_interleave(num_texts),
         )
         logits = self._score(head, pairs)  # (K * Q, C)
         return logits.reshape(num_clips, num_texts, logits.shape[1])
@@ -145,7 +153,7 @@ class PairScorer:
                     mask[texts, :length].to(self._device),
                     pairs.visual[clips].to(self._device, self._dtype),
                     head=head,
-                    places=pairs.places[clips].to(self._device),
+                    places=pairs.places[rows].to(self._device),
                 )
                 logits[rows] = part.float().cpu()
         return logits

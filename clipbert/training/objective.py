@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from clipbert.aggregation import aggregate
 from clipbert.config import Aggregation, HeadName
 from clipbert.frames import clips_to_pixels
 from clipbert.model import ClipBert
@@ -58,7 +59,8 @@ class Objective(nn.Module):
             stay in step; of it every weight has the gradient 0.
         """
         num_clips = batch.num_clips
-        if num_clips * len(batch.token_ids) < self._least_pairs:
+        least_pairs = self._least_pairs if self.training else 1
+        if num_clips * len(batch.token_ids) < least_pairs:
             weights = [weight for weight in self.parameters() if weight.requires_grad]
             return {"loss": torch.stack([weight.sum() for weight in weights]).sum() * 0.0}
         device = next(self.model.parameters()).device
@@ -109,7 +111,9 @@ class Objective(nn.Module):
             outputs["words"] = masked.sum()
             outputs["right_words"] = (words.argmax(dim=-1) == labels)[masked].sum()
             outputs["matches"] = torch.tensor(targets.numel())
-            outputs["right_matches"] = (matches.mean(dim=0).argmax(dim=-1) == targets).sum()
+            outputs["right_matches"] = (
+                aggregate(matches, self._aggregation).argmax(dim=-1) == targets
+            ).sum()
         return outputs
 
     def _draw_cells(self, batch: Batch, visual: Tensor) -> Tensor | None:

@@ -20,6 +20,7 @@ Loss = Literal["ce", "rank", "bce", "mse"]
 Precision = Literal["bf16", "fp32"]
 
 RECIPE_FILE = "recipe.toml"
+_LEAST_COUNTED_PAIRS = 2
 _LOSSES: Mapping[Task, tuple[Loss, ...]] = {
     "pretraining": ("ce",),
     "retrieval": ("ce", "rank"),
@@ -187,6 +188,11 @@ class Recipe:
             raise ConfigError(f"aggregation is 'lse': with loss {self.loss!r} take mean or max")
         if self.task == "retrieval" and self.negatives < 1:
             raise ConfigError("negatives is 0: retrieval needs at least 1")
+        if self.task == "count" and self.clips * self.videos_per_forward < _LEAST_COUNTED_PAIRS:
+            raise ConfigError(
+                f"clips is {self.clips} and videos_per_forward {self.videos_per_forward}: counting "
+                "needs at least 2 clips in a forward pass, for its batch norm"
+            )
         if self.videos_per_step % self.videos_per_forward:
             raise ConfigError(
                 f"videos_per_step is {self.videos_per_step}: must be a multiple of "

@@ -11,10 +11,10 @@ from clipbert.assessment_builder import build_assessment
 from clipbert.config import ClipBertConfig
 from clipbert.errors import ConfigError
 from clipbert.evaluation import choose_plan
-from clipbert.evaluation_report import hash_file
 from clipbert.inference import default_dtype
 from clipbert.model import ClipBert
 from clipbert.sampling import SamplingPlan
+from clipbert.tensor_files import hash_file
 from clipbert.training.batch import Batch, collate
 from clipbert.training.dataset import (
     ClipDataset,

@@ -58,7 +58,10 @@ def prepare_model(model: ClipBert, recipe: Recipe, *, answers: Sequence[str] = (
         if not (is_new and name.startswith(own))
     }
     with torch.no_grad():
-        prepared.load_state_dict(kept, strict=False)
+        missing, unexpected = prepared.load_state_dict(kept, strict=False)
+    strangers = [*unexpected, *(name for name in missing if not name.startswith(own))]
+    if strangers:  # the configurations differ by the head alone
+        raise RuntimeError(f"weights were left behind: {strangers}")
     prepared.tokenizer = model.tokenizer
     for name, module in prepared.heads.items():
         module.requires_grad_(requires_grad=name == head.name)

@@ -75,7 +75,7 @@ def make_task_texts(
 
     Raises:
         ConfigError: the task compares videos, and all annotations are of one; or pretraining, and
-            the tokenizer has no [MASK].
+            the tokenizer has no [MASK]; or the loss is not for the answers' kind of labels.
     """
     encoder = _Encoder(tokenizer, recipe.max_text_tokens)
     if recipe.task == "retrieval":
@@ -92,6 +92,8 @@ def make_task_texts(
         return ChoiceTexts(encoder)
     if recipe.task == "count":
         return CountTexts(encoder)
+    if recipe.loss == "ce" and any(each.answer is None for each in annotations):
+        raise ConfigError("loss is 'ce': must be 'bce', since some questions have soft labels")
     labels = {answer: label for label, answer in enumerate(answers)}
     return (
         SoftAnswerTexts(encoder, labels) if recipe.loss == "bce" else AnswerTexts(encoder, labels)
@@ -156,7 +158,7 @@ class AnswerTexts:
 
     def __call__(self, annotations: Sequence[Annotation], generator: random.Random) -> VideoTexts:
         """Look up every answer, which must be in the vocabulary."""
-        targets = [self._labels[str(annotation.answer)] for annotation in annotations]
+        targets = [self._labels[annotation.answer or ""] for annotation in annotations]
         texts = [annotation.text for annotation in annotations]
         return VideoTexts(self._encoder(texts), torch.tensor(targets))
 

@@ -1,5 +1,6 @@
 import dataclasses
 
+import numpy as np
 import pytest
 from corpus import write_corpus, write_lines
 
@@ -55,3 +56,18 @@ def test_a_trained_head_is_preferred_for_choices(corpus):
     file = read_annotations(corpus.files["tgif_action"])
 
     assert build_assessment(file, config=config).head == "retrieval"
+
+
+def test_a_question_without_agreed_answers_is_asked_and_scores_nothing(tmp_path):
+    def line(number, labels):
+        return {"image_id": number, "question": "what?", "question_id": number, "labels": labels}
+
+    file = read_annotations(
+        write_lines(tmp_path / "vqa.jsonl", [line(1, {"yes": 1.0}), line(2, {})]), kind="vqa"
+    )
+
+    assessment = build_assessment(file, config=ClipBertConfig.preset("clipbert-tiny"))
+
+    videos = sorted(each.video for each in file.annotations)
+    measured = assessment.measure({video: np.array([0]) for video in videos})  # "yes"
+    assert measured.overall == 50.0

@@ -108,3 +108,13 @@ def test_frames_longer_than_five_to_one_are_refused():
 def test_other_arrays_are_refused(frames):
     with pytest.raises(ValueError, match="need"):
         to_pixels(frames, max_side_px=8, **RAW)
+
+
+@pytest.mark.parametrize("size", [(200, 1000), (100, 499), (1500, 300)])
+def test_a_frame_of_five_to_one_is_fitted_however_it_was_shrunk(size):
+    height, width = shrunk_size(*size, 448)
+    frames = np.zeros((1, height, width, 3), dtype=np.uint8)
+
+    pixels = to_pixels(frames, max_side_px=448, mean=(0, 0, 0), std=(1, 1, 1), channel_order="rgb")
+
+    assert pixels.shape == (1, 3, 448, 448)

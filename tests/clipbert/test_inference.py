@@ -286,3 +286,23 @@ def test_a_gpu_gives_nearly_the_scores_of_the_cpu(tiny, tiny_folder):
         assert one.score == pytest.approx(other.score, abs=0.02)
     tokens, expected = gpu.encode_clips(clips).tokens.float(), tiny.encode_clips(clips).tokens
     assert_close(tokens, expected.float(), rtol=0, atol=0.05 * float(expected.abs().max()))
+
+
+def test_the_tokens_of_a_video_are_held_once_for_all_its_texts(tiny):
+    tokens = torch.randn(3, 2, 2, 48).half()
+    texts = ["a dog", "a cat on a mat"]
+
+    together = tiny.match([MatchRequest(tokens, text) for text in texts])
+
+    for text, result in zip(texts, together, strict=True):
+        alone = tiny.match([MatchRequest(tokens.clone(), text)])[0]
+        torch.testing.assert_close(result.clip_logits, alone.clip_logits, atol=1e-5, rtol=0)
+
+
+def test_tokens_that_float16_cannot_hold_are_said():
+    model = ClipBert.create(ClipBertConfig.preset("clipbert-tiny"), seed=0).eval()
+    model.grid_encoder.conv.weight.data *= 1e6
+    predictor = Predictor(model, model.tokenizer, device=torch.device("cpu"))
+
+    with pytest.raises(CheckpointError, match="too large for float16"):
+        predictor.encode_clips([np.full((1, 64, 64, 3), 200, dtype=np.uint8)])

@@ -423,3 +423,11 @@ def test_padding_is_masked_and_not_to_be_guessed(dataset):
     assert batch.token_ids.tolist() == [[*short, TOKENIZER.pad_id, TOKENIZER.pad_id], long]
     assert batch.mask.tolist() == [[1, 1, 1, 1, 0, 0], [1] * 6]
     assert batch.word_labels.tolist() == [[IGNORED] * 6, [7] * 6]
+
+
+def test_soft_labels_are_not_for_a_loss_of_one_right_answer():
+    annotations = [Annotation(1, "a", "what?", answer_scores={"yes": 1.0})]
+    recipe = Recipe("qa", loss="ce")
+
+    with pytest.raises(ConfigError, match="must be 'bce', since some questions have soft labels"):
+        make_task_texts(recipe, annotations, tokenizer=TOKENIZER, answers=("yes",))

@@ -159,3 +159,11 @@ def test_a_wrong_file_is_named_with_its_field(tmp_path, text, problem):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"none\.toml cannot be read"):
         read_recipe(tmp_path / "none.toml")
+
+
+def test_counting_needs_two_clips_in_a_forward_pass():
+    recipe = read_recipe(RECIPES / "tgif_count.toml")
+
+    with pytest.raises(ConfigError, match="counting needs at least 2 clips in a forward pass"):
+        recipe.replace(["clips=1", "videos_per_forward=1"])
+    assert recipe.replace(["clips=2", "videos_per_forward=1"]).clips == 2
