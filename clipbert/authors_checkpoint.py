@@ -22,7 +22,7 @@ from clipbert.authors_names import (
     to_authors_name,
 )
 from clipbert.authors_settings import AuthorsSettings
-from clipbert.checkpoint import build_from_state
+from clipbert.checkpoint import build_from_state, first_few
 from clipbert.config import Aggregation, ClipBertConfig, HeadConfig
 from clipbert.errors import CheckpointError, ConfigError
 from clipbert.foreign_weights import ForeignWeights
@@ -201,6 +201,11 @@ def read_authors_checkpoint(
     weights = ForeignWeights(ours, name_of, source)
     config = _read_config(weights, HeadConfig(head, outputs), answers=answers, settings=settings)
     weights.check(config)
+    broken = [name_of(name) for name, tensor in ours.items() if not tensor.isfinite().all()]
+    if broken:
+        raise CheckpointError(
+            f"{source}: {len(broken)} weights are infinite or no numbers: {first_few(broken)}"
+        )
     return AuthorsWeights(config, ours, skipped)
 
 

@@ -107,6 +107,15 @@ def test_a_head_that_was_trained_by_ranking_has_one_output_and_no_log_sum_exp(we
         import_weights(weights, tmp_path / "a.pt", aggregation="lse")
 
 
+def test_weights_that_are_no_numbers_are_refused(weights, tmp_path):
+    name = "transformer.bert.pooler.dense.weight"
+    weights[name] = weights[name].clone()
+    weights[name][0, 0] = float("nan")
+
+    with pytest.raises(CheckpointError, match=f"1 weights are infinite or no numbers: {name}"):
+        import_weights(weights, tmp_path / "a.pt")
+
+
 def test_texts_are_no_longer_than_the_checkpoint_has_positions(tmp_path):
     small = {"num_attention_heads": 4, "max_side_px": 128}
     answers = [f"answer {index}" for index in range(1500)]
