@@ -18,6 +18,11 @@ MEDIA = "media"
 THUMBNAILS = "thumbnails"
 TOKENS = "tokens"
 """The first part of the keys of a video's visual tokens, which end in its id."""
+FINETUNES = "finetunes"
+"""The first part of the keys of what a finetune shows: its curves."""
+RUNS = "runs"
+"""The first part of the keys of what a finetune goes on from, and of the folder beside the blobs
+that has the same."""
 
 
 def media_key(sha256: str) -> str:
@@ -28,6 +33,11 @@ def media_key(sha256: str) -> str:
 def thumbnail_key(sha256: str, name: str) -> str:
     """Name the blob of a picture of a video: `poster.jpg` or `strip.jpg`."""
     return f"{THUMBNAILS}/{sha256}/{name}"
+
+
+def curves_key(finetune_id: object, name: str) -> str:
+    """Name the blob of a finetune's curves: `curves.png` or `curves.json`."""
+    return f"{FINETUNES}/{finetune_id}/{name}"
 
 
 def hold_content(session: Session, sha256: str) -> None:

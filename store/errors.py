@@ -2,8 +2,12 @@
 
 StoreError
 ├── NotFound                 JobNotFound VideoNotFound BatchNotFound ModelNotFound
-│                            GenerationNotFound SearchNotFound QuestionNotFound
+│                            GenerationNotFound SearchNotFound QuestionNotFound LabelNotFound
+│                            DatasetNotFound VocabularyNotFound FinetuneNotFound ScheduleNotFound
 ├── IllegalMove              a job cannot go where it was told to
+├── IllegalRollback          a model that serves nothing was to be replaced by the one before it
+├── IllegalLabel             a label cannot say this
+├── ScheduleExists           another schedule has this name
 ├── LeaseLost                a worker wrote about a job that is no longer its own
 ├── IdempotencyConflict      a known key came with another content
 ├── InvalidPageToken         a page token that this store did not make
@@ -59,6 +63,26 @@ class QuestionNotFound(NotFound):
     kind = "question"
 
 
+class LabelNotFound(NotFound):
+    kind = "label"
+
+
+class DatasetNotFound(NotFound):
+    kind = "data set"
+
+
+class VocabularyNotFound(NotFound):
+    kind = "vocabulary"
+
+
+class FinetuneNotFound(NotFound):
+    kind = "finetune"
+
+
+class ScheduleNotFound(NotFound):
+    kind = "schedule"
+
+
 class IllegalMove(StoreError):
     """A job cannot go from its state to the wanted one."""
 
@@ -66,6 +90,35 @@ class IllegalMove(StoreError):
         reason = f": {why}" if why else ""
         super().__init__(f"job {job_id} is {before} and cannot become {after}{reason}")
         self.job_id, self.before, self.after = job_id, before, after
+
+
+class IllegalRollback(StoreError):
+    """A model serves nothing, so there is nothing to bring back in its place."""
+
+    def __init__(self, model_id: UUID) -> None:
+        super().__init__(f"model {model_id} serves no task")
+        self.model_id = model_id
+
+
+class IllegalLabel(StoreError):
+    """A label cannot say this.
+
+    Attributes:
+        code: `invalid_label`, `invalid_span`, `invalid_split`, `split_conflict`, `unknown_video` or
+            `duplicate`.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ScheduleExists(StoreError):
+    """Another schedule has this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is a schedule {name!r} already")
+        self.name = name
 
 
 class LeaseLost(StoreError):

@@ -94,10 +94,8 @@ class LeasedJobs:
             "lease": lease,
         }
         rows = self._session.execute(text(job_sql.EXTEND), parameters)
-        held = {row.id: row.is_cancelling for row in rows}
-        return {
-            job_id: LeaseStatus(job_id in held, held.get(job_id, False)) for job_id, _ in claims
-        }
+        held = {row.id: LeaseStatus(True, row.is_cancelling, row.is_pausing) for row in rows}
+        return {job_id: held.get(job_id, LeaseStatus(False, False)) for job_id, _ in claims}
 
     def report_progress(
         self, claim: ClaimedJob, *, done: int, total: int | None, stage: str
@@ -117,6 +115,23 @@ class LeasedJobs:
             raise LeaseLost(claim.id, claim.lease_token)
         if row.stage_changed:
             self._add_event(claim.id, "stage", {"stage": stage})
+
+    def add_event(self, claim: ClaimedJob, type_: str, data: dict[str, Any]) -> None:
+        """Write down something that happened to a job at work. Raises LeaseLost.
+
+        Args:
+            claim: the job.
+            type_: what happened, such as `metrics`.
+            data: JSON; no NaN and no infinity.
+        """
+        parameters = {
+            "id": claim.id,
+            "token": claim.lease_token,
+            "type": type_,
+            "data": json.dumps(data, allow_nan=False),
+        }
+        if self._session.scalar(text(job_sql.ADD_CLAIM_EVENT), parameters) is None:
+            raise LeaseLost(claim.id, claim.lease_token)
 
     def finish(
         self, claim: ClaimedJob, result: dict[str, Any], *, video_id: UUID | None = None
@@ -160,7 +175,8 @@ class LeasedJobs:
     def retry_later(self, claim: ClaimedJob, *, run_at: datetime, code: str, message: str) -> None:
         """Give a job back to try again after an error that may pass. Raises LeaseLost.
 
-        A job that is being cancelled becomes cancelled instead, here and in `snooze` and `release`.
+        A job that is being cancelled becomes cancelled instead, and one that is to pause becomes
+        paused; here and in `snooze`, `release` and `mark_paused`.
         """
         self._give_back(
             claim,
@@ -185,6 +201,14 @@ class LeasedJobs:
         self._write(claim, JobState.CANCELLED, "cancelled")
         self._session.execute(text(job_sql.FAIL_VIDEOS), {"ids": [claim.id]})
 
+    def mark_paused(self, claim: ClaimedJob) -> None:
+        """Confirm that the work on a job stands still, as if it had not been started.
+
+        A job that is being cancelled becomes cancelled instead. Raises LeaseLost.
+        """
+        attempt = Job.attempt - 1
+        self._give_back(claim, "paused", {}, state=JobState.PAUSED, attempt=attempt)
+
     def return_lost(self, *, max_losses: int = 3) -> Sequence[LostJob]:
         """Take back the jobs of workers that stopped extending their leases.
 
@@ -193,7 +217,7 @@ class LeasedJobs:
                 it may be what kills them.
 
         Returns:
-            The jobs, each with the state it is in now: queued, cancelled or quarantined.
+            The jobs, each with the state it is in now: queued, paused, cancelled or quarantined.
         """
         rows = self._session.execute(text(job_sql.RETURN_LOST), {"max_losses": max_losses}).all()
         lost = [LostJob(row.id, JobKind(row.kind), JobState(row.state)) for row in rows]
@@ -202,18 +226,30 @@ class LeasedJobs:
         return lost
 
     def _give_back(
-        self, claim: ClaimedJob, event: str, data: dict[str, Any], **values: object
+        self,
+        claim: ClaimedJob,
+        event: str,
+        data: dict[str, Any],
+        *,
+        state: JobState = JobState.QUEUED,
+        **values: object,
     ) -> None:
         is_cancelling = Job.state == JobState.CANCELLING
-        state = self._write(
+        after = self._write(
             claim,
-            case((is_cancelling, JobState.CANCELLED.value), else_=JobState.QUEUED.value),
+            case(
+                (is_cancelling, JobState.CANCELLED.value),
+                (Job.pause_requested_at.is_not(None), JobState.PAUSED.value),
+                else_=state.value,
+            ),
             event,
             data=data,
             finished_at=case((is_cancelling, func.now()), else_=None),
             **values,
         )
-        if is_terminal(state):
+        if after == JobState.PAUSED and event != "paused":
+            self._add_event(claim.id, "paused", {})
+        if is_terminal(after):
             self._add_event(claim.id, "cancelled", {})
             self._session.execute(text(job_sql.FAIL_VIDEOS), {"ids": [claim.id]})
 
@@ -239,6 +275,7 @@ class LeasedJobs:
                 state=state,
                 lease_owner=None,
                 lease_expires_at=None,
+                pause_requested_at=None,  # nobody works on it any more
                 updated_at=func.now(),
                 num_events=Job.num_events + 1,
                 **values,

@@ -69,10 +69,12 @@ class LeaseStatus:
     Attributes:
         held: the job is still its own; if not, what it computes will be refused.
         cancel_requested: it should stop and call `mark_cancelled`.
+        pause_requested: it should save what it has, stop, and call `mark_paused`.
     """
 
     held: bool
     cancel_requested: bool
+    pause_requested: bool = False
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,8 @@ UPDATE jobs SET lease_expires_at = now() + CAST(:lease AS interval)
 FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS bigint[])) AS held(id, token)
 WHERE jobs.id = held.id AND jobs.lease_token = held.token
   AND state IN ('running', 'cancelling')
-RETURNING jobs.id, state = 'cancelling' AS is_cancelling
+RETURNING jobs.id, state = 'cancelling' AS is_cancelling,
+          pause_requested_at IS NOT NULL AS is_pausing
 """
 
 REPORT_PROGRESS = """
@@ -110,7 +111,9 @@ WITH lost AS (
         worker_losses = worker_losses + 1,
         state = CASE WHEN state = 'cancelling' THEN 'cancelled'
                      WHEN worker_losses + 1 >= :max_losses THEN 'quarantined'
+                     WHEN pause_requested_at IS NOT NULL THEN 'paused'
                      ELSE 'queued' END,
+        pause_requested_at = NULL,
         error_code = CASE WHEN state = 'cancelling' THEN NULL ELSE 'worker_lost' END,
         error_message = CASE WHEN state = 'cancelling' THEN NULL
             ELSE 'the worker stopped in the middle of this job, ' || (worker_losses + 1)
@@ -149,6 +152,18 @@ WITH counted AS (
 )
 INSERT INTO job_events (job_id, seq, type, data)
 SELECT id, num_events, CAST(:type AS text), CAST(:data AS jsonb) FROM counted
+"""
+
+# By the worker that holds the job.
+ADD_CLAIM_EVENT = """
+WITH counted AS (
+    UPDATE jobs SET num_events = num_events + 1
+    WHERE id = :id AND lease_token = :token AND state IN ('running', 'cancelling')
+    RETURNING id, num_events
+)
+INSERT INTO job_events (job_id, seq, type, data)
+SELECT id, num_events, CAST(:type AS text), CAST(:data AS jsonb) FROM counted
+RETURNING seq
 """
 
 # A video waits for its embed job: if that is over without success, so is the video.

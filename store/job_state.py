@@ -11,6 +11,8 @@ class JobKind(StrEnum):
     EMBED = "embed"
     SEARCH = "search"
     QUESTION = "question"
+    TRIAL = "trial"
+    FINETUNE = "finetune"
 
 
 class JobState(StrEnum):
@@ -63,6 +65,9 @@ TERMINAL_STATES = (
 
 ACTIVE_STATES = tuple(state for state in JobState if state not in TERMINAL_STATES)
 """The states of a job that is not over yet."""
+
+PAUSABLE_KINDS = (JobKind.FINETUNE,)
+"""The kinds of job that can stand still and go on later."""
 
 RETRYABLE_STATES = (JobState.FAILED, JobState.CANCELLED, JobState.QUARANTINED)
 """The states from which a person may send a job round again."""

@@ -1,4 +1,4 @@
-"""Jobs: enqueued, looked at, claimed by workers, cancelled and retried by people.
+"""Jobs: enqueued, looked at, claimed by workers, cancelled, paused and retried by people.
 
 Nothing here commits: whoever opened the session does.
 """
@@ -20,7 +20,14 @@ from store.errors import IdempotencyConflict, IllegalMove, JobNotFound
 from store.identifiers import new_id
 from store.job_leases import LeasedJobs
 from store.job_records import ClaimedJob, LeaseStatus, LostJob, NewJob
-from store.job_state import RETRYABLE_STATES, JobKind, JobState, can_move, is_terminal
+from store.job_state import (
+    PAUSABLE_KINDS,
+    RETRYABLE_STATES,
+    JobKind,
+    JobState,
+    can_move,
+    is_terminal,
+)
 from store.pages import Page, PageTokens, clamp_page_size
 from store.tables import Job, JobEvent
 
@@ -122,6 +129,8 @@ class JobRepository(LeasedJobs):
     ) -> Page[Job]:
         """List jobs, the newest first.
 
+        Trials, which nobody asked for, are among them only if they are the kind that is wanted.
+
         Raises:
             InvalidPageToken: page_token is not one of ours.
             ValueError: page_size is below 1.
@@ -140,6 +149,8 @@ class JobRepository(LeasedJobs):
         for column, value in wanted.items():
             if value is not None:
                 query = query.where(column == value)
+        if kind is None:
+            query = query.where(Job.kind != JobKind.TRIAL)
         rows = self._session.scalars(query.execution_options(populate_existing=True)).all()
         more = len(rows) > size
         return Page(rows[:size], tokens.of_id(rows[size - 1].id) if more else None)
@@ -181,6 +192,40 @@ class JobRepository(LeasedJobs):
         self.cancel_where(Job.id == job_id)
         return self.get(job_id)
 
+    def request_pause(self, job_id: UUID) -> Job:
+        """Let a waiting job stand still at once, or ask the worker of a running one to pause it.
+
+        Raises:
+            JobNotFound: there is none with this id.
+            IllegalMove: it is over or about to be, or its kind does not pause.
+        """
+        job = self._lock(job_id)
+        if job.kind not in PAUSABLE_KINDS:
+            kinds = " and ".join(f"{kind}s" for kind in PAUSABLE_KINDS)
+            raise IllegalMove(job_id, job.state, JobState.PAUSED, f"only {kinds} can pause")
+        if job.state == JobState.PAUSED or job.pause_requested_at is not None:
+            return job
+        if not can_move(job.state, JobState.PAUSED):
+            raise IllegalMove(job_id, job.state, JobState.PAUSED)
+        if job.state == JobState.RUNNING:
+            self._move(job_id, "pause_requested", pause_requested_at=func.now())
+        else:
+            self._move(job_id, "paused", state=JobState.PAUSED)
+        return self.get(job_id)
+
+    def resume(self, job_id: UUID) -> Job:
+        """Let a paused job go on.
+
+        Raises:
+            JobNotFound: there is none with this id.
+            IllegalMove: it is not paused.
+        """
+        job = self._lock(job_id)
+        if job.state != JobState.PAUSED:
+            raise IllegalMove(job_id, job.state, JobState.QUEUED, "only a paused job goes on")
+        self._move(job_id, "resumed", state=JobState.QUEUED, run_at=func.now())
+        return self.get(job_id)
+
     def retry(self, job_id: UUID) -> Job:
         """Send a job that failed, was cancelled or quarantined round again, with a clean count.
 
@@ -211,6 +256,7 @@ class JobRepository(LeasedJobs):
             condition & Job.state.in_([JobState.QUEUED, JobState.PAUSED, JobState.RUNNING]),
             state=case((is_running, JobState.CANCELLING.value), else_=JobState.CANCELLED.value),
             cancel_requested_at=func.now(),
+            pause_requested_at=None,  # whoever wants it over does not want it to stand still
             finished_at=case((is_running, None), else_=func.now()),
         )
         asked = [job for job in moved if job.state == JobState.CANCELLING]
@@ -268,6 +314,10 @@ class JobRepository(LeasedJobs):
         if job is None:
             raise JobNotFound(job_id)
         return job
+
+    def _move(self, job_id: UUID, event: str, **values: object) -> None:
+        moved = self._move_where(Job.id == job_id, **values)
+        self._insert_events(event, [(job.id, job.num_events) for job in moved])
 
     def _move_where(
         self, condition: ColumnElement[bool], **values: object

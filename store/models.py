@@ -1,6 +1,6 @@
 """Models, which of them serves what, and the generations of clips they make."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -11,20 +11,18 @@ from sqlalchemy.orm import Session
 
 from store.errors import GenerationNotFound, ModelNotFound
 from store.identifiers import new_id
-from store.tables import Clip, Generation, GenerationState, Model, Serving, Task, Video, VideoState
+from store.promotions import PromotedModels
+from store.tables import Clip, Generation, GenerationState, Model, Task, Video, VideoState
 
 MAX_INDEXED_DIM = 4000  # pgvector's bound for an HNSW index of half-precision vectors
 
 
-class ModelRepository:
-    """Every query about models.
+class ModelRepository(PromotedModels):
+    """Every query about models; those of promotions are in PromotedModels.
 
     Args:
         session: in a transaction of the caller's.
     """
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
 
     def register(
         self,
@@ -98,35 +96,6 @@ class ModelRepository:
     def list(self) -> Sequence[Model]:
         """List all models, the newest first."""
         return self._session.scalars(select(Model).order_by(Model.id.desc())).all()
-
-    def promote(self, model_id: UUID, tasks: Iterable[Task | str]) -> None:
-        """Let a model serve tasks from the commit on.
-
-        Raises:
-            ModelNotFound: there is none with this id.
-            ValueError: the model cannot do one of the tasks.
-        """
-        model = self.get(model_id)
-        for task in [Task(task) for task in tasks]:
-            if task not in model.tasks:
-                able = ", ".join(model.tasks) or "nothing"
-                raise ValueError(f"{model.name} {model.version} can do {able}, not {task}")
-            values = {"model_id": model_id, "promoted_at": func.now()}
-            self._session.execute(
-                insert(Serving)
-                .values(task=task, **values)
-                .on_conflict_do_update(index_elements=[Serving.task], set_=values)
-            )
-
-    def serving(self, task: Task | str) -> Model | None:
-        """Find the model that serves a task; None if none was promoted for it."""
-        query = select(Model).join(Serving).where(Serving.task == Task(task))
-        return self._session.scalar(query)
-
-    def all_serving(self) -> dict[Task, tuple[Model, Serving]]:
-        """Find which model serves each task, and since when."""
-        rows = self._session.execute(select(Serving, Model).join(Model)).all()
-        return {serving.task: (model, serving) for serving, model in rows}
 
 
 @dataclass(frozen=True)
@@ -214,12 +183,12 @@ class GenerationRepository:
         self._session.execute(
             update(Generation)
             .where(Generation.state == GenerationState.ACTIVE)
-            .values(state=GenerationState.RETIRED)
+            .values(state=GenerationState.RETIRED, retired_at=func.now())
         )
         self._session.execute(
             update(Generation)
             .where(Generation.id == generation_id)
-            .values(state=GenerationState.ACTIVE, activated_at=func.now())
+            .values(state=GenerationState.ACTIVE, activated_at=func.now(), retired_at=None)
         )
 
     def ensure_index(self, generation_id: UUID, dim: int) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Generic, TypeVar
 from uuid import UUID
 
@@ -85,6 +86,25 @@ class PageTokens:
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
             raise InvalidPageToken(token)
         return value
+
+    def of_instant(self, instant: datetime) -> str:
+        """Make the token of a page that begins after the row of this instant."""
+        return self._encode(instant.isoformat())
+
+    def instant_of(self, token: str) -> datetime:
+        """Read a token made by `of_instant`.
+
+        Raises:
+            InvalidPageToken: it is none.
+        """
+        value = self._decode(token)
+        try:
+            instant = datetime.fromisoformat(value if isinstance(value, str) else "")
+        except ValueError as error:
+            raise InvalidPageToken(token) from error
+        if instant.tzinfo is None:
+            raise InvalidPageToken(token)
+        return instant
 
     def _encode(self, value: str | int) -> str:
         content = json.dumps([self._list, value]).encode()

@@ -1,15 +1,17 @@
 """Questions about a video, and their answers."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, exists, func, literal, select, update
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from store.errors import QuestionNotFound
 from store.pages import Page, PageTokens, clamp_page_size
-from store.tables import Job, Question
+from store.tables import Job, Label, Question, Task
+
+_CLOSING_MARKS: Final = " ?!."
 
 
 class QuestionRepository:
@@ -38,11 +40,14 @@ class QuestionRepository:
             video_id: whom it is about; None takes the job's.
             input: all that was asked, as JSON; None takes the job's.
         """
+        asked = dict(job.input if input is None else input)
         question = Question(
             id=job.id,
             video_id=job.video_id if video_id is None else video_id,
             text=text,
-            input=dict(job.input if input is None else input),
+            text_key=normal_text(literal(text)),
+            task=Task.MULTIPLE_CHOICE if asked.get("choices") else Task.QA,
+            input=asked,
         )
         self._session.add(question)
         self._session.flush()
@@ -55,8 +60,16 @@ class QuestionRepository:
         *,
         model_id: UUID | None = None,
         generation_id: UUID | None = None,
+        uncertainty: float | None = None,
     ) -> None:
         """Write the answer, and by which model and generation.
+
+        Args:
+            question_id: whose answer it is.
+            result: JSON.
+            model_id: that answered.
+            generation_id: whose clips it read.
+            uncertainty: of the answer, 0 to 1; None if it is not known.
 
         Raises:
             QuestionNotFound: there is none with this id.
@@ -68,6 +81,7 @@ class QuestionRepository:
                 result=dict(result),
                 model_id=model_id,
                 generation_id=generation_id,
+                uncertainty=uncertainty,
                 completed_at=func.now(),
             )
             .returning(Question.id)
@@ -96,21 +110,51 @@ class QuestionRepository:
         page_size: int = 50,
         page_token: str | None = None,
         video_id: UUID | None = None,
+        with_trials: bool = False,
     ) -> Page[tuple[Question, Job]]:
         """List questions with their jobs, the newest first.
+
+        Args:
+            page_size: how many at most.
+            page_token: of the page before.
+            video_id: only those about this video.
+            with_trials: those too that the service put by itself.
 
         Raises:
             InvalidPageToken: page_token is not one of ours.
             ValueError: page_size is below 1.
         """
-        size, tokens = clamp_page_size(page_size), PageTokens("questions", video_id=video_id)
+        size = clamp_page_size(page_size)
+        tokens = PageTokens("questions", video_id=video_id, with_trials=with_trials)
         query = select(Question, Job).join(Job, Job.id == Question.id)
         if page_token is not None:
             query = query.where(Question.id < tokens.id_of(page_token))
         if video_id is not None:
             query = query.where(Question.video_id == video_id)
+        if not with_trials:
+            query = query.where(Question.trial_source.is_(None))
         query = query.order_by(Question.id.desc()).limit(size + 1)
         found = self._session.execute(query.execution_options(populate_existing=True))
         rows = [(question, job) for question, job in found]
         more = len(rows) > size
         return Page(rows[:size], tokens.of_id(rows[size - 1][0].id) if more else None)
+
+
+def normal_text(text: ColumnElement[str] | InstrumentedAttribute[str]) -> ColumnElement[str]:
+    """Make questions comparable, in SQL: case, spaces and closing marks do not tell two apart."""
+    one_line = func.regexp_replace(func.btrim(text), r"\s+", " ", "g")
+    return func.rtrim(func.lower(one_line), _CLOSING_MARKS)
+
+
+def is_labelled(question: type[Question]) -> ColumnElement[bool]:
+    """Give the condition that a person has answered this question about this video.
+
+    Args:
+        question: the table, or an alias of it.
+    """
+    return exists().where(
+        Label.video_id == question.video_id,
+        Label.task == question.task,
+        Label.deleted_at.is_(None),
+        normal_text(Label.text) == question.text_key,
+    )

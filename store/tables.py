@@ -2,34 +2,85 @@
 
 batches 1-n jobs n-1 videos 1-n clips n-1 generations n-1 models 1-n serving
             jobs 1-n job_events
-            jobs 1-1 searches | questions
+            jobs 1-1 searches | questions | finetunes
+
+Those of labels are in label_tables.py, those of finetunes and schedules in finetune_tables.py; all
+can be imported from here.
 """
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
 from pgvector.sqlalchemy import HALFVEC
-from sqlalchemy import (
-    BigInteger,
-    DateTime,
-    Enum,
-    Float,
-    ForeignKey,
-    Index,
-    MetaData,
-    Text,
-    func,
-    text,
-)
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import BigInteger, ForeignKey, Index, func, text
+from sqlalchemy.orm import Mapped, mapped_column
 
+from store.finetune_tables import (
+    Finetune,
+    FireOutcome,
+    MisfirePolicy,
+    OverlapPolicy,
+    Promotion,
+    PromotionAction,
+    Schedule,
+    ScheduleFire,
+)
 from store.identifiers import new_id
 from store.job_state import TERMINAL_STATES, JobKind, JobState
+from store.label_tables import (
+    Dataset,
+    DatasetLabel,
+    Label,
+    LabelAction,
+    LabelRevision,
+    Split,
+    VideoSplit,
+    Vocabulary,
+)
+from store.table_base import Json, Table, Task, enum_column, listed
 
-Json = dict[str, Any]
+__all__ = [
+    "ApiKey",
+    "Batch",
+    "Clip",
+    "Dataset",
+    "DatasetLabel",
+    "Finetune",
+    "FireOutcome",
+    "Generation",
+    "GenerationState",
+    "Job",
+    "JobEvent",
+    "Json",
+    "Label",
+    "LabelAction",
+    "LabelRevision",
+    "MisfirePolicy",
+    "Model",
+    "OverlapPolicy",
+    "Promotion",
+    "PromotionAction",
+    "Question",
+    "Schedule",
+    "ScheduleFire",
+    "Search",
+    "Serving",
+    "Split",
+    "Table",
+    "Task",
+    "Video",
+    "VideoSplit",
+    "VideoState",
+    "Vocabulary",
+]
+
+
+# A file's name without its ending: of a video, of where it is, and of a copy that brought it again.
+FILENAME_STEM = r"regexp_replace(filename, '\.[^.]*$', '')"
+URI_STEM = r"regexp_replace(regexp_replace(uri, '^.*/', ''), '\.[^.]*$', '')"
+COPY_STEM = r"regexp_replace(result ->> 'filename', '\.[^.]*$', '')"
 
 
 class VideoState(StrEnum):
@@ -41,55 +92,15 @@ class VideoState(StrEnum):
 
 
 class GenerationState(StrEnum):
-    """A generation is filled, then searched, then replaced."""
+    """A generation is filled, then searched, then replaced, and in the end loses its clips.
+
+    The row stays: it says what an old answer was made from.
+    """
 
     BUILDING = "building"
     ACTIVE = "active"
     RETIRED = "retired"
-
-
-class Task(StrEnum):
-    """What a promoted model does."""
-
-    RECALL = "recall"
-    RETRIEVAL = "retrieval"
-    QA = "qa"
-    MULTIPLE_CHOICE = "multiple_choice"
-
-
-def _enum(kind: type[StrEnum]) -> Enum:
-    # Plain text, not PostgreSQL's own enum type: a new value then needs no migration.
-    return Enum(
-        kind,
-        native_enum=False,
-        length=16,
-        values_callable=lambda members: [member.value for member in members],
-    )
-
-
-def _listed(states: tuple[StrEnum, ...]) -> str:
-    return ", ".join(f"'{state}'" for state in states)
-
-
-class Table(DeclarativeBase):
-    """Base of the tables, with predictable constraint names so that migrations can name them."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map: ClassVar[dict[Any, Any]] = {
-        datetime: DateTime(timezone=True),
-        str: Text(),
-        Json: JSONB(),
-        list[str]: ARRAY(Text()),
-        list[float]: ARRAY(Float()),
-    }
+    DELETED = "deleted"
 
 
 class Video(Table):
@@ -99,6 +110,9 @@ class Video(Table):
     __table_args__ = (
         Index("ix_videos_state_id", "state", "id"),
         Index("ix_videos_tags", "tags", postgresql_using="gin"),
+        # People name a video by its file, with or without the ending; see store/video_names.py.
+        Index("ix_videos_filename_stem", text(FILENAME_STEM)),
+        Index("ix_videos_uri_stem", text(URI_STEM)),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
@@ -107,7 +121,9 @@ class Video(Table):
     blob_key: Mapped[str | None]  # uploads only: a file under a media root stays where it is
     filename: Mapped[str | None]
     size_bytes: Mapped[int | None] = mapped_column(BigInteger)
-    state: Mapped[VideoState] = mapped_column(_enum(VideoState), default=VideoState.PROCESSING)
+    state: Mapped[VideoState] = mapped_column(
+        enum_column(VideoState), default=VideoState.PROCESSING
+    )
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
     duration_seconds: Mapped[float | None]
@@ -152,7 +168,7 @@ class Serving(Table):
 
     __tablename__ = "serving"
 
-    task: Mapped[Task] = mapped_column(_enum(Task), primary_key=True)
+    task: Mapped[Task] = mapped_column(enum_column(Task), primary_key=True)
     model_id: Mapped[UUID] = mapped_column(ForeignKey("models.id"))
     promoted_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
@@ -173,10 +189,11 @@ class Generation(Table):
     plan: Mapped[Json]
     recall_dim: Mapped[int | None]
     state: Mapped[GenerationState] = mapped_column(
-        _enum(GenerationState), default=GenerationState.BUILDING
+        enum_column(GenerationState), default=GenerationState.BUILDING
     )
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     activated_at: Mapped[datetime | None]
+    retired_at: Mapped[datetime | None]
 
 
 class Clip(Table):
@@ -236,7 +253,7 @@ class Job(Table):
             "uq_jobs_active_dedupe_key",
             "dedupe_key",
             unique=True,
-            postgresql_where=text(f"state NOT IN ({_listed(TERMINAL_STATES)})"),
+            postgresql_where=text(f"state NOT IN ({listed(TERMINAL_STATES)})"),
         ),
         Index(
             "ix_jobs_batch",
@@ -248,11 +265,16 @@ class Job(Table):
         ),
         Index("ix_jobs_state_id", "state", "id"),
         Index("ix_jobs_video_id", "video_id", postgresql_where=text("video_id IS NOT NULL")),
+        Index(
+            "ix_jobs_copy_stem",
+            text(COPY_STEM),
+            postgresql_where=text("kind = 'ingest' AND video_id IS NOT NULL"),
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
-    kind: Mapped[JobKind] = mapped_column(_enum(JobKind))
-    state: Mapped[JobState] = mapped_column(_enum(JobState), default=JobState.QUEUED)
+    kind: Mapped[JobKind] = mapped_column(enum_column(JobKind))
+    state: Mapped[JobState] = mapped_column(enum_column(JobState), default=JobState.QUEUED)
     priority: Mapped[int] = mapped_column(default=5)
     run_at: Mapped[datetime] = mapped_column(server_default=func.now())
     batch_id: Mapped[UUID | None] = mapped_column(ForeignKey("batches.id", ondelete="SET NULL"))
@@ -266,6 +288,7 @@ class Job(Table):
     lease_token: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     lease_expires_at: Mapped[datetime | None]
     cancel_requested_at: Mapped[datetime | None]
+    pause_requested_at: Mapped[datetime | None]
     progress_done: Mapped[int] = mapped_column(default=0, server_default="0")
     progress_total: Mapped[int | None]
     stage: Mapped[str | None]
@@ -316,13 +339,27 @@ class Question(Table):
     """A question about a video, and its answer. Its id is its job's."""
 
     __tablename__ = "questions"
-    __table_args__ = (Index("ix_questions_video_id", "video_id"),)
+    __table_args__ = (
+        Index("ix_questions_video_id_text_key", "video_id", "text_key"),
+        Index(
+            "ix_questions_uncertainty",
+            "task",
+            "uncertainty",
+            "id",
+            postgresql_where=text("uncertainty IS NOT NULL"),
+        ),
+        Index("ix_questions_trials", "model_id", postgresql_where=text("trial_source IS NOT NULL")),
+    )
 
     id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     video_id: Mapped[UUID | None] = mapped_column(ForeignKey("videos.id", ondelete="SET NULL"))
     text: Mapped[str]
+    text_key: Mapped[str]  # the text, made comparable with those of labels and other questions
+    task: Mapped[Task] = mapped_column(enum_column(Task))
+    trial_source: Mapped[str | None]  # null: a person asked; see store/trials.py
     input: Mapped[Json]
     result: Mapped[Json | None]
+    uncertainty: Mapped[float | None]  # of the answer, 0 to 1: what a label is worth
     model_id: Mapped[UUID | None] = mapped_column(ForeignKey("models.id", ondelete="SET NULL"))
     generation_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("generations.id", ondelete="SET NULL")

@@ -115,6 +115,11 @@ class VideoRepository:
         """Tell which of these videos are there."""
         return set(self._session.scalars(select(Video.id).where(Video.id.in_(video_ids))))
 
+    def get_many(self, video_ids: Collection[UUID]) -> dict[UUID, Video]:
+        """Get videos by their ids; those that do not exist are left out."""
+        query = select(Video).where(Video.id.in_(video_ids))
+        return {video.id: video for video in self._session.scalars(query)}
+
     def list(
         self,
         *,

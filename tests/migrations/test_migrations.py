@@ -3,8 +3,9 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from store.database import alembic_config, upgrade_schema
-from store.tables import Table
+from store.database import alembic_config, make_sessions, upgrade_schema
+from store.models import ModelRepository
+from store.tables import Question, Table, Task
 
 
 def tables_of(url):
@@ -34,3 +35,36 @@ def test_the_migrations_make_just_what_the_tables_say(empty_database_url):
             connection, opts={"compare_type": True, "compare_server_default": True}
         )
         assert compare_metadata(context, Table.metadata) == []
+
+
+def test_what_was_there_before_labels_is_carried_over(empty_database_url):
+    config = alembic_config(empty_database_url)
+    command.upgrade(config, "0001")
+    engine = sqlalchemy.create_engine(empty_database_url, poolclass=sqlalchemy.NullPool)
+    with engine.begin() as connection:
+        for statement in (
+            "INSERT INTO models VALUES (gen_random_uuid(), 'mini', '1', '{}', '{recall,qa}', "
+            "'k', 's', 'v', '{}', '{}')",
+            "INSERT INTO serving (task, model_id) SELECT unnest(tasks), id FROM models",
+            "INSERT INTO jobs (id, kind, state, priority, input) SELECT gen_random_uuid(), "
+            "'question', 'succeeded', 5, '{}' FROM generate_series(1, 2)",
+            "INSERT INTO questions (id, text, input) SELECT id, '  What   IS it? ', '{}' FROM jobs",
+            'UPDATE questions SET input = \'{"choices": ["a", "b"]}\' '
+            "WHERE id = (SELECT id FROM questions LIMIT 1)",
+        ):
+            connection.exec_driver_sql(statement)
+
+    command.upgrade(config, "head")
+
+    sessions = make_sessions(empty_database_url)
+    with sessions.begin() as session:
+        models = ModelRepository(session)
+        [model] = models.list()
+        assert models.state(model) == "serving"
+        assert models.fitting("qa", "v").id == model.id
+        assert {change.task for change in models.promotions()} == {Task.RECALL, Task.QA}
+        assert all(change.id.version == 7 for change in models.promotions())
+        questions = session.scalars(sqlalchemy.select(Question)).all()
+        assert {question.text_key for question in questions} == {"what is it"}
+        assert {question.task for question in questions} == {Task.QA, Task.MULTIPLE_CHOICE}
+    sessions.kw["bind"].dispose()

@@ -1,0 +1,145 @@
+"""The tables of finetunes, of what they led to, and of the schedules that start them.
+
+jobs 1-1 finetunes n-1 datasets
+schedules 1-n schedule_fires 1-1 finetunes
+models 1-n promotions
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Index, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from store.identifiers import new_id
+from store.table_base import Json, Table, Task, enum_column
+
+
+class PromotionAction(StrEnum):
+    """Why another model serves a task."""
+
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+
+
+class MisfirePolicy(StrEnum):
+    """What becomes of fires that nobody was there for."""
+
+    SKIP = "skip"
+    RUN_ONCE = "run_once"
+
+
+class OverlapPolicy(StrEnum):
+    """What becomes of a fire while the finetune of the one before is not over."""
+
+    SKIP = "skip"
+    QUEUE = "queue"
+
+
+class FireOutcome(StrEnum):
+    """What a fire of a schedule did."""
+
+    STARTED = "started"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+class Schedule(Table):
+    """When to finetune anew, and how."""
+
+    __tablename__ = "schedules"
+    __table_args__ = (
+        Index("ix_schedules_next_fire_at", "next_fire_at", postgresql_where=text("enabled")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    name: Mapped[str] = mapped_column(unique=True)
+    cron: Mapped[str]
+    time_zone: Mapped[str] = mapped_column(default="UTC")
+    enabled: Mapped[bool] = mapped_column(default=True)
+    min_new_labels: Mapped[int] = mapped_column(default=0)
+    misfire_policy: Mapped[MisfirePolicy] = mapped_column(
+        enum_column(MisfirePolicy), default=MisfirePolicy.RUN_ONCE
+    )
+    overlap_policy: Mapped[OverlapPolicy] = mapped_column(
+        enum_column(OverlapPolicy), default=OverlapPolicy.SKIP
+    )
+    finetune: Mapped[Json]  # the body of POST /v1/finetunes
+    next_fire_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Finetune(Table):
+    """A model trained further on a data set. Its id is its job's."""
+
+    __tablename__ = "finetunes"
+    __table_args__ = (
+        Index("ix_finetunes_schedule_id", "schedule_id"),
+        Index("ix_finetunes_model_id", "model_id"),
+        Index("ix_finetunes_dataset_id", "dataset_id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str]
+    task: Mapped[Task] = mapped_column(enum_column(Task))
+    base_model_id: Mapped[UUID] = mapped_column(ForeignKey("models.id"))
+    dataset_id: Mapped[UUID] = mapped_column(ForeignKey("datasets.id"))
+    recipe: Mapped[Json]
+    gate: Mapped[Json]
+    request: Mapped[Json]
+    schedule_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("schedules.id", ondelete="SET NULL")
+    )
+    model_id: Mapped[UUID | None] = mapped_column(ForeignKey("models.id", ondelete="SET NULL"))
+    report: Mapped[Json | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    completed_at: Mapped[datetime | None]
+
+
+class ScheduleFire(Table):
+    """What one fire of a schedule did. The key makes a second one for the same time impossible."""
+
+    __tablename__ = "schedule_fires"
+    __table_args__ = (Index("ix_schedule_fires_finetune_id", "finetune_id"),)
+
+    schedule_id: Mapped[UUID] = mapped_column(
+        ForeignKey("schedules.id", ondelete="CASCADE"), primary_key=True
+    )
+    fire_time: Mapped[datetime] = mapped_column(primary_key=True)
+    outcome: Mapped[FireOutcome] = mapped_column(enum_column(FireOutcome))
+    reason: Mapped[str | None]  # a code: not_enough_labels, overlap, misfire, refused:<code>
+    detail: Mapped[str | None]
+    finetune_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("finetunes.id", ondelete="SET NULL")
+    )
+    is_manual: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Promotion(Table):
+    """A change of which model serves a task; never changed again."""
+
+    __tablename__ = "promotions"
+    __table_args__ = (
+        Index("ix_promotions_task", "task", "created_at"),
+        Index("ix_promotions_model_id", "model_id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    task: Mapped[Task] = mapped_column(enum_column(Task))
+    # Serves from then on; None when a rollback left the task to nobody.
+    model_id: Mapped[UUID | None] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"))
+    # Served until then; None when nobody did.
+    previous_model_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("models.id", ondelete="SET NULL")
+    )
+    action: Mapped[PromotionAction] = mapped_column(enum_column(PromotionAction))
+    reason: Mapped[str | None]
+    finetune_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("finetunes.id", ondelete="SET NULL")
+    )
+    # Not the transaction's begin: changes of a task happen one after another, and this is the order
+    # in which they did.
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

@@ -1,0 +1,90 @@
+"""Which answers of the model a person should set right first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import exists, select
+from sqlalchemy.orm import Session, aliased
+
+from store.questions import is_labelled
+from store.tables import Question, Task, Video
+from store.trials import TrialSource
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """An answer that is worth a label.
+
+    Attributes:
+        question: with the model's answer.
+        video: whom it is about.
+        source: whether people asked it, or the service itself of an unlabelled video.
+    """
+
+    question: Question
+    video: Video
+    source: TrialSource
+
+
+class SuggestionRepository:
+    """Every query about suggestions.
+
+    Args:
+        session: in a transaction of the caller's.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def list(
+        self,
+        task: Task | str,
+        *,
+        limit: int,
+        video_id: UUID | None = None,
+        source: TrialSource | None = None,
+    ) -> Sequence[Suggestion]:
+        """List the answers that are worth a label most, the best first.
+
+        A question with a label is left out, and of one that was asked twice on a video all but the
+        newest answer. The index on uncertainty gives the rows in order, so that a short list is as
+        fast among many answers as among few.
+
+        Args:
+            task: qa or multiple_choice.
+            limit: how many.
+            video_id: only of this video.
+            source: only from there.
+        """
+        newer = aliased(Question)
+        query = (
+            select(Question, Video)
+            .join(Video, Video.id == Question.video_id)
+            .where(
+                Question.task == Task(task),
+                Question.uncertainty.is_not(None),
+                ~exists().where(
+                    newer.video_id == Question.video_id,
+                    newer.text_key == Question.text_key,
+                    newer.task == Question.task,
+                    newer.uncertainty.is_not(None),
+                    newer.id > Question.id,
+                ),
+                ~is_labelled(Question),
+            )
+            .order_by(Question.uncertainty.desc(), Question.id.desc())
+            .limit(limit)
+        )
+        if video_id is not None:
+            query = query.where(Question.video_id == video_id)
+        is_unlabelled = Question.trial_source == TrialSource.UNLABELLED
+        if source == TrialSource.UNLABELLED:
+            query = query.where(is_unlabelled)
+        elif source is not None:
+            query = query.where(is_unlabelled.is_not(True))
+        found = self._session.execute(query.execution_options(populate_existing=True))
+        return [
+            Suggestion(question, video, TrialSource(question.trial_source or TrialSource.ASKED))
+            for question, video in found
+        ]

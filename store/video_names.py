@@ -1,0 +1,80 @@
+"""Videos found by what people call them in their annotation files."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from store.label_records import can_be_stored
+from store.tables import COPY_STEM, FILENAME_STEM, URI_STEM
+
+VideoIds = list[UUID]
+"""Of the videos that a name may mean."""
+
+# The best kind of name wins: a file called `7` is no rival of the file with the name `7`, ending
+# and all. Every branch is led by an index: on the id, on the SHA-256, or on a name without its
+# ending, of which the whole name is then looked at.
+_ID = "^[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}$"
+_FIND = f"""
+WITH asked AS (
+    SELECT name, regexp_replace(name, '^.*/', '') AS last_part
+    FROM unnest(CAST(:names AS text[])) AS name
+), keyed AS (
+    SELECT name, last_part, regexp_replace(last_part, '\\.[^.]*$', '') AS stem FROM asked
+), named AS (
+    SELECT 1 AS rank, keyed.name, videos.id FROM keyed
+    JOIN videos ON videos.id = CASE WHEN keyed.name ~* '{_ID}'
+                                    THEN CAST(keyed.name AS uuid) END
+    UNION ALL
+    SELECT 2, keyed.name, videos.id FROM keyed
+    JOIN videos ON videos.sha256 = lower(keyed.name)
+    UNION ALL
+    SELECT CASE WHEN videos.uri = keyed.name THEN 3
+                WHEN regexp_replace(videos.uri, '^.*/', '') = keyed.name THEN 4 ELSE 5 END,
+           keyed.name, videos.id
+    FROM keyed JOIN videos ON {URI_STEM} = keyed.stem
+    WHERE videos.uri = keyed.name OR regexp_replace(videos.uri, '^.*/', '') = keyed.name
+    UNION ALL
+    SELECT 5, keyed.name, videos.id
+    FROM keyed JOIN videos ON {URI_STEM} = keyed.name
+    UNION ALL
+    SELECT 4, keyed.name, videos.id
+    FROM keyed JOIN videos ON {FILENAME_STEM} = keyed.stem
+    WHERE videos.filename = keyed.name
+    UNION ALL
+    SELECT 5, keyed.name, videos.id
+    FROM keyed JOIN videos ON {FILENAME_STEM} = keyed.name
+    UNION ALL
+    SELECT 4, keyed.name, jobs.video_id
+    FROM keyed JOIN jobs ON {COPY_STEM} = keyed.stem
+    WHERE kind = 'ingest' AND video_id IS NOT NULL AND jobs.result ->> 'filename' = keyed.name
+    UNION ALL
+    SELECT 5, keyed.name, jobs.video_id
+    FROM keyed JOIN jobs ON {COPY_STEM} = keyed.name
+    WHERE kind = 'ingest' AND video_id IS NOT NULL
+), ranked AS (
+    SELECT DISTINCT name, id, rank, min(rank) OVER (PARTITION BY name) AS best FROM named
+)
+SELECT name, array_agg(id ORDER BY id) FROM ranked WHERE rank = best GROUP BY name
+"""  # noqa: S608 - put together from constants
+
+
+def find_videos(session: Session, names: Sequence[str]) -> dict[str, VideoIds]:
+    """Find the videos that each name may mean.
+
+    Args:
+        session: in a transaction of the caller's.
+        names: each an id, a SHA-256, a URI, or the name of a file (the video's own or that of a
+            copy of it), with or without its ending.
+
+    Returns:
+        For each name the ids: none if there is no such video, several if the name is ambiguous.
+    """
+    found: dict[str, VideoIds] = {name: [] for name in names}
+    # What PostgreSQL cannot hold is no video's name.
+    asked = [name for name in found if can_be_stored(name)]
+    if asked:
+        rows = session.execute(text(_FIND), {"names": asked})
+        found.update({row[0]: list(row[1]) for row in rows})
+    return found
