@@ -26,12 +26,6 @@ def warn_of(settings: "EvaluationSettings", assessment: "Assessment") -> None:
     """Say on stderr what makes the figures mean less than they seem to."""
     if not settings.head_is_trained:
         note(f"warning: the {settings.head} head of {settings.model} was never trained")
-    num_moments = sum(
-        each.start_seconds is not None or each.end_seconds is not None
-        for each in assessment.annotations
-    )
-    if num_moments:
-        note(f"warning: {num_moments} lines are about a part of a video; all of it is looked at")
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def build_assessment(
     head that was trained is preferred to one that was not.
 
     Args:
-        file: the annotations. Where in a video they hold is not looked at.
+        file: the annotations.
         config: of the model.
         task: what to evaluate, if not the file's own task: captions for pretraining can be
             evaluated as retrieval.

@@ -22,6 +22,7 @@ from clipbert.metrics import (
     count_metrics,
     mean_score,
     text_to_video,
+    text_to_video_ranks,
     video_to_text,
 )
 from clipbert.training.annotations import Annotation
@@ -57,14 +58,17 @@ class Assessment(Protocol):
     def num_unknown_answers(self) -> int:
         """Questions that cannot be answered rightly: their answers are not among the model's."""
 
-    def texts(self, video: str) -> Sequence[str]:
-        """List the texts that meet each clip of a video, Q of them."""
+    def texts(self, moment: str) -> Sequence[str]:
+        """List the texts that meet each clip of a moment (Annotation.moment), Q of them."""
 
     def keep(self, logits: Tensor) -> NDArray[np.generic]:
-        """Turn a video's logits, (K, Q, C), into what is stored: (Q,)."""
+        """Turn a moment's logits, (K, Q, C), into what is stored: (Q,)."""
 
     def measure(self, kept: Mapping[str, NDArray[np.generic]]) -> Metrics:
-        """Measure what was kept of all videos that could be looked at, at least one."""
+        """Measure what was kept of all moments that could be looked at, at least one."""
+
+    def score_lines(self, kept: Mapping[str, NDArray[np.generic]]) -> Mapping[int, float]:
+        """Give how right each annotation was answered, 0 to 1, by its line."""
 
 
 class RetrievalAssessment:
@@ -76,13 +80,14 @@ class RetrievalAssessment:
     def __init__(
         self, annotations: Sequence[Annotation], *, how: Aggregation, authors_rounding: bool
     ) -> None:
-        first = {(each.video, each.text): each for each in reversed(annotations)}
+        first = {(each.moment, each.text): each for each in reversed(annotations)}
+        self._lines = {each.line: (each.moment, each.text) for each in annotations}
         self.annotations = tuple(sorted(first.values(), key=lambda each: each.line))
         self.num_repeated = len(annotations) - len(self.annotations)
         self._texts = tuple(each.text for each in self.annotations)
         self._how, self._authors_rounding = how, authors_rounding
 
-    def texts(self, video: str) -> Sequence[str]:
+    def texts(self, moment: str) -> Sequence[str]:
         """All captions, in the order of their lines."""
         return self._texts
 
@@ -91,20 +96,38 @@ class RetrievalAssessment:
         return _to_numpy(match_probability(aggregate(logits, self._how)))
 
     def measure(self, kept: Mapping[str, NDArray[np.generic]]) -> RetrievalReport:
-        """Rank videos, whose order is that of their names, and captions, that of their lines.
+        """Rank moments, whose order is that of their names, and captions, that of their lines.
 
-        The captions of a video that could not be looked at are left out with it.
+        The captions of a moment that could not be looked at are left out with it.
         """
-        videos = sorted(kept)
-        column = {video: index for index, video in enumerate(videos)}
-        rows = [row for row, each in enumerate(self.annotations) if each.video in column]
-        scores = np.stack([kept[video] for video in videos], axis=1)[rows]  # (texts, videos)
-        right = [column[self.annotations[row].video] for row in rows]
+        _, scores, right = self._table(kept)
         rounding = self._authors_rounding
         return RetrievalReport(
             text_to_video=text_to_video(scores, right, authors_rounding=rounding),
             video_to_text=video_to_text(scores, right, authors_rounding=rounding),
         )
+
+    def score_lines(self, kept: Mapping[str, NDArray[np.generic]]) -> Mapping[int, float]:
+        """Give 1 where the caption's own moment comes first; a repeated line as the first one."""
+        annotations, scores, right = self._table(kept)
+        ranks = text_to_video_ranks(scores, right, authors_rounding=self._authors_rounding)
+        of_text = {
+            (each.moment, each.text): float(rank == 1)
+            for each, rank in zip(annotations, ranks, strict=True)
+        }
+        return {line: of_text[key] for line, key in self._lines.items() if key in of_text}
+
+    def _table(
+        self, kept: Mapping[str, NDArray[np.generic]]
+    ) -> tuple[list[Annotation], NDArray[np.float32], list[int]]:
+        """Give the captions of moments that are there, their scores and their own columns."""
+        moments = sorted(kept)
+        column = {moment: index for index, moment in enumerate(moments)}
+        rows = [row for row, each in enumerate(self.annotations) if each.moment in column]
+        table = np.stack([kept[moment] for moment in moments], axis=1)  # (texts, moments)
+        scores = table[rows].astype(np.float32)  # as it is already
+        annotations = [self.annotations[row] for row in rows]
+        return annotations, scores, [column[each.moment] for each in annotations]
 
 
 class ChoiceAssessment:
@@ -121,13 +144,13 @@ class ChoiceAssessment:
     ) -> None:
         self.annotations, self.head = annotations, head
         self._how = how
-        self._of_video = _group(annotations)
+        self._of_moment = _group(annotations)
 
-    def texts(self, video: str) -> Sequence[str]:
+    def texts(self, moment: str) -> Sequence[str]:
         """Question and choice, joined; the choice alone where nothing is asked."""
         return [
             f"{each.text} {choice}".strip()
-            for each in self._of_video[video]
+            for each in self._of_moment[moment]
             for choice in each.choices
         ]
 
@@ -138,15 +161,18 @@ class ChoiceAssessment:
 
     def measure(self, kept: Mapping[str, NDArray[np.generic]]) -> GroupedScore:
         """Measure the accuracy of the choice with the highest score."""
-        scores, types = [], []
-        for video in sorted(kept):
+        return _mean_score(self._of_moment, self.score_lines(kept), kept)
+
+    def score_lines(self, kept: Mapping[str, NDArray[np.generic]]) -> Mapping[int, float]:
+        """Give 1 where the right choice has the highest score."""
+        scores = {}
+        for moment in sorted(kept):
             start = 0
-            for each in self._of_video[video]:
-                choices = kept[video][start : start + len(each.choices)]
+            for each in self._of_moment[moment]:
+                choices = kept[moment][start : start + len(each.choices)]
                 start += len(each.choices)
-                scores.append(float(np.argmax(choices) == each.right_choice))
-                types.append(each.answer_type)
-        return mean_score(scores, types)
+                scores[each.line] = float(np.argmax(choices) == each.right_choice)
+        return scores
 
 
 class AnswerAssessment:
@@ -164,7 +190,7 @@ class AnswerAssessment:
     ) -> None:
         self.annotations = annotations
         self._how, self._answers = how, answers
-        self._of_video = _group(annotations)
+        self._of_moment = _group(annotations)
 
     @cached_property
     def num_unknown_answers(self) -> int:
@@ -172,9 +198,9 @@ class AnswerAssessment:
         known = set(self._answers)
         return sum(known.isdisjoint(right_answers(each)) for each in self.annotations)
 
-    def texts(self, video: str) -> Sequence[str]:
+    def texts(self, moment: str) -> Sequence[str]:
         """The questions about a video."""
-        return [each.text for each in self._of_video[video]]
+        return [each.text for each in self._of_moment[moment]]
 
     def keep(self, logits: Tensor) -> NDArray[np.generic]:
         """The place of the most likely answer, int64."""
@@ -183,12 +209,15 @@ class AnswerAssessment:
 
     def measure(self, kept: Mapping[str, NDArray[np.generic]]) -> GroupedScore:
         """Measure the mean score of the answers."""
-        scores, types = [], []
-        for video in sorted(kept):
-            for each, place in zip(self._of_video[video], kept[video].tolist(), strict=True):
-                scores.append(right_answers(each).get(self._answers[place], 0.0))
-                types.append(each.answer_type)
-        return mean_score(scores, types)
+        return _mean_score(self._of_moment, self.score_lines(kept), kept)
+
+    def score_lines(self, kept: Mapping[str, NDArray[np.generic]]) -> Mapping[int, float]:
+        """Give the score that the label has for the answer."""
+        return {
+            each.line: right_answers(each).get(self._answers[place], 0.0)
+            for moment in sorted(kept)
+            for each, place in zip(self._of_moment[moment], kept[moment].tolist(), strict=True)
+        }
 
 
 class CountAssessment:
@@ -202,11 +231,11 @@ class CountAssessment:
         self.annotations = annotations
         # A sum of exponentials of numbers is no number.
         self._how: Aggregation = "mean" if how == "lse" else how
-        self._of_video = _group(annotations)
+        self._of_moment = _group(annotations)
 
-    def texts(self, video: str) -> Sequence[str]:
+    def texts(self, moment: str) -> Sequence[str]:
         """The questions about a video."""
-        return [each.text for each in self._of_video[video]]
+        return [each.text for each in self._of_moment[moment]]
 
     def keep(self, logits: Tensor) -> NDArray[np.generic]:
         """The number, float32, not rounded."""
@@ -215,10 +244,19 @@ class CountAssessment:
     def measure(self, kept: Mapping[str, NDArray[np.generic]]) -> CountMetrics:
         """Compare the numbers."""
         told, right = [], []
-        for video in sorted(kept):
-            told += kept[video].tolist()
-            right += [each.count for each in self._of_video[video] if each.count is not None]
+        for moment in sorted(kept):
+            told += kept[moment].tolist()
+            right += [each.count for each in self._of_moment[moment] if each.count is not None]
         return count_metrics(told, right)
+
+    def score_lines(self, kept: Mapping[str, NDArray[np.generic]]) -> Mapping[int, float]:
+        """Give 1 where the number, once rounded, is right."""
+        return {
+            each.line: count_metrics([told], [each.count]).accuracy / 100
+            for moment in sorted(kept)
+            for each, told in zip(self._of_moment[moment], kept[moment].tolist(), strict=True)
+            if each.count is not None
+        }
 
 
 def right_answers(annotation: Annotation) -> Mapping[str, float]:
@@ -229,10 +267,19 @@ def right_answers(annotation: Annotation) -> Mapping[str, float]:
 
 
 def _group(annotations: Iterable[Annotation]) -> dict[str, list[Annotation]]:
-    of_video: dict[str, list[Annotation]] = {}
+    of_moment: dict[str, list[Annotation]] = {}
     for each in annotations:
-        of_video.setdefault(each.video, []).append(each)
-    return of_video
+        of_moment.setdefault(each.moment, []).append(each)
+    return of_moment
+
+
+def _mean_score(
+    of_moment: Mapping[str, Sequence[Annotation]],
+    scores: Mapping[int, float],
+    moments: Iterable[str],
+) -> GroupedScore:
+    asked = [each for moment in sorted(moments) for each in of_moment[moment]]
+    return mean_score([scores[each.line] for each in asked], [each.answer_type for each in asked])
 
 
 def _to_numpy(values: Tensor) -> NDArray[np.generic]:

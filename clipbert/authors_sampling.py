@@ -21,9 +21,16 @@ _BELIEVED_SHARE = 0.8
 
 
 def plan_authors_clips(
-    probe: VideoProbe, plan: SamplingPlan, *, generator: random.Random | None
+    probe: VideoProbe,
+    plan: SamplingPlan,
+    *,
+    generator: random.Random | None,
+    window: tuple[float, float] | None = None,
 ) -> list[Clip]:
-    """Choose clips as the authors' decoder does; arguments and errors as plan_clips."""
+    """Choose clips as the authors' decoder does; arguments and errors as plan_clips.
+
+    Their code knows no windows: theirs is then cut out of the video's frames, by number.
+    """
     if len(probe.frame_pts) == 0:
         raise ValueError("the authors plan needs frame timestamps; probe the file itself")
     if probe.average_fps is None:
@@ -34,14 +41,15 @@ def plan_authors_clips(
     if num_frames == 0:
         raise NoFrameCount("the header gives no frame count, which the authors plan divides by")
     clip_frames = plan.frames_per_clip / plan.frames_per_second * probe.average_fps
-    free = max(num_frames - clip_frames, 0)
+    first, last = _frames_of(window, probe, num_frames)
+    free = max(last - first - clip_frames, 0)
     duration = _believed_duration(probe, plan, generator)
     clips = []
     for index in range(plan.num_clips):
         if plan.strategy == "uniform":
-            start, end = 0.0, float(num_frames - 1)
+            start, end = first, last - 1
         else:
-            start = _clip_start(index, free, plan, generator)
+            start = first + _clip_start(index, free, plan, generator)
             end = start + clip_frames - 1
         if duration is None:
             rows = _spread(start, end, plan.frames_per_clip, num_rows=num_frames)
@@ -49,9 +57,29 @@ def plan_authors_clips(
             lower, upper = int(start * duration / num_frames), int(end * duration / num_frames)
             rows = _window_rows(probe, plan, lower, upper, last_place=end - start)
         instants = tuple(_seconds(probe, int(row)) for row in rows)
+        if window is not None:
+            instants = _held(instants, window)
         stop = min(instants[-1] + 1 / probe.average_fps, probe.duration_seconds)
         clips.append(Clip(index, instants[0], max(stop, instants[-1]), instants))
     return clips
+
+
+def _frames_of(
+    window: tuple[float, float] | None, probe: VideoProbe, num_frames: int
+) -> tuple[float, float]:
+    """Give the (fractional) frames between which clips are placed."""
+    if window is None or not probe.duration_seconds:
+        return 0.0, float(num_frames)
+    per_second = num_frames / probe.duration_seconds
+    return window[0] * per_second, window[1] * per_second
+
+
+def _held(instants: tuple[float, ...], window: tuple[float, float]) -> tuple[float, ...]:
+    """Keep a clip that is longer than its window in it: the last frame inside comes again."""
+    inside = [instant for instant in instants if window[0] <= instant <= window[1]]
+    if not inside:  # the window lies between two frames: the one on screen
+        return instants[:1] * len(instants)
+    return tuple(min(max(instant, inside[0]), inside[-1]) for instant in instants)
 
 
 def _clip_start(

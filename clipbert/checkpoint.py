@@ -57,13 +57,25 @@ def load_folder(
     return model.eval()
 
 
-def save_folder(model: ClipBert, folder: Path) -> None:
-    """Write a model folder; see ClipBert.save_pretrained."""
+def save_folder(
+    model: ClipBert, folder: Path, *, dtypes: Mapping[str, torch.dtype] | None = None
+) -> None:
+    """Write a model folder; see ClipBert.save_pretrained.
+
+    Args:
+        model: to be saved.
+        folder: made if need be.
+        dtypes: of weights, by name, that are to be stored in another type than they have.
+    """
     if model.is_folded:
         raise CheckpointError("a model with folded batch norm cannot be saved")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in _state(model).items()}
+    dtypes = dtypes or {}
+    state = {
+        name: tensor.detach().to("cpu", dtypes.get(name, tensor.dtype)).contiguous()
+        for name, tensor in _state(model).items()
+    }
     temporary = folder / f".{WEIGHTS_FILE}.{uuid.uuid4().hex}"
     try:
         save_file(state, temporary, metadata={"format": "pt"})

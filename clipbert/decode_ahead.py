@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from clipbert.errors import VideoError
 from clipbert.evidence import read_clips
 from clipbert.sampling import SamplingPlan
+from clipbert.training.annotation import Span
 
 
 @dataclass(frozen=True)
@@ -28,46 +29,40 @@ class DecodedVideo:
 
 
 def decode_ahead(
-    videos: Sequence[tuple[str, Path]],
+    videos: Sequence[tuple[Path, Span]],
     plan: SamplingPlan,
     *,
     max_side_px: int,
     num_threads: int,
-) -> Iterator[tuple[str, Path, DecodedVideo | VideoError]]:
+) -> Iterator[DecodedVideo | VideoError]:
     """Decode videos in threads and give them in their order.
 
     At most one video more than there are threads is held at a time.
 
     Args:
-        videos: name and file of each.
+        videos: file of each, and the part of it to look at.
         plan: which clips to decode.
         max_side_px: of the model, as for read_clips.
         num_threads: at least 1.
 
     Yields:
-        Name, file, and the clips or what is wrong with the file. A picture is one clip, whatever
-        the plan.
+        The clips, or what is wrong with the file. A picture is one clip, whatever the plan.
     """
-    waiting: deque[tuple[str, Path, Future[DecodedVideo | VideoError]]] = deque()
+    waiting: deque[Future[DecodedVideo | VideoError]] = deque()
     with ThreadPoolExecutor(num_threads, thread_name_prefix="decode") as pool:
-        for name, path in videos:
-            waiting.append((name, path, pool.submit(_decode, path, plan, max_side_px)))
+        for path, span in videos:
+            waiting.append(pool.submit(_decode, path, span, plan, max_side_px))
             if len(waiting) > num_threads:
-                yield _next(waiting)
+                yield waiting.popleft().result()
         while waiting:
-            yield _next(waiting)
+            yield waiting.popleft().result()
 
 
-def _next(
-    waiting: deque[tuple[str, Path, Future[DecodedVideo | VideoError]]],
-) -> tuple[str, Path, DecodedVideo | VideoError]:
-    name, path, future = waiting.popleft()
-    return name, path, future.result()
-
-
-def _decode(path: Path, plan: SamplingPlan, max_side_px: int) -> DecodedVideo | VideoError:
+def _decode(
+    path: Path, span: Span, plan: SamplingPlan, max_side_px: int
+) -> DecodedVideo | VideoError:
     try:
-        decoded = read_clips(path, plan, max_side_px=max_side_px, num_threads=1)
+        decoded = read_clips(path, plan, span=span, max_side_px=max_side_px, num_threads=1)
     except VideoError as error:
         return error
     clips, frames = decoded.clips, decoded.frames

@@ -13,12 +13,16 @@ ClipBertError
 │   ├── MediaTooLarge       over a limit on pixels, streams, frames or length
 │   ├── NoFrameCount        the header lacks a count or rate that the `authors` plan needs
 │   ├── ProbeTimeout        the probing process was stopped at its limit
+│   ├── TokensUnusable      stored visual tokens are missing, damaged or of another model
+│   ├── OutsideVideo        what is said of a video holds only after its end
 │   └── AmbiguousMedia      several files of a data set's folder have the wanted name
 ├── CheckpointError         a model folder or checkpoint does not fit
 ├── ConfigError             a configuration contradicts itself
 ├── AnnotationError         an annotation or answer file, or a line of it, cannot be read
 ├── NothingToEvaluate       none of a data set's videos can be used
 ├── TrainingDiverged        the loss of a training run is no number any more
+├── TrainingStopped         a training run was asked to stop, and can go on
+├── FenceLost               another attempt writes in the folder now
 └── MissingHead             the model has no such head
 """
 
@@ -120,6 +124,21 @@ class ProbeTimeout(VideoError):
     code = "probe_timeout"
 
 
+class TokensUnusable(VideoError):
+    """The stored visual tokens of a video are missing or damaged, or do not fit the model."""
+
+    code = "tokens_unusable"
+
+
+class OutsideVideo(VideoError):
+    """What is said of a video holds only from a time after its end."""
+
+    code = "outside_video"
+
+    def __init__(self, start_seconds: float, duration_seconds: float) -> None:
+        super().__init__(f"the video ends at {duration_seconds:g} s, before {start_seconds:g} s")
+
+
 class AmbiguousMedia(VideoError):
     """Several files of a data set's folder have the wanted name."""
 
@@ -184,6 +203,25 @@ class TrainingDiverged(ClipBertError):
             "learning rate"
         )
         self.step = step
+
+
+class TrainingStopped(ClipBertError):
+    """A run was asked to stop; it goes on from its last checkpoint."""
+
+    def __init__(self) -> None:
+        super().__init__("stopped, as was asked for")
+
+
+class FenceLost(ClipBertError):
+    """Another attempt at the same work has begun, and only that one may write.
+
+    Attributes:
+        token: of the attempt that has to give up.
+    """
+
+    def __init__(self, token: int, found: str) -> None:
+        super().__init__(f"attempt {token} has lost its place: the fence says {found}")
+        self.token = token
 
 
 class MissingHead(ClipBertError):

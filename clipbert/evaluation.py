@@ -4,7 +4,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,12 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipbert.assessments import Assessment, Metrics
+from clipbert.clip_sources import ClipSource, Looked, MediaClips, Moment, StoredClips
 from clipbert.config import ClipBertConfig, HeadName
-from clipbert.decode_ahead import DecodedVideo, decode_ahead
+from clipbert.decode_ahead import DecodedVideo
 from clipbert.errors import CheckpointError, NothingToEvaluate, VideoError
 from clipbert.inference import Predictor
 from clipbert.sampling import PlanName, SamplingPlan
 from clipbert.score_store import ScoreStore
+from clipbert.stored_tokens import check_grid
 from clipbert.training.media_folder import MediaFolder
 
 DEFAULT_NUM_CLIPS = 16
@@ -60,6 +61,8 @@ class Evaluation:
 
     Attributes:
         metrics: over what could be evaluated.
+        line_scores: how right each annotation was answered, 0 to 1, by its line; without those of
+            videos that could not be looked at.
         num_annotations: lines that were asked for, repeated ones left out.
         num_evaluated: those of videos that could be looked at.
         num_videos: that the lines are about.
@@ -73,6 +76,7 @@ class Evaluation:
     """
 
     metrics: Metrics
+    line_scores: Mapping[int, float]
     num_annotations: int
     num_evaluated: int
     num_videos: int
@@ -138,16 +142,46 @@ def evaluate(
     progress: Callable[[Progress], None] = lambda _: None,
     num_threads: int = 2,
 ) -> Evaluation:
-    """Look at every video once and measure what the model says of it.
-
-    The CNN runs once per clip, however many texts there are. The same inputs give the same
-    result, also when a run was interrupted and goes on with its store.
+    """Look at every video once and measure what the model says of it; as evaluate_clips.
 
     Args:
         predictor: the model.
         assessment: the annotations, see build_assessment.
         media: where the videos are.
         plan: which clips to look at.
+        store: keeps what was found of each video; None keeps nothing.
+        progress: is called after each video and at least every few thousand pairs.
+        num_threads: videos that are decoded ahead of the model at a time.
+    """
+    return evaluate_clips(
+        predictor,
+        assessment,
+        MediaClips(media, plan),
+        store=store,
+        progress=progress,
+        num_threads=num_threads,
+    )
+
+
+def evaluate_clips(
+    predictor: Predictor,
+    assessment: Assessment,
+    source: ClipSource,
+    *,
+    store: ScoreStore | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+    num_threads: int = 2,
+) -> Evaluation:
+    """Look at every video once and measure what the model says of it.
+
+    The CNN runs once per clip, however many texts there are. Annotations that hold for a part of a
+    video are put to clips of this part, and each part counts as a video of its own. The same inputs
+    give the same result, also when a run was interrupted and goes on with its store.
+
+    Args:
+        predictor: the model.
+        assessment: the annotations, see build_assessment.
+        source: the clips to look at: decoded, or stored as tokens.
         store: keeps what was found of each video; None keeps nothing.
         progress: is called after each video and at least every few thousand pairs.
         num_threads: videos that are decoded ahead of the model at a time.
@@ -159,14 +193,12 @@ def evaluate(
         NothingToEvaluate: no video could be looked at.
         CheckpointError: the model gives numbers that are not finite.
     """
-    run = _Run(predictor, assessment, plan, store, progress)
-    wanted = Counter(each.video for each in assessment.annotations)
-    located = run.locate(media, sorted(wanted))
-    for name, path, decoded in decode_ahead(
-        located, plan, max_side_px=predictor.config.max_side_px, num_threads=num_threads
-    ):
-        run.look_at(name, path, decoded)
-    return run.finish(wanted)
+    run = _Run(predictor, assessment, store, progress)
+    pending = run.locate(source)
+    looked = source.look(pending, max_side_px=predictor.config.max_side_px, num_threads=num_threads)
+    for moment, clips in looked:
+        run.look_at(moment, clips)
+    return run.finish()
 
 
 @dataclass
@@ -175,7 +207,6 @@ class _Run:
 
     predictor: Predictor
     assessment: Assessment
-    plan: SamplingPlan
     store: ScoreStore | None
     progress: Callable[[Progress], None]
     kept: dict[str, NDArray[np.generic]] = field(default_factory=dict)
@@ -190,20 +221,21 @@ class _Run:
     scoring_seconds: float = 0.0
     started: float = field(default_factory=time.perf_counter)
 
-    def locate(self, media: MediaFolder, names: Sequence[str]) -> list[tuple[str, Path]]:
-        """Find the files of videos, and give those that are yet to be looked at."""
+    def locate(self, source: ClipSource) -> list[Moment]:
+        """Find the files of all moments, and give those that are yet to be looked at."""
         pending = []
-        self.num_videos = len(names)
-        self.total_texts = sum(len(self.assessment.texts(name)) for name in names)
-        for name in names:
+        wanted = {each.moment: each for each in self.assessment.annotations}
+        self.num_videos = len(wanted)
+        self.total_texts = sum(len(self.assessment.texts(name)) for name in wanted)
+        for name, annotation in sorted(wanted.items()):
             try:
-                path = media.find(name)
+                path = source.find(annotation.video)
             except VideoError as error:
                 self._leave_out(name, error)
                 continue
             stored = None if self.store is None else self.store.read(name, path)
             if stored is None:
-                pending.append((name, path))
+                pending.append(Moment(name, annotation.video, annotation.span, path))
             else:
                 self.kept[name] = stored
                 self.done_texts += len(self.assessment.texts(name))
@@ -211,28 +243,35 @@ class _Run:
         self._report()
         return pending
 
-    def look_at(self, name: str, path: Path, decoded: DecodedVideo | VideoError) -> None:
-        """Encode one video, score its texts, and keep what the assessment wants of them."""
+    def look_at(self, moment: Moment, clips: Looked) -> None:
+        """Encode a moment, score its texts, and keep what the assessment wants of them."""
+        name = moment.name
         try:
-            if isinstance(decoded, VideoError):
-                raise decoded
+            if isinstance(clips, VideoError):
+                raise clips
             begin = time.perf_counter()
-            tokens = self.predictor.encode_clips(decoded.frames).tokens  # (K, h, w, D)
+            tokens = self._encode(clips)  # (K, h, w, D)
         except VideoError as error:
             self._leave_out(name, error)
             self._report()
             return
         self.encoding_seconds += time.perf_counter() - begin
         self.num_clips += len(tokens)
-        logits = self._score(tokens, self.assessment.texts(name), decoded.places)  # (K, Q, C)
+        logits = self._score(tokens, self.assessment.texts(name), clips.places)  # (K, Q, C)
         if not logits.isfinite().all():
             raise CheckpointError(
                 f"the model's {self.assessment.head} logits for {name} are not finite numbers"
             )
         self.kept[name] = self.assessment.keep(logits)
         if self.store is not None:
-            self.store.write(name, path, self.kept[name])
+            self.store.write(name, moment.path, self.kept[name])
         self._report()
+
+    def _encode(self, clips: DecodedVideo | StoredClips) -> Tensor:
+        if isinstance(clips, StoredClips):
+            check_grid(clips.tokens.shape[1:], self.predictor.config)
+            return clips.tokens
+        return self.predictor.encode_clips(clips.frames).tokens
 
     def _score(self, tokens: Tensor, texts: Sequence[str], places: Sequence[float]) -> Tensor:
         parts = []
@@ -249,8 +288,9 @@ class _Run:
             self._report()
         return torch.cat(parts, dim=1)
 
-    def finish(self, wanted: Mapping[str, int]) -> Evaluation:
+    def finish(self) -> Evaluation:
         """Measure all that was kept."""
+        wanted = Counter(each.moment for each in self.assessment.annotations)
         unusable = tuple(
             UnusableVideo(name, error.code, str(error), wanted[name])
             for name, error in sorted(self.unusable.items())
@@ -259,6 +299,7 @@ class _Run:
             raise NothingToEvaluate(len(unusable), unusable[0].reason)
         return Evaluation(
             metrics=self.assessment.measure(self.kept),
+            line_scores=self.assessment.score_lines(self.kept),
             num_annotations=sum(wanted.values()),
             num_evaluated=sum(wanted[name] for name in self.kept),
             num_videos=self.num_videos,

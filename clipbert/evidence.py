@@ -20,6 +20,7 @@ from torch import Tensor
 
 from clipbert.requests import ScoredAnswer
 from clipbert.sampling import Clip, SamplingPlan, plan_clips
+from clipbert.training.annotation import WHOLE, Span
 from clipbert.video import decode_clips, probe_video
 
 
@@ -115,7 +116,12 @@ class DecodedClips:
 
 
 def read_clips(
-    path: Path, plan: SamplingPlan, *, max_side_px: int, num_threads: int = 0
+    path: Path,
+    plan: SamplingPlan,
+    *,
+    max_side_px: int,
+    span: Span = WHOLE,
+    num_threads: int = 0,
 ) -> DecodedClips:
     """Choose a video's clips and decode them, as a model of this frame size sees them.
 
@@ -126,13 +132,14 @@ def read_clips(
         path: the video.
         plan: how to place the clips.
         max_side_px: S of the model.
+        span: the part of the video to look at.
         num_threads: of the decoder; 0 is one for each core.
 
     Raises:
         VideoError: one of its subclasses says what is wrong with the file.
     """
     probe = probe_video(path)
-    clips = plan_clips(probe, plan)
+    clips = plan_clips(probe, plan, window=span.window_in(probe.duration_seconds))
     side = None if plan.name == "authors" else max_side_px
     frames = decode_clips(path, clips, max_side_px=side, num_threads=num_threads)
     return DecodedClips(tuple(clips), frames, probe.duration_seconds)

@@ -92,8 +92,20 @@ def text_to_video(
     Raises:
         ValueError: shapes that do not go together, no texts, or a score that is not finite.
     """
+    return _from_ranks(
+        text_to_video_ranks(scores, video_of_text, authors_rounding=authors_rounding)
+    )
+
+
+def text_to_video_ranks(
+    scores: NDArray[np.floating],
+    video_of_text: Sequence[int] | NDArray[np.integer],
+    *,
+    authors_rounding: bool = False,
+) -> list[int]:
+    """Give each text's rank of its own video, from 1; arguments and errors as text_to_video."""
     scores, right = _checked(scores, video_of_text, authors_rounding=authors_rounding)
-    return _from_ranks([_rank(row, [own]) for row, own in zip(scores, right, strict=True)])
+    return [_rank(row, [own]) for row, own in zip(scores, right, strict=True)]
 
 
 def video_to_text(

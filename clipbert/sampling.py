@@ -115,7 +115,11 @@ class Clip:
 
 
 def plan_clips(
-    probe: "VideoProbe", plan: SamplingPlan, *, generator: random.Random | None = None
+    probe: "VideoProbe",
+    plan: SamplingPlan,
+    *,
+    generator: random.Random | None = None,
+    window: tuple[float, float] | None = None,
 ) -> list[Clip]:
     """Choose the instants of one video to look at.
 
@@ -128,6 +132,8 @@ def plan_clips(
         generator: None for the plan's fixed instants; for training, the source of every draw.
             `segments` and `keyframes` draw each clip within its segment; `authors` draws each
             clip anywhere, so clips may overlap and are not in order.
+        window: seconds from where to where clips are placed, as if the video were no longer;
+            None: in all of the video.
 
     Returns:
         The clips, by index.
@@ -143,26 +149,28 @@ def plan_clips(
     if plan.name == "authors":
         from clipbert.authors_sampling import plan_authors_clips  # noqa: PLC0415
 
-        return plan_authors_clips(probe, plan, generator=generator)
-    num_clips = _num_clips(probe, plan)
-    segment_seconds = probe.duration_seconds / num_clips
+        return plan_authors_clips(probe, plan, generator=generator, window=window)
+    first, last = (0.0, probe.duration_seconds) if window is None else window
+    num_clips = _num_clips(probe, plan, last - first)
+    segment_seconds = (last - first) / num_clips
+    keyframes = tuple(at for at in probe.keyframe_seconds if window is None or first <= at <= last)
     clips = []
     for index in range(num_clips):
-        start = index * segment_seconds
-        end = probe.duration_seconds if index == num_clips - 1 else (index + 1) * segment_seconds
+        start = first + index * segment_seconds
+        end = last if index == num_clips - 1 else first + (index + 1) * segment_seconds
         instants = _segment_instants(start, end, plan, generator)
         # The end of the last segment is the end of the last frame, where no frame begins.
         instants = [min(instant, probe.last_frame_seconds) for instant in instants]
         if plan.name == "keyframes":
-            instants = [_nearest(probe.keyframe_seconds, instant) for instant in instants]
+            instants = [_nearest(keyframes, instant) for instant in instants]
         clips.append(Clip(index, start, end, tuple(instants)))
     return clips
 
 
-def _num_clips(probe: "VideoProbe", plan: SamplingPlan) -> int:
+def _num_clips(probe: "VideoProbe", plan: SamplingPlan, seconds: float) -> int:
     if plan.seconds_per_clip is None:
         return plan.num_clips
-    wanted = math.ceil(probe.duration_seconds / plan.seconds_per_clip)
+    wanted = math.ceil(seconds / plan.seconds_per_clip)
     return max(1, min(max(wanted, plan.num_clips), plan.max_clips, probe.num_frames))
 
 

@@ -2,9 +2,47 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
+
+from clipbert.errors import OutsideVideo
 
 Task = Literal["pretraining", "retrieval", "qa", "multiple_choice", "count"]
+
+
+class Span(NamedTuple):
+    """The part of a video that an annotation holds for.
+
+    Attributes:
+        start_seconds: where it begins; None: with the video.
+        end_seconds: where it ends; None: with the video.
+    """
+
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether it is all of the video."""
+        return not self.start_seconds and self.end_seconds is None
+
+    def window_in(self, duration_seconds: float) -> tuple[float, float] | None:
+        """Give where it begins and ends in a video of this length; None for all of it.
+
+        A picture has no length, and every span is all of it.
+
+        Raises:
+            OutsideVideo: it begins after the video's end.
+        """
+        if self.is_whole or not duration_seconds:
+            return None
+        start = self.start_seconds or 0.0
+        end = duration_seconds if self.end_seconds is None else self.end_seconds
+        if start >= duration_seconds:
+            raise OutsideVideo(start, duration_seconds)
+        return start, min(end, duration_seconds)
+
+
+WHOLE = Span()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +76,18 @@ class Annotation:
     split: str | None = None
     start_seconds: float | None = None
     end_seconds: float | None = None
+
+    @property
+    def span(self) -> Span:
+        """The part of the video that it holds for."""
+        return Span(self.start_seconds, self.end_seconds)
+
+    @property
+    def moment(self) -> str:
+        """Name what is to be looked at: the video, or a part of it.
+
+        Annotation(1, "v7", "a dog", start_seconds=2.0).moment  ->  "v7 from 2.0 s"
+        """
+        start = f" from {self.start_seconds!r} s" if self.start_seconds else ""
+        end = "" if self.end_seconds is None else f" to {self.end_seconds!r} s"
+        return f"{self.video}{start}{end}"

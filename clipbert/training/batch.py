@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clipbert.training.dataset import DroppedExample, Item, LoadedExample
+from clipbert.training.dataset import DroppedExample, Item, LoadedExample, TokenExample
 from clipbert.training.losses import IGNORED
 from clipbert.training.usable_videos import UnusableVideo
 
@@ -22,6 +22,8 @@ class Batch:
         frames: uint8, RGB: of video after video, all of one tensor (K, T, H, W, 3), flattened.
             Empty if every example was dropped; the tensors below are then empty too.
         frame_shapes: B shapes (K, T, H, W, 3); H and W differ between videos.
+        tokens: (B, K, h, w, D), of examples whose clips went through the CNN before; there are no
+            frames then. None: there are frames.
         places: (B, K) float32, where in its video each clip's middle lies.
         token_ids: (N, L) int64, padded.
         mask: (N, L) int64, 1 for tokens.
@@ -34,6 +36,7 @@ class Batch:
     number: int
     frames: Tensor
     frame_shapes: tuple[torch.Size, ...]
+    tokens: Tensor | None
     places: Tensor
     token_ids: Tensor
     mask: Tensor
@@ -63,7 +66,9 @@ def collate(items: Sequence[Item], *, pad_id: int) -> Batch:
         items: at least one, of one forward pass, all of the same K and T.
         pad_id: of the tokenizer.
     """
-    loaded = [item for item in items if isinstance(item, LoadedExample)]
+    loaded = [item for item in items if not isinstance(item, DroppedExample)]
+    decoded = [item for item in loaded if isinstance(item, LoadedExample)]
+    stored = [item.tokens for item in loaded if isinstance(item, TokenExample)]
     dropped = tuple(item.video for item in items if isinstance(item, DroppedExample))
     rows = [row for item in loaded for row in item.texts.token_ids]
     labels = [row for item in loaded for row in item.texts.word_labels]
@@ -72,8 +77,9 @@ def collate(items: Sequence[Item], *, pad_id: int) -> Batch:
     return Batch(
         number=items[0].draw.batch,
         # One tensor, not one a video: each takes an open file on its way from a worker.
-        frames=torch.cat([nothing, *(item.frames.flatten() for item in loaded)]),
-        frame_shapes=tuple(item.frames.shape for item in loaded),
+        frames=torch.cat([nothing, *(item.frames.flatten() for item in decoded)]),
+        frame_shapes=tuple(item.frames.shape for item in decoded),
+        tokens=torch.stack(stored) if stored else None,
         places=torch.stack([item.places for item in loaded]) if loaded else torch.empty(0, 0),
         token_ids=_pad(rows, pad_id),
         mask=_pad([[1] * len(row) for row in rows], 0),

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from clipbert.errors import VideoError
-from clipbert.sampling import Clip, SamplingPlan, plan_clips
-from clipbert.training.annotation import Annotation
+from clipbert.sampling import Clip, PlanName, SamplingPlan, plan_clips
+from clipbert.stored_tokens import TokenFolder, choose_clips
+from clipbert.training.annotation import Annotation, Span
 from clipbert.training.draws import generator_at
 from clipbert.training.task_texts import TaskTexts, VideoTexts
 from clipbert.training.usable_videos import UnusableVideo, VideoSource
@@ -21,10 +22,15 @@ from clipbert.video import decode_clips
 
 @dataclass(frozen=True)
 class Example:
-    """A video and as many of its annotations as are seen together."""
+    """A video, or a part of it, and as many of its annotations as are seen together."""
 
     video: str
     annotations: tuple[Annotation, ...]
+
+    @property
+    def span(self) -> Span:
+        """The part of the video that all of its annotations hold for."""
+        return self.annotations[0].span
 
 
 class Draw(NamedTuple):
@@ -59,6 +65,23 @@ class LoadedExample:
 
 
 @dataclass(frozen=True)
+class TokenExample:
+    """An example whose clips went through the CNN before.
+
+    Attributes:
+        draw: its place in the run.
+        tokens: (K, h, w, D), as they are stored.
+        places: (K,) float32, as of LoadedExample.
+        texts: that meet each of the clips.
+    """
+
+    draw: Draw
+    tokens: Tensor
+    places: Tensor
+    texts: VideoTexts
+
+
+@dataclass(frozen=True)
 class DroppedExample:
     """An example whose video could not be decoded."""
 
@@ -66,7 +89,7 @@ class DroppedExample:
     video: UnusableVideo
 
 
-Item = LoadedExample | DroppedExample
+Item = LoadedExample | TokenExample | DroppedExample
 """What a dataset gives for a draw."""
 
 
@@ -80,14 +103,15 @@ def group_by_video(
         texts_per_video: a video with more annotations makes several examples.
 
     Returns:
-        Examples, in the order in which their videos come first.
+        Examples, in the order in which their videos come first. Annotations of different parts of
+        a video are never in one: they are about other clips.
     """
-    of_video: dict[str, list[Annotation]] = {}
+    of_moment: dict[tuple[str, Span], list[Annotation]] = {}
     for annotation in annotations:
-        of_video.setdefault(annotation.video, []).append(annotation)
+        of_moment.setdefault((annotation.video, annotation.span), []).append(annotation)
     return tuple(
         Example(video, tuple(group[start : start + texts_per_video]))
-        for video, group in of_video.items()
+        for (video, _), group in of_moment.items()
         for start in range(0, len(group), texts_per_video)
     )
 
@@ -143,7 +167,7 @@ class ClipDataset(Dataset[Item]):
         example = self.examples[draw.example]
         place = (draw.epoch, draw.example)
         try:
-            clips, frames = self._look_at(example.video, place)
+            clips, frames = self._look_at(example.video, example.span, place)
         except VideoError as error:
             return DroppedExample(draw, UnusableVideo.from_error(example.video, error))
         duration = self._videos[example.video].probe.duration_seconds
@@ -154,13 +178,75 @@ class ClipDataset(Dataset[Item]):
             self._texts(example.annotations, generator_at(self._seed, "texts", *place)),
         )
 
-    def _look_at(self, video: str, place: tuple[int, int]) -> tuple[list[Clip], np.ndarray]:
+    def _look_at(
+        self, video: str, span: Span, place: tuple[int, int]
+    ) -> tuple[list[Clip], np.ndarray]:
         source = self._videos[video]
         generator = generator_at(self._seed, "clips", *place) if self._random_clips else None
-        clips = plan_clips(source.probe, self._plan, generator=generator)
+        clips = plan_clips(
+            source.probe,
+            self._plan,
+            generator=generator,
+            window=span.window_in(source.probe.duration_seconds),
+        )
         # One thread: examples are decoded side by side by the workers of the loader.
         frames = decode_clips(source.path, clips, max_side_px=self._max_side_px, num_threads=1)
         return clips, np.stack(frames)
+
+
+class TokenDataset(Dataset[Item]):
+    """Reads the stored tokens of examples and makes their texts; looked up by a Draw.
+
+    What an example looks like depends on (seed, epoch, example) alone.
+
+    Args:
+        examples: in their order.
+        tokens: of every video of the examples.
+        num_clips: K.
+        plan: how K of the stored clips are chosen, see choose_clips.
+        random_clips: draw them anew at each look.
+        texts: what the task makes of annotations.
+        seed: of the run.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        tokens: TokenFolder,
+        *,
+        num_clips: int,
+        plan: PlanName,
+        random_clips: bool,
+        texts: TaskTexts,
+        seed: int,
+    ) -> None:
+        self.examples = examples
+        self._tokens, self._num_clips, self._plan = tokens, num_clips, plan
+        self._random_clips, self._texts, self._seed = random_clips, texts, seed
+
+    def __len__(self) -> int:
+        """Count the examples."""
+        return len(self.examples)
+
+    def __getitem__(self, draw: Draw) -> Item:
+        """Read one example; that its tokens cannot be read is a result, not an error."""
+        example = self.examples[draw.example]
+        place = (draw.epoch, draw.example)
+        generator = generator_at(self._seed, "clips", *place) if self._random_clips else None
+        try:
+            video = self._tokens.find(example.video)
+            rows = choose_clips(
+                video.clips_in(example.span), self._num_clips, plan=self._plan, generator=generator
+            )
+            tokens = self._tokens.read(example.video, rows)
+        except VideoError as error:
+            return DroppedExample(draw, UnusableVideo.from_error(example.video, error))
+        return TokenExample(
+            draw,
+            tokens,
+            torch.tensor(video.places(rows)),
+            self._texts(example.annotations, generator_at(self._seed, "texts", *place)),
+        )
 
 
 class StepSampler(Sampler[list[Draw]]):

@@ -50,13 +50,17 @@ def write_model_card(folder: Path, recipe: Recipe, facts: CardFacts) -> None:
     (folder / CARD_FILE).write_text(front + "\n\n".join(sections) + "\n", encoding="utf-8")
 
 
+def _extent(recipe: Recipe) -> str:
+    return "end to end" if recipe.visual == "trained" else "but for its visual side"
+
+
 def _describe(recipe: Recipe, facts: CardFacts) -> str:
     steps = f"{facts.report.steps:,} steps"
     if facts.report.steps < facts.report.total_steps:
         steps += f" of {facts.report.total_steps:,} planned"
     head = "a new head" if facts.head_is_new else "its own head"
     return (
-        f"Started from `{facts.start}` with {head}, and trained end to end for {steps} "
+        f"Started from `{facts.start}` with {head}, and trained {_extent(recipe)} for {steps} "
         f"({facts.epochs:.2f} epochs), each of {recipe.videos_per_step} examples "
         f"with {recipe.clips} random clips of {recipe.frames_per_clip} frames. Its other heads, "
         "if it has any, were not trained with it and are not to be used."

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from clipbert.aggregation import aggregate
 from clipbert.config import Aggregation, HeadName
 from clipbert.frames import clips_to_pixels
+from clipbert.inference import default_dtype
 from clipbert.model import ClipBert
 from clipbert.training.annotation import Task
 from clipbert.training.batch import Batch
@@ -36,18 +37,28 @@ class Objective(nn.Module):
 
     Args:
         model: with the head of the recipe's task.
-        recipe: task, loss, aggregation, precision, and what pretraining draws.
+        recipe: task, loss, aggregation, precision, and what pretraining draws. A frozen visual
+            side is in eval mode whatever the rest is in, and keeps nothing for gradients.
     """
 
     def __init__(self, model: ClipBert, recipe: Recipe) -> None:
         super().__init__()
         self.model = model
+        self._is_frozen = recipe.visual == "frozen"
         self._head: HeadName = recipe.task
         self._loss = _loss_of(recipe.task, recipe.loss, recipe.aggregation, recipe.negatives)
         self._aggregation = recipe.aggregation
-        self._uses_bfloat16 = recipe.precision == "bf16"
+        self._precision = recipe.precision
         self._kept_cells, self._seed = recipe.kept_cells, recipe.seed
         self._least_pairs = _LEAST_PAIRS.get(recipe.task, 1)
+
+    def train(self, mode: bool = True) -> "Objective":
+        """Set the mode, as nn.Module.train, of all that is trained."""
+        super().train(mode)
+        if self._is_frozen:
+            self.model.backbone.eval()
+            self.model.grid_encoder.eval()
+        return self
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the loss of a batch.
@@ -64,15 +75,36 @@ class Objective(nn.Module):
             weights = [weight for weight in self.parameters() if weight.requires_grad]
             return {"loss": torch.stack([weight.sum() for weight in weights]).sum() * 0.0}
         device = next(self.model.parameters()).device
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._uses_bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._uses_bfloat16(device)):
             if self._head == "pretraining":
                 return self._pretrain(batch, device)
             logits = self.model(**self._pairs(batch, device), head=self._head)  # (K * N, C)
         logits = logits.float().unflatten(0, (num_clips, -1))  # (K, N, C)
         return {"loss": self._loss(logits, batch.targets.to(device))}
 
+    def _uses_bfloat16(self, device: torch.device) -> bool:
+        if self._precision == "auto":
+            return default_dtype(str(device)) == torch.bfloat16
+        return self._precision == "bf16"
+
     def _pairs(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
         """Let each text meet all clips of its video: K * N pairs, clip after clip."""
+        num_clips = batch.num_clips
+        visual = self._visual(batch, device)  # (B, K, h, w, D)
+        video = batch.video_of_text.to(device)
+        visual = visual[video]  # (N, K, h, w, D)
+        places = batch.places.to(device)[video]  # (N, K)
+        return {
+            "token_ids": batch.token_ids.to(device).repeat(num_clips, 1),
+            "mask": batch.mask.to(device).repeat(num_clips, 1),
+            "visual": visual.transpose(0, 1).flatten(0, 1),  # (K * N, h, w, D)
+            "places": places.T.flatten(),
+        }
+
+    def _visual(self, batch: Batch, device: torch.device) -> Tensor:
+        """Give the visual tokens of each video's clips: those that it has, or the CNN's."""
+        if batch.tokens is not None:
+            return batch.tokens.to(device)
         config = self.model.config
         pixels = clips_to_pixels(
             batch.clips(),
@@ -82,17 +114,9 @@ class Objective(nn.Module):
             channel_order=config.channel_order,
             device=device,
         )  # (B * K, T, 3, S, S)
-        num_clips = batch.num_clips
-        visual = self.model.encode_pixels(pixels)  # (B * K, h, w, D)
-        video = batch.video_of_text.to(device)
-        visual = visual.unflatten(0, (-1, num_clips))[video]  # (N, K, h, w, D)
-        places = batch.places.to(device)[video]  # (N, K)
-        return {
-            "token_ids": batch.token_ids.to(device).repeat(num_clips, 1),
-            "mask": batch.mask.to(device).repeat(num_clips, 1),
-            "visual": visual.transpose(0, 1).flatten(0, 1),  # (K * N, h, w, D)
-            "places": places.T.flatten(),
-        }
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._is_frozen):
+            visual = self.model.encode_pixels(pixels)  # (B * K, h, w, D)
+        return visual.reshape(-1, batch.num_clips, *visual.shape[1:])
 
     def _pretrain(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
         num_clips = batch.num_clips

@@ -17,7 +17,8 @@ from clipbert.training.annotation import Task
 from clipbert.training.schedule import Decay
 
 Loss = Literal["ce", "rank", "bce", "mse"]
-Precision = Literal["bf16", "fp32"]
+Precision = Literal["auto", "bf16", "fp32"]
+Visual = Literal["trained", "frozen"]
 
 RECIPE_FILE = "recipe.toml"
 _LEAST_COUNTED_PAIRS = 2
@@ -34,6 +35,7 @@ _CHOICES = {
     "aggregation": typing.get_args(Aggregation),
     "decay": typing.get_args(Decay),
     "precision": typing.get_args(Precision),
+    "visual": typing.get_args(Visual),
 }
 _LEAST = {
     "texts_per_video": 1,
@@ -41,8 +43,6 @@ _LEAST = {
     "frames_per_clip": 1,
     "inference_clips": 1,
     "validation_clips": 1,
-    "max_side_px": 64,
-    "max_text_tokens": 3,
     "videos_per_step": 1,
     "videos_per_forward": 1,
     "validations": 1,
@@ -54,6 +54,9 @@ _LEAST = {
     "kept_cells": 1,
     "max_answers": 1,
     "steps": 1,
+    "max_side_px": 64,
+    "max_text_tokens": 3,
+    "checkpoint_seconds": 1,
 }
 _POSITIVE = (
     "frames_per_second",
@@ -77,6 +80,8 @@ class Recipe:
 
     Attributes:
         task: what is trained.
+        visual: `trained`, backbone and grid encoder learn with the rest; `frozen`, they stay as
+            they are to the bit, so that stored visual tokens still fit the trained model.
         texts_per_video: a video with more texts is split into several examples.
         negatives: retrieval: captions of other videos beside each right one.
         mask_probability: pretraining: part of the words that are to be guessed.
@@ -86,15 +91,17 @@ class Recipe:
             keeps all.
         max_answers: qa: the most frequent answers make the vocabulary, so many at the most; None
             takes every answer. An answer file given to the run goes before it.
-        clips: K, drawn at random from each video at each step.
+        clips: K of each video at each step.
+        random_clips: they are drawn anew at each look; otherwise they are the plan's fixed ones.
         frames_per_clip: T.
         plan: how clips are placed; `authors` as the paper's code does, each anywhere.
         frames_per_second: of the `authors` plan; a clip lasts frames_per_clip by this.
         clip_seconds: of the other plans, first to last instant of a clip.
         inference_clips: K of the trained model, unless its user says otherwise.
         validation_clips: K while training is validated; their places are fixed.
-        max_side_px: S, side of the square that frames are fitted into.
-        max_text_tokens: longer texts are cut.
+        max_side_px: S, side of the square that frames are fitted into; None: as the model that
+            training starts from.
+        max_text_tokens: longer texts are cut; None: as the model that training starts from.
         aggregation: how clip logits become a video's, in the loss and in the trained model.
         loss: `ce` cross-entropy, `rank` margin ranking (retrieval), `bce` binary cross-entropy
             with soft labels (qa), `mse` squared error (count).
@@ -114,16 +121,20 @@ class Recipe:
         videos_per_forward: examples that one process holds in memory at once; gradients are
             accumulated over as many forward passes as videos_per_step needs.
         max_gradient_norm: the gradient is scaled down to it.
-        precision: `bf16`, autocast over float32 weights, or `fp32`.
+        precision: `bf16`, autocast over float32 weights, or `fp32`; `auto` is `bf16` where the
+            device multiplies it in hardware.
         seed: of every random draw.
         validations: about so many over a run that has a validation file.
         min_validation_steps: they are a multiple of so many steps apart.
         checkpoint_steps: steps between checkpoints, from which an interrupted run goes on.
+        checkpoint_seconds: besides, no more than so many seconds between them; None: by steps
+            alone.
         checkpoints_kept: the newest ones.
         log_steps: steps between two lines of metrics.jsonl, each the mean over them.
     """
 
     task: Task
+    visual: Visual = "trained"
     texts_per_video: int = 1
     negatives: int = 1
     mask_probability: float = 0.15
@@ -131,14 +142,15 @@ class Recipe:
     kept_cells: int | None = None
     max_answers: int | None = None
     clips: int = 8
+    random_clips: bool = True
     frames_per_clip: int = 2
     plan: PlanName = "authors"
     frames_per_second: float = 2.0
     clip_seconds: float = 1.0
     inference_clips: int = 16
     validation_clips: int = 1
-    max_side_px: int = 448
-    max_text_tokens: int = 100
+    max_side_px: int | None = None
+    max_text_tokens: int | None = None
     aggregation: Aggregation = "lse"
     loss: Loss = "ce"
     learning_rate: float = 5e-5
@@ -161,6 +173,7 @@ class Recipe:
     validations: int = 100
     min_validation_steps: int = 100
     checkpoint_steps: int = 500
+    checkpoint_seconds: float | None = None
     checkpoints_kept: int = 2
     log_steps: int = 10
 
@@ -198,6 +211,8 @@ class Recipe:
                 f"videos_per_step is {self.videos_per_step}: must be a multiple of "
                 f"videos_per_forward {self.videos_per_forward}"
             )
+        if self.visual == "frozen" and self.task == "pretraining":
+            raise ConfigError("visual is 'frozen': pretraining trains the visual side too")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):  # noqa: PLR2004
             raise ConfigError(f"betas is {self.betas}: needs 2 numbers, each 0 to below 1")
         if self.decay == "multi_step" and not self.decay_epochs:

@@ -1,29 +1,25 @@
 """One training run, from a recipe and files to a model folder."""
 
+import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
 from torch.utils.data import DataLoader
 
 from clipbert.assessment_builder import build_assessment
+from clipbert.checkpoint import VISUAL_PREFIXES, WEIGHTS_FILE, save_folder
 from clipbert.config import ClipBertConfig
-from clipbert.errors import ConfigError
+from clipbert.errors import ConfigError, TrainingStopped
 from clipbert.evaluation import choose_plan
 from clipbert.inference import default_dtype
 from clipbert.model import ClipBert
 from clipbert.sampling import SamplingPlan
-from clipbert.tensor_files import hash_file
+from clipbert.tensor_files import hash_file, read_tensors
 from clipbert.training.batch import Batch, collate
-from clipbert.training.dataset import (
-    ClipDataset,
-    Draw,
-    Item,
-    StepSampler,
-    fingerprint,
-)
-from clipbert.training.media_folder import MediaFolder
+from clipbert.training.curves import draw_curves
+from clipbert.training.dataset import Draw, Item, StepSampler, fingerprint
 from clipbert.training.model_card import CardFacts, write_model_card
 from clipbert.training.objective import Objective
 from clipbert.training.processes import Processes
@@ -32,6 +28,7 @@ from clipbert.training.run_data import RunData, choose_answers, read_run_data
 from clipbert.training.run_folder import CHECKPOINTS_FOLDER, hash_json, open_run_folder
 from clipbert.training.run_log import METRICS_FILE, read_metrics
 from clipbert.training.run_request import RunReport, RunRequest
+from clipbert.training.sources import Source, open_source
 from clipbert.training.starting_model import StartingModel, prepare_model
 from clipbert.training.task_texts import make_task_texts
 from clipbert.training.trainer import (
@@ -67,18 +64,27 @@ def train(
         AnnotationError: an annotation file cannot be read, or is not for the recipe's task.
         CheckpointError: the model cannot be loaded, or has no tokenizer.
         ConfigError: recipe, model, data, processes and folder do not go together.
-        MediaNotFound: the videos' folder is none.
+        MediaNotFound: the videos' folder is none, or that of the tokens.
+        FenceLost: another attempt may write now.
+        TrainingStopped: SIGTERM came; the run can go on.
         TrainingDiverged: the loss is no number any more.
     """
-    recipe, checkpoints = request.recipe, request.out / CHECKPOINTS_FOLDER
+    checkpoints, supervisor = request.out / CHECKPOINTS_FOLDER, request.supervisor
     arguments = make_arguments(
-        checkpoints, recipe, device=request.device, validates=request.validation is not None
+        checkpoints, request.recipe, device=request.device, validates=request.validation is not None
     )
+    _make_repeatable(arguments.device.type)
     processes = Processes.of(arguments)
-    media = MediaFolder(request.videos)
+    source = open_source(request)
     start = _load_start(request)
-    data = _read_data(request, start.config, media, processes, progress)
-    starting = prepare_model(start, recipe, answers=data.answers)
+    recipe = _settle(request.recipe, start.config)
+    supervisor.progress.enter("reading")
+    data = _read_data(request, start.config, source, processes, progress)
+    starting = prepare_model(
+        start, recipe, answers=data.answers, from_tokens=request.tokens is not None
+    )
+    parts = _Parts(request, recipe, source, data, starting, processes)
+    dtypes = _visual_dtypes(request)
     schedule = plan_steps(recipe, num_examples=len(data.examples), max_steps=request.max_steps)
     set_steps(arguments, schedule)
     facts = {
@@ -87,22 +93,31 @@ def train(
         "usable_examples_sha256": fingerprint(data.examples),
         "model_config_sha256": hash_json(starting.model.config.to_json()),
     }
-    processes.from_main(lambda: open_run_folder(request.out, recipe, facts, resume=request.resume))
+    supervisor.check_fence()
+    processes.from_main(
+        lambda: open_run_folder(request.out, request.recipe, facts, resume=request.resume)
+    )
+    num_clips = source.num_clips(recipe, data)
     trainer = ClipTrainer(
         Objective(starting.model, recipe),
         arguments,
         recipe,
         schedule,
-        batches=_load_training(request, data, starting, schedule, processes),
-        validation=_make_validation(
-            request, data, starting, media, processes, device=arguments.device.type
-        ),
+        batches=_load_training(parts, schedule),
+        validation=_make_validation(parts, device=arguments.device.type),
         metrics=request.out / METRICS_FILE,
+        supervisor=supervisor,
+        num_clips=num_clips,
     )
     trainer.run(find_last_checkpoint(checkpoints))
+    if trainer.state.global_step < schedule.stop_at:
+        raise TrainingStopped
+    supervisor.check_fence()
+    supervisor.progress.enter("saving")
     report = _report(request, trainer, data, schedule, processes)
     if processes.is_main:
-        starting.model.save_pretrained(request.out)
+        save_folder(starting.model, request.out, dtypes=dtypes)
+        draw_curves(request.out / METRICS_FILE)
         _write_card(request, report, starting, facts["data_sha256"], schedule)
     processes.wait()
     return report
@@ -116,10 +131,80 @@ def _load_start(request: RunRequest) -> ClipBert:
     return ClipBert.create(ClipBertConfig.preset(str(request.preset)), seed=request.recipe.seed)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    """What a run is made of, once everything is read; recipe has nothing left to the model."""
+
+    request: RunRequest
+    recipe: Recipe
+    source: Source
+    data: RunData
+    starting: StartingModel
+    processes: Processes
+
+    def load(
+        self,
+        data: RunData,
+        plan: SamplingPlan,
+        batch_sampler: Iterable[list[Draw]],
+        collate_fn: Callable[[Sequence[Item]], object],
+        *,
+        random_clips: bool,
+    ) -> DataLoader[Item]:
+        """Load the examples that a sampler names, as batches."""
+        texts = make_task_texts(
+            self.recipe, data.annotations, tokenizer=self.starting.tokenizer, answers=data.answers
+        )
+        dataset = self.source.make_dataset(
+            self.recipe,
+            data,
+            texts,
+            plan=plan,
+            random_clips=random_clips,
+            max_side_px=self.starting.model.config.max_side_px,
+        )
+        return DataLoader(
+            dataset,
+            batch_sampler=batch_sampler,
+            collate_fn=collate_fn,
+            num_workers=_count_workers(self.request, self.processes),
+        )
+
+
+def _make_repeatable(device: str) -> None:
+    """Let a GPU compute the same twice, where it can; a CPU does anyway."""
+    if device == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+
+
+def _settle(recipe: Recipe, start: ClipBertConfig) -> Recipe:
+    """Fill in what a recipe leaves to the model that training starts from."""
+    return dataclasses.replace(
+        recipe,
+        max_side_px=recipe.max_side_px or start.max_side_px,
+        max_text_tokens=recipe.max_text_tokens or start.max_text_tokens,
+    )
+
+
+def _visual_dtypes(request: RunRequest) -> Mapping[str, torch.dtype]:
+    """Give the types in which a frozen visual side is saved: those of the model it came from.
+
+    So its bytes, and whatever is made of them, stay the same.
+    """
+    if request.recipe.visual != "frozen" or request.model is None:
+        return {}
+    stored = read_tensors(request.model / WEIGHTS_FILE)
+    return {
+        name: weight.dtype for name, weight in stored.items() if name.startswith(VISUAL_PREFIXES)
+    }
+
+
 def _read_data(
     request: RunRequest,
     start: ClipBertConfig,
-    media: MediaFolder,
+    source: Source,
     processes: Processes,
     progress: Callable[[int, int], None],
 ) -> RunData:
@@ -134,70 +219,57 @@ def _read_data(
     return read_run_data(
         request.data,
         recipe,
-        media=media,
-        plan=recipe.training_plan,
+        find=source.finder(start, recipe.training_plan, progress=progress),
         processes=processes,
         answers=answers,
         split=request.split,
-        progress=progress,
     )
 
 
-def _load_training(
-    request: RunRequest,
-    data: RunData,
-    starting: StartingModel,
-    schedule: Schedule,
-    processes: Processes,
-) -> DataLoader[Item]:
-    recipe = request.recipe
+def _load_training(parts: _Parts, schedule: Schedule) -> DataLoader[Item]:
+    recipe = parts.recipe
     sampler = StepSampler(
-        num_examples=len(data.examples),
+        num_examples=len(parts.data.examples),
         total_steps=schedule.total_steps,
         videos_per_step=recipe.videos_per_step,
         videos_per_forward=recipe.videos_per_forward,
         seed=recipe.seed,
-        process=processes.number,
-        num_processes=processes.count,
+        process=parts.processes.number,
+        num_processes=parts.processes.count,
     )
-    return DataLoader(
-        _make_dataset(recipe, data, starting, recipe.training_plan, random_clips=True),
-        batch_sampler=sampler,
-        collate_fn=partial(collate_inputs, pad_id=starting.tokenizer.pad_id),
-        num_workers=_count_workers(request, processes),
+    return parts.load(
+        parts.data,
+        recipe.training_plan,
+        sampler,
+        partial(collate_inputs, pad_id=parts.starting.tokenizer.pad_id),
+        random_clips=recipe.random_clips,
     )
 
 
-def _make_validation(
-    request: RunRequest,
-    training: RunData,
-    starting: StartingModel,
-    media: MediaFolder,
-    processes: Processes,
-    *,
-    device: str,
-) -> Validation | None:
+def _make_validation(parts: _Parts, *, device: str) -> Validation | None:
+    request, recipe, starting = parts.request, parts.recipe, parts.starting
     if request.validation is None:
         return None
-    recipe = request.recipe
     config = starting.model.config
-    plan = choose_plan(config, head=recipe.task, num_clips=recipe.validation_clips)
+    plan = choose_plan(
+        config, head=recipe.task, name=recipe.plan, num_clips=recipe.validation_clips
+    )
     data = read_run_data(
         request.validation,
         recipe,
-        media=media,
-        plan=plan,
-        processes=processes,
-        answers=training.answers,
+        find=parts.source.finder(config, plan),
+        processes=parts.processes,
+        answers=parts.data.answers,
         split=request.validation_split,
     )
     size = recipe.videos_per_forward
     draws = [Draw(0, 0, index) for index in range(len(data.examples))]
-    batches: DataLoader[Item] = DataLoader(
-        _make_dataset(recipe, data, starting, plan, random_clips=False),
-        batch_sampler=[draws[start : start + size] for start in range(0, len(draws), size)],
-        collate_fn=partial(collate, pad_id=starting.tokenizer.pad_id),
-        num_workers=_count_workers(request, processes),
+    batches = parts.load(
+        data,
+        plan,
+        [draws[start : start + size] for start in range(0, len(draws), size)],
+        partial(collate, pad_id=starting.tokenizer.pad_id),
+        random_clips=False,
     )
     assessment = None
     if recipe.task != "pretraining":
@@ -205,34 +277,14 @@ def _make_validation(
             data.file, config=config, task=recipe.task, split=request.validation_split
         )
     dtype = torch.float32 if recipe.precision == "fp32" else default_dtype(device)
-    return Validation(batches, assessment, media, plan, starting.tokenizer, dtype)
-
-
-def _make_dataset(
-    recipe: Recipe,
-    data: RunData,
-    starting: StartingModel,
-    plan: SamplingPlan,
-    *,
-    random_clips: bool,
-) -> ClipDataset:
-    texts = make_task_texts(
-        recipe, data.annotations, tokenizer=starting.tokenizer, answers=data.answers
-    )
-    return ClipDataset(
-        data.examples,
-        data.videos,
-        plan=plan,
-        random_clips=random_clips,
-        texts=texts,
-        max_side_px=starting.model.config.max_side_px,
-        seed=recipe.seed,
-    )
+    return Validation(batches, assessment, parts.source.looked_at(plan), starting.tokenizer, dtype)
 
 
 def _count_workers(request: RunRequest, processes: Processes) -> int:
     if request.num_workers is not None:
         return request.num_workers
+    if request.tokens is not None:
+        return 0  # reading them costs less than handing them over
     return min(_MOST_WORKERS, max(1, (os.cpu_count() or 1) // processes.count))
 
 

@@ -6,20 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipbert.errors import AnnotationError, ConfigError
-from clipbert.sampling import SamplingPlan
+from clipbert.errors import AnnotationError, ConfigError, OutsideVideo
+from clipbert.stored_tokens import StoredVideo
 from clipbert.training.annotation import Annotation
 from clipbert.training.annotations import AnnotationFile, read_annotations
 from clipbert.training.answers import answer_vocabulary, read_answer_labels
 from clipbert.training.dataset import Example, group_by_video
-from clipbert.training.media_folder import MediaFolder
 from clipbert.training.processes import Processes
 from clipbert.training.recipe import Recipe
 from clipbert.training.selection import of_split, select_annotations
-from clipbert.training.usable_videos import UnusableVideo, VideoSource, find_videos
+from clipbert.training.usable_videos import UnusableVideo, VideoSet, VideoSource
 
 _MOST_VIDEOS_TOLD = 20
-_NUM_THREADS = 8
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +41,7 @@ class RunData:
     left_out: Mapping[str, int]
     answers: Sequence[str]
     examples: Sequence[Example]
-    videos: Mapping[str, VideoSource]
+    videos: Mapping[str, VideoSource | StoredVideo]
     unusable: Sequence[UnusableVideo]
 
 
@@ -51,12 +49,10 @@ def read_run_data(
     path: Path,
     recipe: Recipe,
     *,
-    media: MediaFolder,
-    plan: SamplingPlan,
+    find: Callable[[Sequence[str]], VideoSet],
     processes: Processes,
     answers: Sequence[str],
     split: str | None,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> RunData:
     """Read an annotation file and look at its videos.
 
@@ -65,12 +61,10 @@ def read_run_data(
     Args:
         path: the annotation file.
         recipe: what can be learned from, and how texts are grouped.
-        media: where the videos are.
-        plan: clips that must fit into each video.
+        find: looks at the videos of these names.
         processes: the main one looks at the videos, for all.
         answers: qa: the vocabulary.
         split: take only the lines of this split.
-        progress: called while videos are looked at, with how many were and of how many.
 
     Raises:
         AnnotationError: as select_annotations; or none of the videos can be used.
@@ -78,17 +72,19 @@ def read_run_data(
     file = read_annotations(path)
     selection = select_annotations(file, recipe.task, answers=answers, split=split)
     names = [annotation.video for annotation in selection.annotations]
-    videos = processes.from_main(
-        lambda: find_videos(media, names, plan, num_threads=_NUM_THREADS, progress=progress)
-    )
-    usable = [each for each in selection.annotations if each.video in videos.usable]
+    videos = processes.from_main(lambda: find(names))
+    found = [each for each in selection.annotations if each.video in videos.usable]
+    usable = [each for each in found if not _is_late(each, videos)]
     left_out = Counter(selection.left_out)
-    left_out["of videos that cannot be used"] = len(selection.annotations) - len(usable)
+    left_out["of videos that cannot be used"] = len(selection.annotations) - len(found)
+    left_out["that hold only after their video's end"] = len(found) - len(usable)
     if processes.is_main:
         _tell(path, +left_out, videos.unusable)
-    if not usable:
+    if not found:
         reason = f"none of its {len(videos.unusable)} videos can be used; the first: "
         raise AnnotationError(path, reason + videos.unusable[0].reason)
+    if not usable:
+        raise AnnotationError(path, "has only lines that hold after their video's end")
     return RunData(
         file=file,
         annotations=usable,
@@ -132,6 +128,14 @@ def choose_answers(
     if not answers:
         raise AnnotationError(data, "has no answers to learn from")
     return tuple(known) if set(known) == set(answers) else answers
+
+
+def _is_late(annotation: Annotation, videos: VideoSet) -> bool:
+    try:
+        annotation.span.window_in(videos.usable[annotation.video].duration_seconds)
+    except OutsideVideo:
+        return True
+    return False
 
 
 def _tell(path: Path, left_out: Mapping[str, int], unusable: Sequence[UnusableVideo]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from clipbert.errors import ConfigError
 from clipbert.training.recipe import RECIPE_FILE, Recipe, read_recipe
+from clipbert.training.supervision import ERROR_FILE, PROGRESS_FILE
 
 RUN_FILE = "run.json"
 CHECKPOINTS_FOLDER = "checkpoints"
@@ -19,9 +20,12 @@ _FREE_FIELDS = (
     "validations",
     "min_validation_steps",
     "checkpoint_steps",
+    "checkpoint_seconds",
     "checkpoints_kept",
     "log_steps",
 )
+# Written before the folder is a run's.
+_TOLD_FILES = (PROGRESS_FILE, ERROR_FILE)
 
 
 def open_run_folder(
@@ -42,7 +46,7 @@ def open_run_folder(
     if resume and (folder / RUN_FILE).is_file():
         _check_same(folder, recipe, facts)
         return
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(not _is_told(path.name) for path in folder.iterdir()):
         hint = "--resume goes on with the run in it" if (folder / RUN_FILE).is_file() else ""
         raise ConfigError(
             f"{folder} is not empty: choose another folder{', or ' + hint if hint else ''}"
@@ -56,6 +60,11 @@ def open_run_folder(
 def hash_json(value: Mapping[str, Any]) -> str:
     """Hash a JSON object, whatever the order of its fields: 64 hexadecimal digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _is_told(name: str) -> bool:
+    """Tell whether a file is one of progress or error, or was to become one."""
+    return name in _TOLD_FILES or any(name.startswith(f".{told}.") for told in _TOLD_FILES)
 
 
 def _check_same(folder: Path, recipe: Recipe, facts: Mapping[str, Any]) -> None:

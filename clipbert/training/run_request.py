@@ -1,11 +1,12 @@
 """What a training run is asked for, and what it reports."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from clipbert.training.recipe import Recipe
+from clipbert.training.supervision import Supervisor
 from clipbert.training.usable_videos import UnusableVideo
 
 DeviceName = Literal["auto", "cpu", "cuda"]
@@ -18,7 +19,7 @@ class RunRequest:
     Attributes:
         recipe: of the run.
         data: annotation file.
-        videos: folder of its videos or pictures.
+        videos: folder of its videos or pictures; None with tokens.
         out: folder of the run, and at its end of the model.
         model: model folder to start from; None with a preset.
         preset: name of a configuration whose weights are drawn at random; None with a model.
@@ -30,12 +31,14 @@ class RunRequest:
         max_steps: stop after so many steps, as if the run had been interrupted there.
         device: "cpu", "cuda", or "auto": a GPU if there is one.
         num_workers: processes that load examples for each process that trains; 0 loads them in
-            it, None takes as many as there are cores, up to 8.
+            it, None takes as many as there are cores, up to 8, and none for tokens.
+        tokens: folder of stored visual tokens, see clipbert.stored_tokens; None with videos.
+        supervisor: asked before anything is written, told how far the run is.
     """
 
     recipe: Recipe
     data: Path
-    videos: Path
+    videos: Path | None
     out: Path
     model: Path | None = None
     preset: str | None = None
@@ -47,6 +50,8 @@ class RunRequest:
     max_steps: int | None = None
     device: DeviceName = "auto"
     num_workers: int | None = None
+    tokens: Path | None = None
+    supervisor: Supervisor = field(default_factory=Supervisor)
 
     @property
     def start(self) -> str:

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LambdaLR
 
 Decay = Literal["linear", "invsqrt", "multi_step", "constant"]
 
@@ -65,13 +66,15 @@ class RateOf(Protocol):
         """Give the learning rate of a step, counted from 1."""
 
 
-def make_scheduler(optimizer: Optimizer, rate_of: RateOf) -> LambdaLR:
+def make_scheduler(optimizer: "Optimizer", rate_of: RateOf) -> "LambdaLR":
     """Set the rate of each of an optimiser's groups, from the group's own base.
 
     Args:
         optimizer: whose groups have their bases as "lr".
         rate_of: gives the rates.
     """
+    # Recipes name decays from here, and are read where there is no torch.
+    from torch.optim.lr_scheduler import LambdaLR  # noqa: PLC0415
 
     def factor_of(base: float, steps_done: int) -> float:
         return rate_of(base, step=steps_done + 1) / base

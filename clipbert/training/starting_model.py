@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from clipbert.config import ClipBertConfig, HeadConfig
 from clipbert.errors import CheckpointError, ConfigError
@@ -19,7 +20,8 @@ class StartingModel:
     Attributes:
         model: with the head of the task; only what is trained requires gradients.
         tokenizer: of the model.
-        head_is_new: the head's weights are random; otherwise the given model had it.
+        head_is_new: the head's weights are random; otherwise the given model had it, or knew some
+            of its answers.
     """
 
     model: ClipBert
@@ -27,45 +29,74 @@ class StartingModel:
     head_is_new: bool
 
 
-def prepare_model(model: ClipBert, recipe: Recipe, *, answers: Sequence[str] = ()) -> StartingModel:
+def prepare_model(
+    model: ClipBert, recipe: Recipe, *, answers: Sequence[str] = (), from_tokens: bool = False
+) -> StartingModel:
     """Give a model the head and the settings of a recipe.
 
-    The head keeps its weights if the given model has one of the same outputs (qa: the same answers
-    in the same order); otherwise they are drawn by the recipe's seed. All other weights stay.
+    The head keeps its weights if the given model has one of the same outputs, and a qa head those
+    of every answer that both know; the rest is drawn by the recipe's seed. All other weights stay.
     Other heads stay as they are too, but no longer count as trained: what they read will change.
+    So will the text vectors that recall compares with, and the prepared model makes none.
 
     Args:
         model: where to start from; it is not changed.
         recipe: what will be trained.
         answers: qa: the vocabulary.
+        from_tokens: it is trained from stored tokens, and goes on looking at videos as it did.
 
     Raises:
         CheckpointError: the model has no tokenizer.
-        ConfigError: the recipe does not fit the model: too many text tokens, too large frames.
+        ConfigError: the recipe does not fit the model: too many text tokens, too large frames;
+            or a frozen visual side would see frames of another size.
     """
     if model.tokenizer is None:
         raise CheckpointError(f"the model has no {TOKENIZER_FILE}: training needs one")
     head = HeadConfig(recipe.task, _num_outputs(recipe, answers))
-    config = _configure(model.config, recipe, head, answers)
-    is_new = model.config.head(head.name) != head or (
-        head.name == "qa" and model.config.answers != config.answers
-    )
+    config = _configure(model.config, recipe, head, answers, from_tokens=from_tokens)
     prepared = ClipBert.create(config, seed=recipe.seed)
-    own = f"heads.{head.name}."
+    own, weights = f"heads.{head.name}.", prepared.state_dict()
+    head_is_new = not _has_head(model.config, config, head)
     kept = {
         name: weight
         for name, weight in model.state_dict().items()
-        if not (is_new and name.startswith(own))
+        if name in weights and not (head_is_new and name.startswith(own))
     }
+    if head.name == "qa" and not head_is_new:
+        kept |= _answer_rows(model, prepared)
     with torch.no_grad():
-        missing, unexpected = prepared.load_state_dict(kept, strict=False)
-    strangers = [*unexpected, *(name for name in missing if not name.startswith(own))]
-    if strangers:  # the configurations differ by the head alone
+        missing, _ = prepared.load_state_dict(kept, strict=False)
+    strangers = [name for name in missing if not name.startswith(own)]
+    if strangers:  # the configurations differ by the head, and by what recall has, alone
         raise RuntimeError(f"weights were left behind: {strangers}")
     prepared.tokenizer = model.tokenizer
     for name, module in prepared.heads.items():
         module.requires_grad_(requires_grad=name == head.name)
-    return StartingModel(prepared, model.tokenizer, is_new)
+    if recipe.visual == "frozen":
+        prepared.backbone.requires_grad_(requires_grad=False)
+        prepared.grid_encoder.requires_grad_(requires_grad=False)
+    return StartingModel(prepared, model.tokenizer, head_is_new)
+
+
+def _has_head(given: ClipBertConfig, wanted: ClipBertConfig, head: HeadConfig) -> bool:
+    """Tell whether the given model has a head that says what the wanted one says."""
+    if head.name == "qa":
+        return not set(given.answers).isdisjoint(wanted.answers)
+    return given.head(head.name) == head
+
+
+def _answer_rows(given: ClipBert, prepared: ClipBert) -> dict[str, Tensor]:
+    """Give the qa head's output layer, with the rows of answers that both models know."""
+    row_of = {answer: row for row, answer in enumerate(given.config.answers)}
+    answers = prepared.config.answers
+    pairs = [(row, row_of[answer]) for row, answer in enumerate(answers) if answer in row_of]
+    own, theirs = (list(rows) for rows in zip(*pairs, strict=True))
+    weights, kept = given.state_dict(), {}
+    for name, fresh in prepared.state_dict().items():
+        if name.startswith("heads.qa.output."):
+            kept[name] = fresh.clone()
+            kept[name][own] = weights[name][theirs]
+    return kept
 
 
 def _num_outputs(recipe: Recipe, answers: Sequence[str]) -> int:
@@ -77,12 +108,23 @@ def _num_outputs(recipe: Recipe, answers: Sequence[str]) -> int:
 
 
 def _configure(
-    config: ClipBertConfig, recipe: Recipe, head: HeadConfig, answers: Sequence[str]
+    config: ClipBertConfig,
+    recipe: Recipe,
+    head: HeadConfig,
+    answers: Sequence[str],
+    *,
+    from_tokens: bool,
 ) -> ClipBertConfig:
-    if 0 < config.frame_positions < recipe.frames_per_clip:
+    if not from_tokens and 0 < config.frame_positions < recipe.frames_per_clip:
         raise ConfigError(
             f"frames_per_clip is {recipe.frames_per_clip}: the model tells "
             f"{config.frame_positions} frames apart"
+        )
+    max_side_px = recipe.max_side_px or config.max_side_px
+    if recipe.visual == "frozen" and max_side_px != config.max_side_px:
+        raise ConfigError(
+            f"max_side_px is {max_side_px}: with visual 'frozen' it must be that of the model to "
+            f"start from, {config.max_side_px}, or be left out"
         )
     others = tuple(other for other in config.heads if other.name != head.name)
     return dataclasses.replace(
@@ -91,7 +133,8 @@ def _configure(
         trained_heads=(head.name,),
         answers=tuple(answers) if head.name == "qa" else config.answers,
         aggregation=recipe.aggregation,
-        max_side_px=recipe.max_side_px,
-        max_text_tokens=recipe.max_text_tokens,
-        plan=recipe.inference_plan,
+        recall=None,
+        max_side_px=max_side_px,
+        max_text_tokens=recipe.max_text_tokens or config.max_text_tokens,
+        plan=config.plan if from_tokens else recipe.inference_plan,
     )

@@ -28,6 +28,8 @@ from clipbert.training.recipe import Recipe
 _MATCH, _NO_MATCH = 1, 0
 # Of the words to be guessed, so many become [MASK], and half of the others another word.
 _MASKED_SHARE, _REPLACED_SHARE = 0.8, 0.1
+# A recipe that leaves it to the model is given the model's length before a run.
+_ANY_LENGTH = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def make_task_texts(
         ConfigError: the task compares videos, and all annotations are of one; or pretraining, and
             the tokenizer has no [MASK]; or the loss is not for the answers' kind of labels.
     """
-    encoder = _Encoder(tokenizer, recipe.max_text_tokens)
+    encoder = _Encoder(tokenizer, recipe.max_text_tokens or _ANY_LENGTH)
     if recipe.task == "retrieval":
         return RetrievalTexts(encoder, _Others(annotations), num_negatives=recipe.negatives)
     if recipe.task == "pretraining":

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader
 from transformers import (
     PrinterCallback,
@@ -26,6 +27,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy
 from clipbert.errors import ConfigError
 from clipbert.model import ClipBert
 from clipbert.training.batch import Batch
+from clipbert.training.curves import draw_curves
 from clipbert.training.dataset import Item
 from clipbert.training.draws import seed_torch
 from clipbert.training.objective import Objective
@@ -34,6 +36,7 @@ from clipbert.training.recipe import Recipe
 from clipbert.training.run_log import Pace, RunLog
 from clipbert.training.run_request import DeviceName
 from clipbert.training.schedule import learning_rate, make_scheduler
+from clipbert.training.supervision import Supervisor
 from clipbert.training.usable_videos import UnusableVideo
 from clipbert.training.validation import Validation
 
@@ -178,6 +181,8 @@ class ClipTrainer(Trainer):
         batches: all forward passes of this process, from the first one of the run.
         validation: other data, or None.
         metrics: path of metrics.jsonl.
+        supervisor: asked before each checkpoint, told each step.
+        num_clips: K of each example.
     """
 
     def __init__(
@@ -190,6 +195,8 @@ class ClipTrainer(Trainer):
         batches: DataLoader[Item],
         validation: Validation | None,
         metrics: Path,
+        supervisor: Supervisor,
+        num_clips: int,
     ) -> None:
         optimizer = make_optimizer(objective.model, recipe)
         rate_of = partial(
@@ -202,12 +209,14 @@ class ClipTrainer(Trainer):
         )
         pace = Pace(
             epochs_per_step=1 / schedule.steps_per_epoch,
-            clips_per_step=recipe.videos_per_step * recipe.clips,
+            clips_per_step=recipe.videos_per_step * num_clips,
             rate_of=rate_of,
         )
         self._run_log = RunLog(metrics, pace)
         self._objective, self._batches, self._validation = objective, batches, validation
-        self._seed = recipe.seed
+        # Who watches learns after one step how fast it goes.
+        arguments.logging_first_step = supervisor.is_watched
+        self._seed, self._supervisor, self._metrics = recipe.seed, supervisor, metrics
         self.dropped = DroppedVideos()
         super().__init__(
             model=objective,
@@ -215,7 +224,7 @@ class ClipTrainer(Trainer):
             train_dataset=batches.dataset,
             eval_dataset=None if validation is None else validation.batches.dataset,
             optimizers=(optimizer, make_scheduler(optimizer, rate_of)),
-            callbacks=[self._run_log, LastStep()],
+            callbacks=[self._run_log, LastStep(), Stops(supervisor, recipe.checkpoint_seconds)],
         )
         self.remove_callback(PrinterCallback)
 
@@ -247,11 +256,26 @@ class ClipTrainer(Trainer):
         seed_torch(self._seed, "dropout", batch.number, self.args.process_index)
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:  # noqa: ANN401
+        """Write a checkpoint and the curves up to it.
+
+        Raises:
+            FenceLost: another attempt may write now; nothing is written.
+        """
+        self._supervisor.check_fence()
+        self._supervisor.progress.enter("saving")
+        super()._save_checkpoint(model, trial)
+        if self.is_world_process_zero():
+            draw_curves(self._metrics)
+        self._supervisor.progress.enter("training")
+
     def evaluate(self, *_: object, **__: object) -> dict[str, float]:
         """Validate in the main process; the others wait."""
         measured: dict[str, float] = {}
         if self._validation is not None and self.is_world_process_zero():
+            self._supervisor.progress.enter("validating")
             measured = self._validation.measure(self._objective)
+            self._supervisor.progress.enter("training")
         self.accelerator.wait_for_everyone()
         named = {f"eval_{name}": value for name, value in measured.items()}
         self.log(dict(named))
@@ -269,6 +293,58 @@ class LastStep(TrainerCallback):
         if state.global_step >= state.max_steps:
             control.should_log = True
             control.should_evaluate = args.eval_strategy != IntervalStrategy.NO
+
+
+class Stops(TrainerCallback):
+    """Ends a run that is asked to, after a checkpoint, and makes checkpoints by the clock.
+
+    Processes that train together do both after the same step.
+
+    Args:
+        supervisor: tells whether the run shall stop; is told each step.
+        checkpoint_seconds: between checkpoints at the most; None: by steps alone.
+    """
+
+    def __init__(self, supervisor: Supervisor, checkpoint_seconds: float | None) -> None:
+        self._supervisor, self._checkpoint_seconds = supervisor, checkpoint_seconds
+        self._saved_at = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Let SIGTERM wait for steps from now on."""
+        self._saved_at = time.monotonic()
+        self._supervisor.progress.move(state.global_step, state.max_steps)
+        self._supervisor.progress.enter("training")
+        self._supervisor.wait_for_step()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Ask for a checkpoint, and for the end."""
+        self._supervisor.progress.move(state.global_step, state.max_steps)
+        since = time.monotonic() - self._saved_at
+        is_due = self._checkpoint_seconds is not None and since >= self._checkpoint_seconds
+        stops, saves = _any_process(args, self._supervisor.is_wanted_to_stop, is_due)
+        if stops and state.global_step < state.max_steps:
+            control.should_training_stop = True
+        if stops or saves:
+            control.should_save = True
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Begin to count anew."""
+        self._saved_at = time.monotonic()
+
+
+def _any_process(args: TrainingArguments, *flags: bool) -> list[bool]:
+    """Tell of each flag whether it is set in any of the processes."""
+    if args.world_size == 1:
+        return list(flags)
+    numbers = torch.tensor([int(flag) for flag in flags], device=args.device)
+    distributed.all_reduce(numbers, distributed.ReduceOp.MAX)
+    return [bool(number) for number in numbers.tolist()]
 
 
 def make_optimizer(model: ClipBert, recipe: Recipe) -> AuthorsAdamW:

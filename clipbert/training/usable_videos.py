@@ -5,9 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipbert.config import ClipBertConfig
 from clipbert.errors import VideoError
 from clipbert.probed_video import VideoProbe
 from clipbert.sampling import SamplingPlan, plan_clips
+from clipbert.stored_tokens import StoredVideo, TokenFolder, check_grid
 from clipbert.training.draws import generator_at
 from clipbert.training.media_folder import MediaFolder
 from clipbert.video import probe_video
@@ -19,6 +21,11 @@ class VideoSource:
 
     path: Path
     probe: VideoProbe
+
+    @property
+    def duration_seconds(self) -> float:
+        """Length of the video."""
+        return self.probe.duration_seconds
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class VideoSet:
         unusable: the others, by falling order of their names in the data set.
     """
 
-    usable: Mapping[str, VideoSource]
+    usable: Mapping[str, VideoSource | StoredVideo]
     unusable: tuple[UnusableVideo, ...]
 
 
@@ -72,7 +79,8 @@ def find_videos(
         progress: called with how many were looked at, and of how many.
     """
     wanted = list(dict.fromkeys(names))
-    usable, unusable = {}, []
+    usable: dict[str, VideoSource | StoredVideo] = {}
+    unusable: list[UnusableVideo] = []
     with ThreadPoolExecutor(num_threads, thread_name_prefix="probe") as pool:
         found = pool.map(lambda name: _look_at(media, name, plan), wanted)
         for done, (name, source) in enumerate(zip(wanted, found, strict=True), start=1):
@@ -81,6 +89,34 @@ def find_videos(
             else:
                 unusable.append(UnusableVideo.from_error(name, source))
             progress(done, len(wanted))
+    return VideoSet(usable, tuple(unusable))
+
+
+def find_stored_videos(
+    tokens: TokenFolder,
+    names: Iterable[str],
+    *,
+    config: ClipBertConfig,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> VideoSet:
+    """Look at the stored tokens of every video: are they there, and are they of such a model?
+
+    Args:
+        tokens: where they are.
+        names: of the videos; each is looked at once.
+        config: of the model that reads them.
+        progress: called with how many were looked at, and of how many.
+    """
+    wanted = list(dict.fromkeys(names))
+    usable: dict[str, VideoSource | StoredVideo] = {}
+    unusable: list[UnusableVideo] = []
+    for done, name in enumerate(wanted, start=1):
+        try:
+            check_grid(tokens.grid(name), config)
+            usable[name] = tokens.find(name)
+        except VideoError as error:
+            unusable.append(UnusableVideo.from_error(name, error))
+        progress(done, len(wanted))
     return VideoSet(usable, tuple(unusable))
 
 

@@ -11,14 +11,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from clipbert.assessments import Assessment, Metrics, RetrievalReport
+from clipbert.clip_sources import ClipSource
 from clipbert.errors import CheckpointError, NothingToEvaluate
-from clipbert.evaluation import evaluate
+from clipbert.evaluation import evaluate_clips
 from clipbert.inference import Predictor
 from clipbert.metrics import CountMetrics
-from clipbert.sampling import SamplingPlan
 from clipbert.text import TextTokenizer
 from clipbert.training.dataset import Item
-from clipbert.training.media_folder import MediaFolder
 from clipbert.training.objective import Objective
 
 log = logging.getLogger(__name__)
@@ -31,16 +30,14 @@ class Validation:
     Attributes:
         batches: of all examples, with fixed clips and fixed draws of texts.
         assessment: the same annotations as the task is measured with; None for pretraining.
-        media: where their videos are.
-        plan: the clips of the measurement.
+        source: the clips of the measurement.
         tokenizer: of the model.
         dtype: that the measurement is done in; other than float32 it takes a copy of the model.
     """
 
     batches: DataLoader[Item]
     assessment: Assessment | None
-    media: MediaFolder
-    plan: SamplingPlan
+    source: ClipSource
     tokenizer: TextTokenizer
     dtype: torch.dtype = torch.float32
 
@@ -84,7 +81,7 @@ class Validation:
             model = copy.deepcopy(model).to(self.dtype)
         predictor = Predictor(model, self.tokenizer, device=device)
         try:
-            evaluation = evaluate(predictor, assessment, media=self.media, plan=self.plan)
+            evaluation = evaluate_clips(predictor, assessment, self.source)
         # No video is left, or tokens outgrew float16, which evaluation keeps them in. A run need
         # not end for it.
         except (NothingToEvaluate, CheckpointError) as error:

@@ -1,6 +1,7 @@
 """Evaluation of a random model on a generated corpus, against straight loops over everything."""
 
 import dataclasses
+import json
 import math
 
 import numpy as np
@@ -421,3 +422,29 @@ def test_more_frames_than_the_model_tells_apart_are_refused():
 
     with pytest.raises(ValueError, match="frames_per_clip is 3"):
         choose_plan(config, head="qa", frames_per_clip=3)
+
+
+def test_parts_of_a_video_are_each_looked_at_by_themselves(tmp_path, predictor, corpus):
+    line = {"video": corpus.scenes[0].name, "question": "what color is it?", "answer": "red"}
+    parts = [line | {"end_seconds": 0.5}, line | {"start_seconds": 1.0}, line, line]
+    path = tmp_path / "labels.jsonl"
+    path.write_text("".join(json.dumps(part) + "\n" for part in parts))
+
+    evaluation = run(predictor, read_annotations(path), MediaFolder(corpus.videos))
+
+    assert (evaluation.num_videos, evaluation.num_evaluated) == (3, 4)
+    assert list(evaluation.line_scores) == [3, 4, 2, 1]
+    assert evaluation.unusable == ()
+
+
+def test_a_part_after_the_end_cannot_be_looked_at(tmp_path, predictor, corpus):
+    line = {"video": corpus.scenes[0].name, "question": "what color is it?", "answer": "red"}
+    path = tmp_path / "labels.jsonl"
+    path.write_text(f"{json.dumps(line)}\n{json.dumps(line | {'start_seconds': 60.0})}\n")
+
+    evaluation = run(predictor, read_annotations(path), MediaFolder(corpus.videos))
+
+    assert evaluation.num_evaluated == 1
+    assert [(each.name, each.code) for each in evaluation.unusable] == [
+        (f"{line['video']} from 60.0 s", "outside_video")
+    ]

@@ -32,6 +32,7 @@ class FakeAssessment:
 def evaluation(metrics):
     return Evaluation(
         metrics=metrics,
+        line_scores={},
         num_annotations=16,
         num_evaluated=10,
         num_videos=8,

@@ -227,6 +227,41 @@ def test_keyframes_moves_instants_to_the_nearest_keyframe():
     assert clips[0].end_seconds == pytest.approx(10 / 3)
 
 
+def test_a_window_is_sampled_as_if_it_were_the_video():
+    plan = SamplingPlan("segments", num_clips=2)
+
+    clips = plan_clips(make_probe(), plan, window=(2.0, 6.0))
+
+    assert [clip.instants for clip in clips] == [(3.0,), (5.0,)]
+    assert [(clip.start_seconds, clip.end_seconds) for clip in clips] == [(2.0, 4.0), (4.0, 6.0)]
+    by_length = SamplingPlan("segments", num_clips=1, seconds_per_clip=2.0)
+    assert len(plan_clips(make_probe(), by_length, window=(2.0, 6.0))) == 2
+
+
+@pytest.mark.parametrize("window", [(0.0, 10.0), (2.0, 6.0), (3.1, 3.4), (9.5, 10.0), (4.0, 4.01)])
+@pytest.mark.parametrize("name", ["segments", "keyframes", "authors"])
+@pytest.mark.parametrize("seed", [None, 1, 2])
+def test_clips_are_inside_their_window(window, name, seed):
+    plan = SamplingPlan(name, num_clips=3, frames_per_clip=2)
+    generator = None if seed is None else seeded(seed)
+
+    clips = plan_clips(make_probe(), plan, generator=generator, window=window)
+
+    assert len(clips) == 3
+    one_frame = 1 / 25
+    for clip in clips:
+        assert len(clip.instants) == 2
+        assert all(window[0] - one_frame <= at <= window[1] + one_frame for at in clip.instants)
+
+
+def test_the_authors_clips_of_a_window_of_all_frames_are_their_own():
+    plan = SamplingPlan("authors", num_clips=4, frames_per_clip=2)
+
+    clips = plan_clips(make_probe(), plan, window=(0.0, 10.0))
+
+    assert clips == plan_clips(make_probe(), plan)
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -9,7 +9,7 @@ from videos import cut, frame_number, write_counting_video
 from clipbert.errors import AnnotationError, ConfigError
 from clipbert.sampling import SamplingPlan
 from clipbert.text import TextTokenizer
-from clipbert.training.annotation import Annotation
+from clipbert.training.annotation import WHOLE, Annotation, Span
 from clipbert.training.annotations import AnnotationFile
 from clipbert.training.batch import collate
 from clipbert.training.dataset import (
@@ -78,6 +78,51 @@ def test_annotations_are_grouped_by_video_and_cut_into_examples():
 
     lines = [(example.video, [each.line for each in example.annotations]) for example in examples]
     assert lines == [("b", [1, 3]), ("b", [4]), ("a", [2])]
+
+
+def test_annotations_of_different_parts_are_never_seen_together():
+    annotations = [
+        caption(1, "a"),
+        replace(caption(2, "a"), start_seconds=1.0),
+        caption(3, "a"),
+        replace(caption(4, "a"), start_seconds=1.0),
+    ]
+
+    examples = group_by_video(annotations, texts_per_video=4)
+
+    assert [[each.line for each in example.annotations] for example in examples] == [[1, 3], [2, 4]]
+    assert [example.span for example in examples] == [WHOLE, Span(1.0, None)]
+
+
+def test_frames_of_a_part_are_taken_from_it(videos):
+    annotations = [
+        replace(caption(1, "a"), start_seconds=1.0, end_seconds=2.0),
+        caption(2, "b"),
+        replace(caption(3, "a"), start_seconds=9.0),  # after the end
+    ]
+    found = find_videos(MediaFolder(videos), "ab", PLAN, num_threads=2)
+    dataset = ClipDataset(
+        group_by_video(annotations, texts_per_video=1),
+        found.usable,
+        plan=PLAN,
+        random_clips=True,
+        texts=make_task_texts(Recipe("retrieval"), annotations, tokenizer=TOKENIZER),
+        max_side_px=96,
+        seed=3,
+    )
+
+    numbers = [
+        frame_number(frame)
+        for epoch in range(10)
+        for clip in dataset[Draw(0, epoch, 0)].frames.numpy()
+        for frame in clip
+    ]
+    late = dataset[Draw(0, 0, 2)]
+
+    assert 10 <= min(numbers) < 14
+    assert 16 < max(numbers) <= 20
+    assert isinstance(late, DroppedExample)
+    assert late.video.code == "outside_video"
 
 
 def test_fingerprint_tells_other_examples():

@@ -5,7 +5,9 @@ import pytest
 
 from clipbert.errors import ConfigError
 from clipbert.sampling import SamplingPlan
+from clipbert.training.finetune_recipes import default_recipe
 from clipbert.training.recipe import Recipe, read_recipe
+from clipbert.training.trainer import plan_steps
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 # task, learning rate, epochs, videos a step, K, T, frames per second, px, text tokens,
@@ -124,7 +126,7 @@ def test_settings_change_fields():
         ("betas=[0.9]", "betas is (0.9,): needs 2 numbers"),
         ("betas=[0.9, 1.0]", "betas is (0.9, 1.0): needs 2 numbers, each 0 to below 1"),
         ("decay=multi_step", "decay_epochs is empty"),
-        ("precision=fp16", "precision is 'fp16': must be one of bf16, fp32"),
+        ("precision=fp16", "precision is 'fp16': must be one of auto, bf16, fp32"),
     ],
 )
 def test_a_wrong_setting_is_named(setting, problem):
@@ -167,3 +169,31 @@ def test_counting_needs_two_clips_in_a_forward_pass():
     with pytest.raises(ConfigError, match="counting needs at least 2 clips in a forward pass"):
         recipe.replace(["clips=1", "videos_per_forward=1"])
     assert recipe.replace(["clips=2", "videos_per_forward=1"]).clips == 2
+
+
+@pytest.mark.parametrize(
+    ("num_examples", "epochs", "steps"),
+    [(10, 60, 19), (1000, 60, 1875), (40_000, 4, 5000), (1_000_000, 4, 125_000)],
+)
+def test_the_service_sees_few_labels_often_and_many_a_few_times(num_examples, epochs, steps):
+    recipe = default_recipe("qa", num_examples)
+
+    assert recipe.epochs == epochs
+    planned = plan_steps(recipe, num_examples=num_examples).total_steps
+    assert planned == steps
+    assert planned / recipe.log_steps <= 400
+
+
+@pytest.mark.parametrize("task", ["qa", "retrieval", "multiple_choice"])
+def test_the_service_leaves_frames_and_texts_to_the_model(tmp_path, task):
+    recipe = default_recipe(task, 100)
+
+    assert (recipe.visual, recipe.max_side_px, recipe.max_text_tokens) == ("frozen", None, None)
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe.to_toml())
+    assert read_recipe(path) == recipe
+
+
+def test_pretraining_trains_the_visual_side():
+    with pytest.raises(ConfigError, match="pretraining trains the visual side too"):
+        Recipe("pretraining", visual="frozen")

@@ -18,11 +18,13 @@ from videos import cut
 
 from clipbert.assessment_builder import build_assessment
 from clipbert.checkpoint import WEIGHTS_FILE
+from clipbert.clip_sources import MediaClips
 from clipbert.config import ClipBertConfig, HeadConfig
 from clipbert.errors import AnnotationError, CheckpointError, ConfigError, TrainingDiverged
 from clipbert.inference import Predictor
 from clipbert.model import ClipBert
 from clipbert.sampling import SamplingPlan
+from clipbert.text import TextTokenizer
 from clipbert.training.annotations import read_annotations
 from clipbert.training.media_folder import MediaFolder
 from clipbert.training.objective import Objective
@@ -468,8 +470,7 @@ def test_the_task_is_measured_on_a_copy_in_another_type(corpus, plain_folder):
         build_assessment(
             read_annotations(corpus.files["msrvtt_qa"]), config=objective.model.config
         ),
-        MediaFolder(corpus.videos),
-        SamplingPlan(num_clips=1),
+        MediaClips(MediaFolder(corpus.videos), SamplingPlan(num_clips=1)),
         start.tokenizer,
         torch.bfloat16,
     )
@@ -549,10 +550,15 @@ def test_a_new_head_is_added_and_all_other_weights_are_kept():
 
 
 @pytest.mark.parametrize(
-    ("answers", "is_new"),
-    [(("yes", "no"), False), (("no", "yes"), True), (("yes", "no", "x"), True)],
+    ("answers", "rows"),
+    [
+        (("yes", "no"), [0, 1]),
+        (("no", "yes"), [1, 0]),
+        (("x", "no", "yes"), [None, 1, 0]),
+        (("x", "y"), [None, None]),
+    ],
 )
-def test_a_head_is_kept_if_its_outputs_mean_the_same(answers, is_new):
+def test_a_head_keeps_the_answers_that_both_models_know(answers, rows):
     recipe = Recipe("qa", max_side_px=64, max_text_tokens=32)
     start = ClipBert.create(
         dataclasses.replace(
@@ -565,9 +571,47 @@ def test_a_head_is_kept_if_its_outputs_mean_the_same(answers, is_new):
 
     prepared = prepare_model(start, recipe, answers=answers)
 
-    kept = torch.equal(prepared.model.heads["qa"].hidden.weight, start.heads["qa"].hidden.weight)
+    own, theirs = prepared.model.heads["qa"], start.heads["qa"]
+    is_new = not any(row is not None for row in rows)
     assert prepared.head_is_new == is_new
-    assert kept != is_new
+    assert torch.equal(own.hidden.weight, theirs.hidden.weight) != is_new
+    for row, their_row in enumerate(rows):
+        kept = [torch.equal(own.output.weight[row], weight) for weight in theirs.output.weight]
+        assert kept == [number == their_row for number in range(2)]
+
+
+def test_a_finetuned_model_makes_no_recall_vectors_any_more():
+    config = ClipBertConfig.preset("clipbert-mini")
+    config = dataclasses.replace(
+        config, num_layers=1, vocab_size=TextTokenizer.from_characters().vocab_size
+    )
+    start = ClipBert.create(config, seed=1)
+    assert start.recall_dim is not None
+
+    prepared = prepare_model(start, Recipe("retrieval"))
+
+    assert prepared.model.config.recall is None
+    assert not [name for name in prepared.model.state_dict() if name.startswith("recall")]
+
+
+def test_a_frozen_visual_side_is_not_trained_and_stays_in_eval_mode():
+    model = ClipBert.create(ClipBertConfig.preset("clipbert-tiny"), seed=1)
+    recipe = Recipe("retrieval", visual="frozen", max_text_tokens=32)
+
+    objective = Objective(prepare_model(model, recipe).model, recipe).train()
+
+    visual = (objective.model.backbone, objective.model.grid_encoder)
+    assert not any(weight.requires_grad for part in visual for weight in part.parameters())
+    assert not any(module.training for part in visual for module in part.modules())
+    assert objective.model.cross_encoder.training
+
+
+def test_a_frozen_visual_side_sees_frames_of_its_own_size_only():
+    model = ClipBert.create(ClipBertConfig.preset("clipbert-tiny"), seed=1)
+    recipe = Recipe("retrieval", visual="frozen", max_side_px=192, max_text_tokens=32)
+
+    with pytest.raises(ConfigError, match="max_side_px is 192: with visual 'frozen' it must be"):
+        prepare_model(model, recipe)
 
 
 def test_a_model_without_a_tokenizer_cannot_be_trained():
@@ -582,7 +626,7 @@ def test_a_recipe_that_does_not_fit_the_model_is_refused():
     model = ClipBert.create(ClipBertConfig.preset("clipbert-tiny"), seed=1)
 
     with pytest.raises(ConfigError, match="max_text_tokens is 100: must be 3 to num_positions 64"):
-        prepare_model(model, Recipe("retrieval", max_side_px=64))
+        prepare_model(model, Recipe("retrieval", max_side_px=64, max_text_tokens=100))
 
 
 def test_metrics_after_the_checkpoint_are_removed(tmp_path):

@@ -1,0 +1,67 @@
+"""The curves of a run: its metrics as one JSON file and as a picture."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from clipbert.training.run_log import read_metrics
+from clipbert.training.supervision import replace_file
+
+CURVES_FILE, PICTURE_FILE = "curves.json", "curves.png"
+_LOSS, _VALIDATION, _RATE = "loss", "validation_loss", "transformer_lr"
+_SIZE_INCHES, _DPI = (8.0, 4.5), 100
+
+
+def draw_curves(metrics: Path) -> None:
+    """Write curves.json and curves.png beside a metrics file.
+
+    curves.json is `{"points": [...]}` with the lines of the metrics file, those of training with
+    their `learning_rate` besides.
+
+    Args:
+        metrics: metrics.jsonl of a run; without lines nothing is written.
+    """
+    points = [_point(line) for line in read_metrics(metrics)]
+    if not points:
+        return
+    replace_file(metrics.with_name(CURVES_FILE), json.dumps({"points": points}) + "\n")
+    _draw(points, metrics.with_name(PICTURE_FILE))
+
+
+def _point(line: dict[str, float]) -> dict[str, float]:
+    return line | ({"learning_rate": line[_RATE]} if _RATE in line else {})
+
+
+def _draw(points: list[dict[str, float]], path: Path) -> None:
+    # Loading it takes a second, which only who draws should wait.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    losses = figure.add_subplot()
+    measures = {name for point in points for name in point if name.startswith("validation_")}
+    _line(losses, points, _LOSS, label="loss", color="tab:blue")
+    _line(losses, points, _VALIDATION, label="validation loss", color="tab:orange", marker="o")
+    losses.set_xlabel("step")
+    losses.set_ylabel("loss")
+    losses.set_ylim(bottom=0)
+    losses.grid(alpha=0.3)
+    others = losses.twinx()
+    accuracy = next((name for name in sorted(measures) if "accuracy" in name), None)
+    if accuracy is None:
+        _line(others, points, "learning_rate", label="learning rate", color="tab:gray")
+        others.set_ylabel("learning rate")
+    else:
+        _line(others, points, accuracy, label="accuracy", color="tab:green", marker="s")
+        others.set_ylabel("%")
+    figure.legend(loc="outside upper center", ncols=4)
+    unfinished = path.with_name(f".{path.name}")
+    figure.savefig(unfinished, format="png")
+    unfinished.replace(path)
+
+
+def _line(axes: Any, points: list[dict[str, float]], name: str, **style: Any) -> None:  # noqa: ANN401
+    known = [(point["step"], point[name]) for point in points if name in point]
+    if known:
+        axes.plot(*zip(*known, strict=True), **style)

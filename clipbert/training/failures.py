@@ -1,0 +1,45 @@
+"""Stable names for what ends a training or a scoring run."""
+
+import errno
+import re
+
+from clipbert.errors import (
+    AnnotationError,
+    CheckpointError,
+    ClipBertError,
+    ConfigError,
+    MissingHead,
+    NothingToEvaluate,
+    TrainingDiverged,
+    VideoError,
+)
+
+_CODES: dict[type[ClipBertError], str] = {
+    AnnotationError: "invalid_labels",
+    CheckpointError: "invalid_model",
+    ConfigError: "invalid_recipe",
+    MissingHead: "missing_head",
+    NothingToEvaluate: "nothing_to_evaluate",
+    TrainingDiverged: "training_diverged",
+}
+# torch raises its own class on a GPU, and a plain RuntimeError on a CPU.
+_OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
+
+
+def code_of(error: Exception) -> str:
+    """Name an error: `out_of_memory`, `disk_full`, `training_diverged`, a VideoError's code, ...
+
+    What has no name is an `internal_error`.
+    """
+    if isinstance(error, VideoError):
+        return error.code
+    for kind, code in _CODES.items():
+        if isinstance(error, kind):
+            return code
+    if isinstance(error, OSError):
+        return "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "file_error"
+    if isinstance(error, MemoryError):
+        return "out_of_memory"
+    if isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)):
+        return "out_of_memory"
+    return "internal_error"

@@ -1,0 +1,126 @@
+"""Score a model, or a baseline, on each line of a split, in a process of its own.
+
+    python -m clipbert.training.score --data labels.jsonl --split holdout --task qa \
+        --tokens tokens --model run --out scores.json
+
+writes `{"metric": "accuracy", "metrics": {...}, "examples": [{"line": 1, "score": 1.0}, ...]}`.
+Instead of a model `--baseline majority` scores the most frequent answer of the training lines, and
+`--baseline recall` the recall vectors in the tokens' folder, with the model that made them.
+Beside the file, progress.json says how far it is; exit statuses are those of training.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipbert.errors import ConfigError
+from clipbert.training.supervision import (
+    PROGRESS_FILE,
+    Fence,
+    Supervisor,
+    add_supervision,
+    die_with_parent,
+    limit_memory,
+    replace_file,
+    run_supervised,
+)
+
+if TYPE_CHECKING:
+    from clipbert.inference import Predictor
+    from clipbert.training.scoring import Scores
+
+_TASKS = ("retrieval", "qa", "multiple_choice", "count")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; give the exit status."""
+    parsed = _parser().parse_args(arguments)
+    if parsed.supervised:
+        die_with_parent()
+    logging.basicConfig(stream=sys.stderr, format="%(message)s")
+    return run_supervised(
+        lambda supervisor: _score_into(parsed, supervisor),
+        progress_path=parsed.out.with_name(PROGRESS_FILE),
+        error_folder=parsed.out.parent,
+        fence=None if parsed.fence is None else Fence(parsed.fence, parsed.token),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m clipbert.training.score", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--data", type=Path, required=True, help="annotation file (JSONL)")
+    parser.add_argument("--split", help="only the data's lines of this split")
+    parser.add_argument("--task", choices=_TASKS, required=True)
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--videos", type=Path, help="folder of the videos")
+    source.add_argument("--tokens", type=Path, help="folder of stored tokens, instead of videos")
+    parser.add_argument("--model", type=Path, help="model folder")
+    parser.add_argument("--baseline", choices=("majority", "recall"))
+    parser.add_argument("--clips", type=int, help="clips of each video, at the most")
+    parser.add_argument("--out", type=Path, required=True, help="file of the scores")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add_supervision(parser)
+    return parser
+
+
+def _score_into(parsed: argparse.Namespace, supervisor: Supervisor) -> None:
+    supervisor.progress.enter("scoring")
+    scores = _score(parsed, supervisor)
+    supervisor.check_fence()
+    replace_file(parsed.out, json.dumps(scores.to_json()) + "\n")
+
+
+def _score(parsed: argparse.Namespace, supervisor: Supervisor) -> "Scores":
+    # --help, and progress.json, need not wait for torch.
+    from clipbert.stored_tokens import TokenFolder  # noqa: PLC0415
+    from clipbert.training import scoring  # noqa: PLC0415
+    from clipbert.training.media_folder import MediaFolder  # noqa: PLC0415
+
+    if parsed.baseline == "majority":
+        if parsed.task != "qa":
+            raise ConfigError(f"task is {parsed.task!r}: the majority baseline is for qa")
+        return scoring.score_majority(parsed.data, split=parsed.split)
+    predictor, tell = _load(parsed), supervisor.progress.move
+    if parsed.baseline == "recall":
+        if parsed.tokens is None:
+            raise ConfigError("the recall baseline needs stored tokens, with recall vectors")
+        tokens = TokenFolder(parsed.tokens)
+        return scoring.score_recall(
+            predictor, parsed.data, task=parsed.task, split=parsed.split, tokens=tokens, tell=tell
+        )
+    if parsed.tokens is None and parsed.videos is None:
+        raise ConfigError("a model is scored on videos or on stored tokens: name one of them")
+    media = TokenFolder(parsed.tokens) if parsed.tokens else MediaFolder(parsed.videos)
+    return scoring.score_model(
+        predictor,
+        parsed.data,
+        task=parsed.task,
+        split=parsed.split,
+        media=media,
+        num_clips=parsed.clips,
+        tell=tell,
+    )
+
+
+def _load(parsed: argparse.Namespace) -> "Predictor":
+    import torch  # noqa: PLC0415 (as above)
+
+    from clipbert.inference import Predictor  # noqa: PLC0415
+
+    if parsed.model is None:
+        raise ConfigError("no model is given")
+    limit_memory(parsed.memory_share)
+    has_gpu = torch.cuda.is_available()
+    if parsed.device == "cuda" and not has_gpu:
+        raise ConfigError("device is 'cuda': there is no GPU here")
+    device = "cuda" if has_gpu and parsed.device != "cpu" else "cpu"
+    return Predictor.load(parsed.model, device=device)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""Where the clips of a run come from: videos, which are decoded, or tokens, which were stored."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from clipbert.clip_sources import ClipSource, MediaClips, TokenClips
+from clipbert.config import ClipBertConfig
+from clipbert.errors import ConfigError
+from clipbert.sampling import SamplingPlan
+from clipbert.stored_tokens import StoredVideo, TokenFolder
+from clipbert.training.dataset import ClipDataset, TokenDataset
+from clipbert.training.media_folder import MediaFolder
+from clipbert.training.recipe import Recipe
+from clipbert.training.run_data import RunData
+from clipbert.training.run_request import RunRequest
+from clipbert.training.task_texts import TaskTexts
+from clipbert.training.usable_videos import (
+    VideoSet,
+    VideoSource,
+    find_stored_videos,
+    find_videos,
+)
+
+_NUM_THREADS = 8
+
+Progress = Callable[[int, int], None]
+
+
+class Source(Protocol):
+    """What a run needs of either."""
+
+    def finder(
+        self,
+        config: ClipBertConfig,
+        plan: SamplingPlan,
+        *,
+        progress: Progress = lambda _done, _total: None,
+    ) -> Callable[[Sequence[str]], VideoSet]:
+        """Give what looks at videos of given names: are they there, can they be used?"""
+
+    def num_clips(self, recipe: Recipe, data: RunData) -> int:
+        """Give the K of every example."""
+
+    def make_dataset(
+        self,
+        recipe: Recipe,
+        data: RunData,
+        texts: TaskTexts,
+        *,
+        plan: SamplingPlan,
+        random_clips: bool,
+        max_side_px: int,
+    ) -> ClipDataset | TokenDataset:
+        """Make the data set of a run's examples."""
+
+    def looked_at(self, plan: SamplingPlan) -> ClipSource:
+        """Give the clips that an evaluation looks at."""
+
+
+class MediaSource:
+    """A folder of videos."""
+
+    def __init__(self, folder: Path) -> None:
+        self._media = MediaFolder(folder)
+
+    def finder(
+        self,
+        config: ClipBertConfig,
+        plan: SamplingPlan,
+        *,
+        progress: Progress = lambda _done, _total: None,
+    ) -> Callable[[Sequence[str]], VideoSet]:
+        """Probe videos, and place the plan's clips in each."""
+        return lambda names: find_videos(
+            self._media, names, plan, num_threads=_NUM_THREADS, progress=progress
+        )
+
+    def num_clips(self, recipe: Recipe, data: RunData) -> int:
+        """Give the recipe's number."""
+        return recipe.clips
+
+    def make_dataset(
+        self,
+        recipe: Recipe,
+        data: RunData,
+        texts: TaskTexts,
+        *,
+        plan: SamplingPlan,
+        random_clips: bool,
+        max_side_px: int,
+    ) -> ClipDataset:
+        """Decode clips at each look."""
+        videos = {
+            name: video for name, video in data.videos.items() if isinstance(video, VideoSource)
+        }
+        return ClipDataset(
+            data.examples,
+            videos,
+            plan=plan,
+            random_clips=random_clips,
+            texts=texts,
+            max_side_px=max_side_px,
+            seed=recipe.seed,
+        )
+
+    def looked_at(self, plan: SamplingPlan) -> MediaClips:
+        """Decode the plan's clips."""
+        return MediaClips(self._media, plan)
+
+
+class TokenSource:
+    """A folder of stored tokens."""
+
+    def __init__(self, folder: Path) -> None:
+        self._tokens = TokenFolder(folder)
+
+    def finder(
+        self,
+        config: ClipBertConfig,
+        plan: SamplingPlan,
+        *,
+        progress: Progress = lambda _done, _total: None,
+    ) -> Callable[[Sequence[str]], VideoSet]:
+        """Look at the headers of token files."""
+        return lambda names: find_stored_videos(
+            self._tokens, names, config=config, progress=progress
+        )
+
+    def num_clips(self, recipe: Recipe, data: RunData) -> int:
+        """Give the recipe's number, but no more than the longest video has: pictures have one."""
+        if recipe.task == "count":  # its batch norm needs several
+            return recipe.clips
+        stored = [len(v.clips) for v in data.videos.values() if isinstance(v, StoredVideo)]
+        return min(recipe.clips, max(stored))
+
+    def make_dataset(
+        self,
+        recipe: Recipe,
+        data: RunData,
+        texts: TaskTexts,
+        *,
+        plan: SamplingPlan,
+        random_clips: bool,
+        max_side_px: int,
+    ) -> TokenDataset:
+        """Read clips at each look."""
+        return TokenDataset(
+            data.examples,
+            self._tokens,
+            num_clips=min(plan.num_clips, self.num_clips(recipe, data)),
+            plan=plan.name,
+            random_clips=random_clips,
+            texts=texts,
+            seed=recipe.seed,
+        )
+
+    def looked_at(self, plan: SamplingPlan) -> TokenClips:
+        """Read as many clips as the plan has."""
+        return TokenClips(self._tokens, num_clips=plan.num_clips, plan=plan.name)
+
+
+def open_source(request: RunRequest) -> Source:
+    """Open what a run learns from.
+
+    Raises:
+        ConfigError: the request names both or neither, or would train the CNN from tokens.
+        MediaNotFound: there is no such folder.
+        AnnotationError: the index of the tokens is wrong.
+    """
+    if (request.videos is None) == (request.tokens is None):
+        raise ConfigError("training needs a folder of videos or one of tokens: name one of them")
+    if request.tokens is None:
+        assert request.videos is not None  # noqa: S101 (of the two, one is given)
+        return MediaSource(request.videos)
+    if request.recipe.visual != "frozen":
+        raise ConfigError("visual is 'trained': stored tokens cannot train it, take 'frozen'")
+    return TokenSource(request.tokens)
