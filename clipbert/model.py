@@ -24,7 +24,7 @@ from clipbert.text import TextTokenizer
 if TYPE_CHECKING:
     from clipbert.inference import Predictor
 
-_INIT_STD = 0.02
+INIT_STD = 0.02
 
 
 class ClipBert(nn.Module):
@@ -458,7 +458,7 @@ class ClipBert(nn.Module):
             for part in parts:
                 for module in part.modules():
                     if isinstance(module, nn.Linear | nn.Embedding):
-                        module.weight.normal_(0.0, _INIT_STD)
+                        module.weight.normal_(0.0, INIT_STD)
                     if isinstance(module, nn.Linear):
                         module.bias.zero_()
             for table in (

@@ -47,6 +47,7 @@ def default_recipe(task: Task, num_examples: int) -> Recipe:
         clips=4,
         frames_per_clip=1,
         inference_clips=8,
+        head_std=0.1,  # clipbert-mini is 384 wide
         learning_rate=1e-4,
         epochs=round(epochs, 2),
         videos_per_step=_VIDEOS_PER_STEP,

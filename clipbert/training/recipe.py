@@ -59,6 +59,7 @@ _LEAST = {
     "checkpoint_seconds": 1,
 }
 _POSITIVE = (
+    "head_std",
     "frames_per_second",
     "learning_rate",
     "cnn_learning_rate",
@@ -105,6 +106,9 @@ class Recipe:
         aggregation: how clip logits become a video's, in the loss and in the trained model.
         loss: `ce` cross-entropy, `rank` margin ranking (retrieval), `bce` binary cross-entropy
             with soft labels (qa), `mse` squared error (count).
+        head_std: standard deviation of the random weights that a new head starts with. The
+            paper's 0.02 is made for 768 dimensions; a narrower model's head then hardly sees what
+            its text and clip say, and learns nothing for many hundred steps.
         learning_rate: of embeddings, cross-encoder and heads, at its highest.
         cnn_learning_rate: of backbone and grid encoder, at its highest.
         grid_encoder_factor: the grid encoder's rate is cnn_learning_rate times this.
@@ -153,6 +157,7 @@ class Recipe:
     max_text_tokens: int | None = None
     aggregation: Aggregation = "lse"
     loss: Loss = "ce"
+    head_std: float = 0.02
     learning_rate: float = 5e-5
     cnn_learning_rate: float = 5e-5
     grid_encoder_factor: float = 1.0

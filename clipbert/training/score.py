@@ -61,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--tokens", type=Path, help="folder of stored tokens, instead of videos")
     parser.add_argument("--model", type=Path, help="model folder")
     parser.add_argument("--baseline", choices=("majority", "recall"))
+    parser.add_argument(
+        "--training-data", type=Path, help="of the majority baseline, where it is not --data"
+    )
     parser.add_argument("--clips", type=int, help="clips of each video, at the most")
     parser.add_argument("--out", type=Path, required=True, help="file of the scores")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -84,7 +87,9 @@ def _score(parsed: argparse.Namespace, supervisor: Supervisor) -> "Scores":
     if parsed.baseline == "majority":
         if parsed.task != "qa":
             raise ConfigError(f"task is {parsed.task!r}: the majority baseline is for qa")
-        return scoring.score_majority(parsed.data, split=parsed.split)
+        return scoring.score_majority(
+            parsed.data, split=parsed.split, training=parsed.training_data
+        )
     predictor, tell = _load(parsed), supervisor.progress.move
     if parsed.baseline == "recall":
         if parsed.tokens is None:

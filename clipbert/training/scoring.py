@@ -126,17 +126,22 @@ def score_model(
     )
 
 
-def score_majority(data: Path, *, split: str | None) -> Scores:
-    """Answer every question with the most frequent answer of the file's training split.
+def score_majority(data: Path, *, split: str | None, training: Path | None = None) -> Scores:
+    """Answer every question with the most frequent answer of a training split.
+
+    Args:
+        data: annotation file with the questions.
+        split: of it; None takes all lines.
+        training: annotation file with the training split; None is the same one.
 
     Raises:
-        AnnotationError: the file cannot be read, has no line of either split, or no answers.
+        AnnotationError: a file cannot be read, has no line of its split, or no answers.
     """
-    file = read_annotations(data)
+    file, learned = read_annotations(data), training or data
     _check_task(file, "qa")
-    answers = answer_vocabulary(of_split(file, TRAINING_SPLIT), max_answers=1)
+    answers = answer_vocabulary(of_split(read_annotations(learned), TRAINING_SPLIT), max_answers=1)
     if not answers:
-        raise AnnotationError(data, f"has no answers in the split {TRAINING_SPLIT!r}")
+        raise AnnotationError(learned, f"has no answers in the split {TRAINING_SPLIT!r}")
     scores = {
         each.line: each.answer_scores.get(answers[0], float(answers[0] in answers_of(each)))
         for each in of_split(file, split)

@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipbert.config import ClipBertConfig, HeadConfig
 from clipbert.errors import CheckpointError, ConfigError
-from clipbert.model import ClipBert
+from clipbert.grid import ClassMixtureGridEncoder
+from clipbert.model import INIT_STD, ClipBert
 from clipbert.text import TOKENIZER_FILE, TextTokenizer
 from clipbert.training.recipe import Recipe
 
@@ -37,7 +38,8 @@ def prepare_model(
     The head keeps its weights if the given model has one of the same outputs, and a qa head those
     of every answer that both know; the rest is drawn by the recipe's seed. All other weights stay.
     Other heads stay as they are too, but no longer count as trained: what they read will change.
-    So will the text vectors that recall compares with, and the prepared model makes none.
+    So will the text vectors that recall compares with, and the prepared model makes none. A class
+    mixture that was never trained with is centred first, by the type embedding of visual tokens.
 
     Args:
         model: where to start from; it is not changed.
@@ -55,6 +57,7 @@ def prepare_model(
     head = HeadConfig(recipe.task, _num_outputs(recipe, answers))
     config = _configure(model.config, recipe, head, answers, from_tokens=from_tokens)
     prepared = ClipBert.create(config, seed=recipe.seed)
+    _spread(prepared.heads[head.name], recipe.head_std)
     own, weights = f"heads.{head.name}.", prepared.state_dict()
     head_is_new = not _has_head(model.config, config, head)
     kept = {
@@ -69,6 +72,8 @@ def prepare_model(
     strangers = [name for name in missing if not name.startswith(own)]
     if strangers:  # the configurations differ by the head, and by what recall has, alone
         raise RuntimeError(f"weights were left behind: {strangers}")
+    if not model.config.trained_heads:
+        _centre_mixtures(prepared)
     prepared.tokenizer = model.tokenizer
     for name, module in prepared.heads.items():
         module.requires_grad_(requires_grad=name == head.name)
@@ -76,6 +81,27 @@ def prepare_model(
         prepared.backbone.requires_grad_(requires_grad=False)
         prepared.grid_encoder.requires_grad_(requires_grad=False)
     return StartingModel(prepared, model.tokenizer, head_is_new)
+
+
+def _spread(head: nn.Module, std: float) -> None:
+    """Give the random weights of a head another standard deviation."""
+    if std != INIT_STD:  # which they have
+        with torch.no_grad():
+            for module in head.modules():
+                if isinstance(module, nn.Linear):
+                    module.weight.mul_(std / INIT_STD)
+
+
+def _centre_mixtures(model: ClipBert) -> None:
+    """Let the visual tokens of a class mixture begin as what sets them apart.
+
+    Every mixture holds the mean of all classes, which is most of it; next to that the
+    cross-encoder hardly sees the rest. Once a model was trained it knows its tokens as they are.
+    """
+    if isinstance(model.grid_encoder, ClassMixtureGridEncoder):
+        mean = model.grid_encoder.class_embeddings.mean(dim=0)
+        with torch.no_grad():
+            model.visual_embeddings.token_type_embeddings.weight[0] = -mean
 
 
 def _has_head(given: ClipBertConfig, wanted: ClipBertConfig, head: HeadConfig) -> bool:
