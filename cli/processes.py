@@ -11,7 +11,11 @@ from cli.supervisor import ProcessSpec
 _QUIET_START = ("--without-gossip", "--without-mingle")
 
 
-WORKERS = frozenset({"ingest", "interactive", "maintenance"})  # as worker_command() names them
+# As worker_command() names them.
+WORKERS = frozenset({"ingest", "interactive", "finetune", "maintenance"})
+# Well below the patience of the supervisor: a trainer that is slower goes on from the checkpoint
+# before.
+FINETUNE_STOP_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,9 @@ def plan_processes(*, ingest_workers: int, python: str = sys.executable) -> list
         ProcessSpec("api", (python, "-m", "api"), stop_stage=0),
         ProcessSpec("ingest", worker_command("ingest", ingest_workers, python), stop_stage=1),
         ProcessSpec("model", worker_command("interactive,embed", 1, python), stop_stage=1),
-        ProcessSpec("maint", worker_command("maintenance", 1, python), stop_stage=1),
+        ProcessSpec("finetune", worker_command("finetune", 1, python), stop_stage=1),
+        # Two: while one sweeps, which may take minutes, the other does what is urgent.
+        ProcessSpec("maint", worker_command("maintenance", 2, python), stop_stage=1),
         ProcessSpec("beat", beat_command(python), stop_stage=0),
     ]
 
@@ -66,6 +72,7 @@ def service_environment(
         "STORE_MEDIA_ROOTS": os.pathsep.join(str(root) for root in media_roots),
         "WORKER_REDIS_URL": services.redis_url,
         "WORKER_DEVICE": device,
+        "WORKER_FINETUNE_STOP_SECONDS": str(FINETUNE_STOP_SECONDS),
         "API_HOST": host,
         "API_PORT": str(port),
         "PYTHONUNBUFFERED": "1",

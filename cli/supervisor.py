@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO, cast
 
-BOUND_PROCESS = Path(__file__).with_name("bound_process.py")
+# Run by its path: nothing of the workers is imported here.
+BOUND_PROCESS = Path(__file__).parents[1] / "workers" / "bound_process.py"
 FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 1.0, 30.0
 STEADY_SECONDS = 60.0  # a process that ran this long starts again with the first backoff
 TERM_SECONDS, QUIT_SECONDS = 8.0, 3.0  # patience with SIGTERM, then with SIGQUIT; then SIGKILL
@@ -133,7 +134,11 @@ class Supervisor:
 
     def _spawn(self, child: "_Child") -> None:
         child.process = subprocess.Popen(  # noqa: S603  (our own command, no shell)
-            [sys.executable, "-I", "-S", str(BOUND_PROCESS), str(os.getpid()), *child.spec.argv],
+            [
+                *(sys.executable, "-I", "-S", str(BOUND_PROCESS)),
+                *(str(os.getpid()), str(int(signal.SIGTERM)), "0"),
+                *child.spec.argv,
+            ],
             env=self._environment,
             # Not the user's: Python and Celery import from the current folder first, and somebody's
             # own api.py would be taken for ours.

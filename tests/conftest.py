@@ -12,10 +12,15 @@ import psycopg
 import pytest
 import redis
 import sqlalchemy
+from hypothesis import settings
 
 from store.blobs import BlobStore, open_blobs
 from store.database import Sessions, make_sessions, upgrade_schema
 from store.embedded import EmbeddedServices
+
+# How long an example takes says something about the machine, and nothing about the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 TEMPLATE = "clipbert_template"
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")

@@ -11,7 +11,7 @@ from uuid import UUID
 import torch
 from sqlalchemy.orm import Session
 
-from clipbert.inference import AnswerResult, Predictor, QuestionRequest
+from clipbert.inference import ZERO_SHOT_TEMPERATURE, AnswerResult, Predictor, QuestionRequest
 from store.errors import VideoNotFound
 from store.questions import QuestionRepository
 from store.tables import Clip, Model, VideoState
@@ -21,7 +21,9 @@ from workers.clip_scores import places_of
 from workers.errors import Interrupted, JobError
 from workers.lease import Hold, Outcome
 from workers.lifecycle import Workplace, leave_if_device_lost
-from workers.serving import Serving, read_serving
+from workers.ready_models import read_ready
+from workers.serving import Serving
+from workers.uncertainty import Uncertainty, measure_uncertainty
 
 _DEFAULT_TOP_K: Final = 5
 
@@ -60,8 +62,7 @@ class _Run:
 
     def answer(self, holds: Sequence[Hold]) -> None:
         """Answer all questions, those for one model and task in one go."""
-        with self._workplace.sessions.begin() as session:
-            serving = read_serving(session)
+        serving = read_ready(self._workplace)
         if serving is None:
             raise JobError(
                 "no_active_generation", "nothing is indexed yet: no generation is active"
@@ -152,7 +153,9 @@ class _Run:
         serving: Serving,
         served_together: int,
     ) -> None:
+        uncertainty = _measure(answer, predictor)
         result = _result(question, answer, predictor) | {
+            "uncertainty": _uncertainty_json(uncertainty, question.clips),
             "generation_id": str(serving.generation.id),
             "served_together": served_together,
         }
@@ -163,6 +166,7 @@ class _Run:
                 result,
                 model_id=question.model.id,
                 generation_id=serving.generation.id,
+                uncertainty=uncertainty.score,
             )
             return Outcome(result)
 
@@ -203,6 +207,23 @@ def _forward_of(
 
 def _num_pairs(question: _Question) -> float:
     return len(question.clips) * max(1, len(question.request.choices))
+
+
+def _measure(answer: AnswerResult, predictor: Predictor) -> Uncertainty:
+    if answer.zero_shot:
+        return measure_uncertainty(answer.clip_logits / ZERO_SHOT_TEMPERATURE, aggregation="max")
+    return measure_uncertainty(answer.clip_logits, aggregation=predictor.config.aggregation)
+
+
+def _uncertainty_json(uncertainty: Uncertainty, clips: Sequence[Clip]) -> dict[str, Any]:
+    doubtful = uncertainty.doubtful_clips
+    return {
+        "score": uncertainty.score,
+        "entropy": uncertainty.entropy,
+        "disagreement": uncertainty.disagreement,
+        "start_seconds": clips[doubtful[0]].start_seconds,
+        "end_seconds": clips[doubtful[-1]].end_seconds,
+    }
 
 
 def _result(question: _Question, answer: AnswerResult, predictor: Predictor) -> dict[str, Any]:

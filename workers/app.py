@@ -17,25 +17,33 @@ from workers.dispatch import (
     LOOK_TASKS,
     MAINTENANCE,
     RECONCILE_TASK,
+    SCHEDULES_TASK,
     SWEEP_TASK,
+    TRIALS_TASK,
     celery_queues,
 )
 from workers.lifecycle import connect_signals
 from workers.settings import WorkerSettings
 
 # A look ends after about half a minute, between two jobs or chunks; these are for those that hang.
+# A finetune takes hours and has none: its lease ends when it does not get further. Its message is
+# acknowledged before it begins, so that the visibility timeout need not be longer than it either.
 HARD_LIMIT_SECONDS: Final = {
     LOOK_TASKS[INGEST]: 900,
     LOOK_TASKS[EMBED]: 1800,
     LOOK_TASKS[INTERACTIVE]: 600,
     RECONCILE_TASK: 120,
+    SCHEDULES_TASK: 120,
     SWEEP_TASK: 900,
+    TRIALS_TASK: 120,
 }
 # Longer than the longest task: otherwise Redis hands a running task to a second worker. The rows
 # would refuse it, but it would be noise. A killed worker's jobs come back by their leases instead.
 VISIBILITY_TIMEOUT_SECONDS: Final = max(HARD_LIMIT_SECONDS.values()) + 900
 RECONCILE_EVERY_SECONDS: Final = 5.0
+SCHEDULES_EVERY_SECONDS: Final = 1.0
 SWEEP_EVERY_SECONDS: Final = 900.0
+TRIALS_EVERY_SECONDS: Final = 30.0
 
 
 class RingScheduler(Scheduler):
@@ -60,7 +68,7 @@ def make_app(settings: WorkerSettings) -> Celery:
         # A misspelt queue is an error, not a queue that nobody reads.
         task_queues=celery_queues(),
         task_create_missing_queues=False,
-        imports=[f"workers.tasks.{name}" for name in ("ingest", "embed", "interactive")]
+        imports=[f"workers.tasks.{name}" for name in ("ingest", "embed", "interactive", "finetune")]
         + ["workers.tasks.maintenance"],
         # Late, so that a look that is cut short rings again; a message that kills its worker is
         # dropped, since the row counts the losses and the broker would repeat it for ever.
@@ -114,10 +122,20 @@ def _beat_schedule() -> dict[str, dict[str, Any]]:
             # Rings that nobody answered do not pile up.
             "options": {"queue": MAINTENANCE, "expires": RECONCILE_EVERY_SECONDS * 2},
         },
+        "schedules": {
+            "task": SCHEDULES_TASK,
+            "schedule": SCHEDULES_EVERY_SECONDS,
+            "options": {"queue": MAINTENANCE, "expires": SCHEDULES_EVERY_SECONDS * 2},
+        },
         "sweep": {
             "task": SWEEP_TASK,
             "schedule": SWEEP_EVERY_SECONDS,
             "options": {"queue": MAINTENANCE, "expires": SWEEP_EVERY_SECONDS},
+        },
+        "trials": {
+            "task": TRIALS_TASK,
+            "schedule": TRIALS_EVERY_SECONDS,
+            "options": {"queue": MAINTENANCE, "expires": TRIALS_EVERY_SECONDS},
         },
     }
 

@@ -5,7 +5,7 @@ tokens were made or makes other recall vectors, a new generation that is built i
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -13,14 +13,12 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
-from clipbert.sampling import INDEX_PLAN
 from store.blobs import BlobStore
 from store.database import Sessions
 from store.identifiers import new_id
-from store.jobs import JobRepository
-from store.models import GenerationRepository, ModelRepository
-from store.tables import Generation, GenerationState, Model, Task
-from workers.generations import rebuild_jobs
+from store.models import ModelRepository
+from store.tables import Generation, Promotion, Task
+from workers.generations import follow_serving
 from workers.model_folder import hash_visual_side, list_folder, put_folder
 
 log = structlog.get_logger(__name__)
@@ -30,7 +28,15 @@ _VERSION_LENGTH: Final = 12
 
 
 def register_model(
-    sessions: Sessions, blobs: BlobStore, folder: Path, *, name: str, version: str
+    sessions: Sessions,
+    blobs: BlobStore,
+    folder: Path,
+    *,
+    name: str,
+    version: str,
+    tasks: Iterable[Task | str] | None = None,
+    parent_id: UUID | None = None,
+    metrics: Mapping[str, Any] | None = None,
 ) -> UUID:
     """Copy a model folder into the blob store and write its row.
 
@@ -42,6 +48,9 @@ def register_model(
         folder: with config.json, model.safetensors and the tokenizer's files.
         name: as people call the model.
         version: of that name.
+        tasks: what it can be promoted for; None for all that its trained heads can do.
+        parent_id: what it was finetuned from.
+        metrics: how well it did.
 
     Returns:
         The model's id.
@@ -64,11 +73,13 @@ def register_model(
                 name=name,
                 version=version,
                 heads=trained_heads(config),
-                tasks=tasks_of(config),
+                tasks=tasks_of(config) if tasks is None else [Task(task) for task in tasks],
                 folder_key=folder_key,
                 sha256=manifest.sha256,
                 visual_sha256=hash_visual_side(folder),
                 config=config,
+                parent_id=parent_id,
+                metrics=metrics,
             )
         log.info("model.registered", model=name, version=version, model_id=str(known.id))
     if known.sha256 != manifest.sha256:
@@ -77,24 +88,83 @@ def register_model(
 
 
 def promote(sessions: Sessions, model_id: UUID, tasks: Iterable[Task | str] | None = None) -> None:
-    """Let a model serve.
+    """Let a model serve, in a transaction of its own; see `promote_in`."""
+    with sessions.begin() as session:
+        promote_in(session, model_id, tasks)
+
+
+def promote_in(
+    session: Session,
+    model_id: UUID,
+    tasks: Iterable[Task | str] | None = None,
+    *,
+    reason: str | None = None,
+    finetune_id: UUID | None = None,
+) -> Generation | None:
+    """Let a model serve from the commit on.
+
+    If it looks at pixels in another way than the tokens were made, it serves once its generation is
+    built; until then the last model promoted before it that fits goes on.
 
     Args:
-        sessions: where the rows are.
+        session: in a transaction of the caller's; after its commit `embed` may be rung.
         model_id: a registered model.
         tasks: which ones; None for all it can do.
+        reason: why, as a sentence.
+        finetune_id: what decided so.
+
+    Returns:
+        The generation that is to be built first; None if the model serves at once.
 
     Raises:
         ModelNotFound: there is none with this id.
         ValueError: the model cannot do one of the tasks, or nothing makes recall vectors yet.
     """
-    with sessions.begin() as session:
-        models = ModelRepository(session)
-        model = models.get(model_id)
-        wanted = [Task(task) for task in (model.tasks if tasks is None else tasks)]
-        models.promote(model_id, wanted)
-        _follow_with_generation(session, model, wanted)
+    models = ModelRepository(session)
+    model = models.get(model_id)
+    wanted = [Task(task) for task in (model.tasks if tasks is None else tasks)]
+    models.promote(model_id, wanted, reason=reason, finetune_id=finetune_id)
+    building = follow_serving(session)
     log.info("model.promoted", model_id=str(model_id), tasks=wanted)
+    return building
+
+
+def rollback(
+    sessions: Sessions, model_id: UUID, *, reason: str | None = None
+) -> Sequence[Promotion]:
+    """Bring back what served before a model, in a transaction of its own; see `rollback_in`."""
+    with sessions.begin() as session:
+        return rollback_in(session, model_id, reason=reason)
+
+
+def rollback_in(
+    session: Session, model_id: UUID, *, reason: str | None = None
+) -> Sequence[Promotion]:
+    """Bring back, for every task that a model serves, the model that served before it.
+
+    The generation that model needs is searched again from the commit on, if it is still kept.
+
+    Args:
+        session: in a transaction of the caller's; after its commit `embed` may be rung.
+        model_id: the model that is to serve no more.
+        reason: why, as a sentence.
+
+    Returns:
+        One row for each task; its `model_id` is None if nobody served before.
+
+    Raises:
+        ModelNotFound: there is none with this id.
+        IllegalRollback: it serves nothing.
+        ValueError: nothing would make recall vectors any more.
+    """
+    changes = ModelRepository(session).rollback(model_id, reason=reason)
+    if any(change.task == Task.RECALL and change.model_id is None for change in changes):
+        raise ValueError(
+            "no model made recall vectors before this one: searches cannot do without it"
+        )
+    follow_serving(session)
+    log.info("model.rolled_back", model_id=str(model_id), tasks=[c.task for c in changes])
+    return changes
 
 
 def ensure_default(sessions: Sessions, blobs: BlobStore, mini_folder: Path) -> UUID:
@@ -129,45 +199,3 @@ def tasks_of(config: Mapping[str, Any]) -> list[Task]:
         names.discard(Task.QA)  # it could answer nothing
     heads = [task for task in Task if task in names]
     return heads + ([Task.RECALL] if config.get("recall") else [])
-
-
-def _follow_with_generation(session: Session, model: Model, tasks: Iterable[Task]) -> None:
-    """Begin a generation if the active one does not fit what was promoted."""
-    generations, models = GenerationRepository(session), ModelRepository(session)
-    active = generations.active()
-    recall = models.serving(Task.RECALL)
-    if recall is None:
-        raise ValueError("no model makes recall vectors: register and promote clipbert-mini first")
-    is_visual = active is None or any(task != Task.RECALL for task in tasks)
-    visual = model if is_visual else models.get(active.model_id) if active else model
-    building = [
-        generation
-        for generation in generations.list()
-        if generation.state == GenerationState.BUILDING
-    ]
-    wanted = [
-        generation
-        for generation in ([active] if active is not None else []) + building
-        if _fits(models, generation, visual, recall)
-    ]
-    for generation in building:
-        if generation not in wanted[:1]:
-            generation.state = GenerationState.RETIRED  # overtaken before it was ever searched
-    if wanted:
-        return
-    generation = generations.create(
-        model_id=visual.id,
-        recall_model_id=recall.id,
-        plan=INDEX_PLAN.to_json() if active is None else active.plan,
-        recall_dim=recall.config["hidden_size"],
-    )
-    count = JobRepository(session).enqueue_many(rebuild_jobs(session, generation.id))
-    if count == 0:
-        generations.activate(generation.id)
-    log.info("generation.created", generation_id=str(generation.id), videos=count)
-
-
-def _fits(models: ModelRepository, generation: Generation, visual: Model, recall: Model) -> bool:
-    """Tell whether a generation's tokens and vectors are those that these models need."""
-    own = models.get(generation.model_id)
-    return own.visual_sha256 == visual.visual_sha256 and generation.recall_model_id == recall.id

@@ -17,23 +17,29 @@ log = structlog.get_logger(__name__)
 INGEST: Final = "ingest"
 EMBED: Final = "embed"
 INTERACTIVE: Final = "interactive"
+FINETUNE: Final = "finetune"
 MAINTENANCE: Final = "maintenance"
-QUEUES: Final = (INGEST, EMBED, INTERACTIVE, MAINTENANCE)
+QUEUES: Final = (INGEST, EMBED, INTERACTIVE, FINETUNE, MAINTENANCE)
 
 _QUEUE_OF_KIND: Final = {
     "ingest": INGEST,
     "embed": EMBED,
     "search": INTERACTIVE,
     "question": INTERACTIVE,
+    "finetune": FINETUNE,
+    "trial": INTERACTIVE,
 }
 
 LOOK_TASKS: Final = {
     INGEST: "workers.tasks.ingest.look",
     EMBED: "workers.tasks.embed.look",
     INTERACTIVE: "workers.tasks.interactive.look",
+    FINETUNE: "workers.tasks.finetune.look",
 }
 RECONCILE_TASK: Final = "workers.tasks.maintenance.reconcile"
+SCHEDULES_TASK: Final = "workers.tasks.maintenance.schedules"
 SWEEP_TASK: Final = "workers.tasks.maintenance.sweep"
+TRIALS_TASK: Final = "workers.tasks.maintenance.trials"
 
 MAX_RINGS: Final = 16  # one look works until nothing is due, so a bulk insert needs few of them
 KEY_PREFIX: Final = "clipbert:"  # our keys in a Redis that others may use too
@@ -96,7 +102,7 @@ class Doorbell:
         """Tell the workers to look for due jobs of a kind.
 
         Args:
-            kind: ingest, embed, search or question.
+            kind: ingest, embed, search, question or finetune.
             job_id: the job that made somebody ring; for the logs only.
 
         Returns:

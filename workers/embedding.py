@@ -26,11 +26,11 @@ from clipbert.video import VideoProbe, probe_video
 from store.errors import VideoNotFound
 from store.job_state import JobKind
 from store.models import GenerationRepository
-from store.tables import GenerationState
 from store.videos import NewClip, VideoRepository
 from workers.batching import CostLimit, batches_by_cost, forward_each
 from workers.encoders import ClipFrames, Encoders, open_encoders
 from workers.errors import CancelRequested, Interrupted, JobError
+from workers.generations import is_in_use
 from workers.interactive import serve_interactive
 from workers.lease import Hold, Outcome
 from workers.lifecycle import Workplace, leave_if_device_lost, leave_process
@@ -98,11 +98,13 @@ def embed_together(
     run = _Run(workplace, generation_id, claimed)
     try:
         with ExitStack() as stack:
-            run.encoders = open_encoders(workplace, generation_id)
-            if run.encoders.generation.state == GenerationState.RETIRED:
+            with workplace.sessions.begin() as session:
+                in_use = is_in_use(GenerationRepository(session).get(generation_id))
+            if not in_use:
                 for hold in holds:  # a newer one took its place, and has its own jobs
                     workplace.leases.finish(hold, lambda _: Outcome({"clips": 0}))
                 return
+            run.encoders = open_encoders(workplace, generation_id)
             pool = ThreadPoolExecutor(workplace.settings.decode_threads, "decode")
             # Not waited for: a thread may hang in a decoder.
             stack.callback(pool.shutdown, wait=False, cancel_futures=True)

@@ -6,9 +6,12 @@ WorkerError
 │   └── ...              made with JobError(code, message)
 └── Interrupted          the work must stop between two chunks
     ├── CancelRequested  somebody cancelled the job
+    ├── PauseRequested   somebody wants the job to stand still
     ├── HoldLost         another worker has the job, or may have it
     └── Stopping         this process is shutting down
 """
+
+from typing import Any
 
 
 class WorkerError(Exception):
@@ -16,11 +19,17 @@ class WorkerError(Exception):
 
 
 class JobError(WorkerError):
-    """A job that fails by its own fault, with the code and the sentence that its row will show."""
+    """A job that fails by its own fault, with what its row will show.
 
-    def __init__(self, code: str, message: str) -> None:
+    Attributes:
+        code: stable, such as `media_changed`.
+        detail: JSON for whoever looks for the cause; None if the sentence says all.
+    """
+
+    def __init__(self, code: str, message: str, *, detail: dict[str, Any] | None = None) -> None:
         super().__init__(message)
         self.code = code
+        self.detail = detail
 
 
 class MediaChanged(JobError):
@@ -36,6 +45,10 @@ class Interrupted(WorkerError):
 
 class CancelRequested(Interrupted):
     """Somebody asked for the job to be cancelled."""
+
+
+class PauseRequested(Interrupted):
+    """Somebody asked for the job to be paused; it goes on later from what it has saved."""
 
 
 class HoldLost(Interrupted):

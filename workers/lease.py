@@ -21,7 +21,7 @@ from store.database import Sessions
 from store.errors import LeaseLost
 from store.job_state import JobKind
 from store.jobs import ClaimedJob, JobRepository
-from workers.errors import CancelRequested, HoldLost, Interrupted, Stopping
+from workers.errors import CancelRequested, HoldLost, Interrupted, PauseRequested, Stopping
 from workers.retry import GiveUp, TryAgain, decide
 
 log = structlog.get_logger(__name__)
@@ -46,7 +46,9 @@ class Hold:
     def __init__(self, claim: ClaimedJob, *, is_stopping: Callable[[], bool]) -> None:
         self.claim = claim
         self.advanced_at = time.monotonic()
+        self.stall_seconds: float | None = None  # None: as of all jobs of the process
         self.cancel_requested = claim.cancel_requested
+        self.pause_requested = False
         self.is_lost = False
         self._is_stopping = is_stopping
 
@@ -58,13 +60,23 @@ class Hold:
         """Say that the work got further, and learn whether it should go on.
 
         Raises:
-            HoldLost, CancelRequested, Stopping: it should not.
+            HoldLost, CancelRequested, PauseRequested, Stopping: it should not.
         """
         self.touch()
+        self.check()
+
+    def check(self) -> None:
+        """Learn whether the work should go on, which may not have got any further.
+
+        Raises:
+            HoldLost, CancelRequested, PauseRequested, Stopping: it should not.
+        """
         if self.is_lost:
             raise HoldLost(f"job {self.claim.id} is held by nobody or by another worker")
         if self.cancel_requested:
             raise CancelRequested(f"job {self.claim.id} was cancelled")
+        if self.pause_requested:
+            raise PauseRequested(f"job {self.claim.id} is to pause")
         if self._is_stopping():
             raise Stopping("the worker is shutting down")
 
@@ -163,7 +175,20 @@ class LeaseKeeper:
         except LeaseLost:
             log.warning("job.lease_lost", job_id=str(hold.claim.id))
 
-    def report_progress(self, hold: Hold, *, done: int, total: int, stage: str) -> None:
+    def add_event(self, hold: Hold, type_: str, data: dict[str, Any]) -> None:
+        """Write down something that happened to a job at work.
+
+        Raises:
+            HoldLost: another worker has the job.
+        """
+        try:
+            with self._sessions.begin() as session:
+                JobRepository(session).add_event(hold.claim, type_, data)
+        except LeaseLost as error:
+            hold.is_lost = True
+            raise HoldLost(str(error)) from error
+
+    def report_progress(self, hold: Hold, *, done: int, total: int | None, stage: str) -> None:
         """Show how far a job is.
 
         Raises:
@@ -188,7 +213,11 @@ class LeaseKeeper:
         now = time.monotonic()
         with self._lock:
             holds = list(self._holds.values())
-        alive = [hold for hold in holds if now - hold.advanced_at < self._stall_seconds]
+        alive = [
+            hold
+            for hold in holds
+            if now - hold.advanced_at < (hold.stall_seconds or self._stall_seconds)
+        ]
         for hold in holds:
             if hold not in alive:
                 log.error(
@@ -206,6 +235,7 @@ class LeaseKeeper:
             status = statuses.get(hold.claim.id)
             hold.is_lost = status is None or not status.held
             hold.cancel_requested = status is not None and status.cancel_requested
+            hold.pause_requested = status is not None and status.pause_requested
 
     def _beat_until_closed(self) -> None:
         while not self._closed.wait(self._heartbeat_seconds):
@@ -232,6 +262,9 @@ def _write_end(jobs: JobRepository, claim: ClaimedJob, error: BaseException) -> 
         case CancelRequested():
             jobs.mark_cancelled(claim)
             log.info("job.cancelled", job_id=job_id)
+        case PauseRequested():
+            jobs.mark_paused(claim)
+            log.info("job.paused", job_id=job_id)
         case Interrupted():
             jobs.release(claim)
             log.info("job.released", job_id=job_id)

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol
+from urllib.parse import unquote, urlsplit
 
 import structlog
 from celery import Celery, signals
@@ -37,6 +39,7 @@ from workers.start_checks import find_faults
 
 if TYPE_CHECKING:
     from workers.model_cache import ModelCache
+    from workers.ready_models import ReadyModels
     from workers.token_cache import TokenCache
 
 log = structlog.get_logger(__name__)
@@ -62,6 +65,10 @@ class Workplace:
     doorbell: Doorbell
     leases: LeaseKeeper
     is_stopping: Callable[[], bool]
+    run_folder: Path
+    """Where finetunes keep what they go on from."""
+    mirrors_runs: bool
+    """Whether other workers find it in the blobs only."""
 
     @classmethod
     def open(
@@ -89,6 +96,8 @@ class Workplace:
                 is_stopping=is_stopping,
             ),
             is_stopping=is_stopping,
+            run_folder=settings.run_folder or _default_run_folder(store.blob_url),
+            mirrors_runs=settings.run_folder is None and _blob_folder(store.blob_url) is None,
         )
 
     @cached_property
@@ -102,6 +111,13 @@ class Workplace:
             capacity=self.settings.models_in_memory,
             folder=self.settings.model_cache,
         )
+
+    @cached_property
+    def ready_models(self) -> "ReadyModels":
+        """Which models answer here, so that nobody waits for a load."""
+        from workers.ready_models import ReadyModels  # noqa: PLC0415
+
+        return ReadyModels(self.models)
 
     @cached_property
     def tokens(self) -> "TokenCache":
@@ -127,6 +143,17 @@ class Workplace:
         self.leases.close()
         self.doorbell.close()
         self.sessions.kw["bind"].dispose()
+
+
+def _default_run_folder(blob_url: str) -> Path:
+    # No key of a blob begins with this word, so that the one never meets the other.
+    beside_blobs = _blob_folder(blob_url)
+    return (beside_blobs or Path(tempfile.gettempdir()) / "clipbert") / "runs"
+
+
+def _blob_folder(blob_url: str) -> Path | None:
+    parts = urlsplit(blob_url)
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
 
 class _CeleryWorker(Protocol):

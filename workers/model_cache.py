@@ -1,20 +1,17 @@
 """The models that a process has loaded. Imports torch: for children only."""
 
-import tempfile
 from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from uuid import UUID
 
 import structlog
 import torch
 
-from clipbert.errors import CheckpointError
 from clipbert.inference import Predictor
 from store.blobs import BlobStore
-from store.errors import BlobNotFound
 from store.tables import Model
-from workers.media import hash_file
-from workers.model_folder import Manifest, read_manifest
+from workers.local_models import find_local_folder
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +33,8 @@ class ModelCache:
         self._capacity = capacity
         self._folder = folder
         self._predictors: OrderedDict[UUID, Predictor] = OrderedDict()
+        self._loading: dict[UUID, Future[Predictor]] = {}
+        self._loader = ThreadPoolExecutor(1, "load")
         self.device = resolve_device(device)
 
     def get(self, model: Model) -> Predictor:
@@ -44,50 +43,45 @@ class ModelCache:
         Raises:
             CheckpointError: the folder in the blob store is not what was registered.
         """
-        predictor = self._predictors.get(model.id)
-        if predictor is None:
-            while len(self._predictors) >= self._capacity:
-                self._predictors.popitem(last=False)
-            predictor = Predictor.load(self._local_folder(model), device=self.device)
-            self._predictors[model.id] = predictor
-            log.info("model.loaded", model=model.name, model_id=str(model.id), device=self.device)
+        if not self.has(model):
+            loading = self._loading.pop(model.id, None)
+            self._make_room()
+            self._predictors[model.id] = self._load(model) if loading is None else loading.result()
         self._predictors.move_to_end(model.id)
+        return self._predictors[model.id]
+
+    def has(self, model: Model) -> bool:
+        """Tell whether `get` gives a model without loading it."""
+        for model_id, loading in list(self._loading.items()):
+            if loading.done() and loading.exception() is None:
+                self._predictors[model_id] = self._loading.pop(model_id).result()
+        return model.id in self._predictors
+
+    def begin_loading(self, model: Model) -> bool:
+        """Load a model in the background, unless it is loaded.
+
+        Returns:
+            Whether there is nothing to wait for: it is there, could not be loaded, or has no room
+            beside others.
+        """
+        if self.has(model):
+            return True
+        if model.id not in self._loading:
+            if len(self._loading) + 1 >= self._capacity:
+                return True
+            self._make_room()
+            self._loading[model.id] = self._loader.submit(self._load, model)
+        return self._loading[model.id].done()
+
+    def _make_room(self) -> None:
+        while self._predictors and len(self._predictors) + len(self._loading) >= self._capacity:
+            self._predictors.popitem(last=False)
+
+    def _load(self, model: Model) -> Predictor:
+        folder = find_local_folder(self._blobs, model, folder=self._folder)
+        predictor = Predictor.load(folder, device=self.device)
+        log.info("model.loaded", model=model.name, model_id=str(model.id), device=self.device)
         return predictor
-
-    def _local_folder(self, model: Model) -> Path:
-        manifest = read_manifest(self._blobs, model.folder_key)
-        if manifest.sha256 != model.sha256:
-            raise CheckpointError(f"the files of model {model.name} are not those registered")
-        folder = self._folder_in_blobs(model.folder_key, manifest)
-        if folder is None:
-            folder = self._copied_folder(model.folder_key, manifest)
-        for name, sha256 in manifest.files.items():
-            if hash_file(folder / name) != sha256:
-                raise CheckpointError(f"{name} of model {model.name} is not what was registered")
-        return folder
-
-    def _folder_in_blobs(self, folder_key: str, manifest: Manifest) -> Path | None:
-        try:
-            paths = [self._blobs.local_path(f"{folder_key}/{name}") for name in manifest.files]
-        except BlobNotFound as error:
-            raise CheckpointError(f"the model folder {folder_key} is incomplete") from error
-        folders = {path.parent for path in paths if path is not None}
-        return folders.pop() if None not in paths and len(folders) == 1 else None
-
-    def _copied_folder(self, folder_key: str, manifest: Manifest) -> Path:
-        root = self._folder or Path(tempfile.gettempdir()) / "clipbert-models"
-        folder = root / manifest.sha256
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for name, sha256 in manifest.files.items():
-            target = folder / name
-            if target.exists() and hash_file(target) == sha256:
-                continue
-            with self._blobs.as_local_file(f"{folder_key}/{name}") as source:
-                # Written beside and renamed, since another worker may be reading the old one.
-                with tempfile.NamedTemporaryFile(dir=folder, delete=False) as copy:
-                    copy.write(source.read_bytes())
-                Path(copy.name).replace(target)
-        return folder
 
 
 def resolve_device(device: str) -> str:

@@ -4,16 +4,12 @@ Rung by beat every few seconds. Any number of reconcilers may run at once.
 """
 
 from collections import Counter
-from uuid import UUID
 
 import structlog
-from sqlalchemy.orm import Session
 
 from store.job_state import JobState
 from store.jobs import JobRepository
-from store.models import GenerationRepository
-from store.tables import GenerationState, VideoState
-from store.videos import VideoRepository
+from workers import generations
 from workers.dispatch import MAX_RINGS, queue_of
 from workers.lifecycle import Workplace
 
@@ -21,10 +17,10 @@ log = structlog.get_logger(__name__)
 
 
 def reconcile(workplace: Workplace) -> None:
-    """Return lost jobs, ring for jobs that wait unheard, and switch to a finished generation."""
+    """Return lost jobs, switch to a finished generation, and ring for jobs that wait unheard."""
     return_lost_jobs(workplace)
-    ring_for_due_jobs(workplace)
     switch_generation(workplace)
+    ring_for_due_jobs(workplace)
 
 
 def return_lost_jobs(workplace: Workplace) -> None:
@@ -62,36 +58,6 @@ def ring_for_due_jobs(workplace: Workplace) -> None:
 
 
 def switch_generation(workplace: Workplace) -> None:
-    """Let searches use the building generation once it holds every sound video."""
+    """Let searches use the building generation once it holds every video that it can hold."""
     with workplace.sessions.begin() as session:
-        generations = GenerationRepository(session)
-        building = [
-            generation
-            for generation in generations.list()
-            if generation.state == GenerationState.BUILDING
-        ]
-        for generation in building[:1]:  # the newest; an older one was overtaken by it
-            coverage = generations.coverage(generation.id)
-            if coverage.num_indexed < coverage.num_videos:
-                continue
-            generations.activate(generation.id)
-            _mark_covered_ready(session, generation.id)
-            log.info(
-                "generation.activated",
-                generation_id=str(generation.id),
-                videos=coverage.num_indexed,
-            )
-
-
-def _mark_covered_ready(session: Session, generation_id: UUID) -> None:
-    """Mark videos that were not searchable in the old generation and are in the new one."""
-    videos = VideoRepository(session)
-    page_token: str | None = None
-    while True:
-        page = videos.list(state=VideoState.PROCESSING, page_size=500, page_token=page_token)
-        for video in page.items:
-            if videos.clips(video.id, generation_id):
-                videos.mark_ready(video.id)
-        page_token = page.next_page_token
-        if page_token is None:
-            return
+        generations.switch_generation(session)

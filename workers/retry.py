@@ -64,6 +64,8 @@ def decide(
     code, message, is_transient = _classify(error)
     if is_transient and attempt < MAX_ATTEMPTS:
         return TryAgain(retry_delay(attempt, chance=chance), code, message)
+    if isinstance(error, JobError) and error.detail is not None:
+        return GiveUp(code, message, error.detail)
     is_own_fault = isinstance(error, JobError | VideoError)
     return GiveUp(code, message, None if is_own_fault else {"error": repr(error)[:_DETAIL_LENGTH]})
 

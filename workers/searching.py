@@ -22,7 +22,8 @@ from workers.clip_scores import Candidate, places_of, rank_hits
 from workers.errors import Interrupted, JobError
 from workers.lease import Hold, Outcome
 from workers.lifecycle import Workplace, leave_if_device_lost
-from workers.serving import Serving, read_serving
+from workers.ready_models import read_ready
+from workers.serving import Serving
 
 _DEFAULT_LIMIT: Final = 10
 
@@ -91,8 +92,7 @@ class _Run:
 
     def search(self, holds: Sequence[Hold]) -> None:
         """Run the stages, all searches together, and store what each found."""
-        with self._workplace.sessions.begin() as session:
-            serving = read_serving(session)
+        serving = read_ready(self._workplace)
         if serving is None:
             raise JobError(
                 "no_active_generation", "nothing is indexed yet: no generation is active"

@@ -34,29 +34,25 @@ class Serving:
 
 
 def read_serving(session: Session) -> Serving | None:
-    """Say what answers now; None if there is no active generation."""
+    """Say what answers now; None if there is no active generation.
+
+    A promoted model may look at pixels in another way than the cached tokens were made. Until its
+    generation is built, the last model that was promoted before it and fits goes on.
+    """
     generation = GenerationRepository(session).active()
     if generation is None:
         return None
     models = ModelRepository(session)
-    own = models.get(generation.model_id)
+    visual_sha256 = models.get(generation.model_id).visual_sha256
+
+    def fitting(task: Task) -> Model | None:
+        model = models.fitting(task, visual_sha256)
+        return model if model is not None and task in model.heads else None
+
     return Serving(
         generation=generation,
         recall=models.get(generation.recall_model_id),
-        retrieval=_fitting(models.serving(Task.RETRIEVAL), own, head="retrieval"),
-        qa=_fitting(models.serving(Task.QA), own, head="qa"),
-        multiple_choice=_fitting(models.serving(Task.MULTIPLE_CHOICE), own, head="multiple_choice"),
+        retrieval=fitting(Task.RETRIEVAL),
+        qa=fitting(Task.QA),
+        multiple_choice=fitting(Task.MULTIPLE_CHOICE),
     )
-
-
-def _fitting(serving: Model | None, own: Model, *, head: str) -> Model | None:
-    """Choose the model for a task, given the one promoted and the generation's own.
-
-    A promoted model may look at pixels in another way than the cached tokens were made; until its
-    generation is built, the model of the active one goes on.
-    """
-    if serving is None:
-        return None
-    fits = serving.visual_sha256 == own.visual_sha256
-    chosen = serving if fits else own
-    return chosen if head in chosen.heads else None

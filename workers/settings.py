@@ -1,5 +1,6 @@
 """Where and how the workers run: WORKER_* variables."""
 
+from datetime import timedelta
 from pathlib import Path
 
 from pydantic import Field, model_validator
@@ -18,7 +19,8 @@ class WorkerSettings(BaseSettings):
     """Least severe log line that is written."""
 
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    """Where models run: auto takes the first CUDA device there is, else the CPU."""
+    """Where models run: auto takes the first CUDA device there is, else the CPU. A finetune takes
+    all that are visible with auto and cuda."""
 
     lease_seconds: float = Field(60, gt=0)
     """How long a job stays held without a heartbeat; a killed worker's jobs wait this long."""
@@ -70,14 +72,45 @@ class WorkerSettings(BaseSettings):
     rerank_videos: int = Field(20, ge=1)
     """Videos whose clips the cross-encoder scores after recall."""
 
+    trials_waiting: int = Field(32, ge=0)
+    """Questions that the service puts by itself to unlabelled videos and that wait for an answer:
+    from them it learns where a label is worth most. 0 puts none."""
+
+    trials_per_model: int = Field(200, ge=0)
+    """Such questions kept of the serving model; those with a label make room for others."""
+
     rerank_clips_per_video: int = Field(16, ge=1)
     """At most so many clips of a video are reranked: those nearest to the text."""
+
+    generation_retention: timedelta = timedelta(days=14)
+    """How long the clips, tokens and index of a generation that is not searched any more are kept.
+    Until then a rollback to it is instant; afterwards it is built anew."""
 
     probe_timeout_seconds: float = Field(60, gt=0)
     """A probe that takes longer is killed."""
 
     probe_memory_bytes: int = Field(4 * 2**30, gt=0)
     """Address space of the probing subprocess."""
+
+    run_folder: Path | None = None
+    """Where finetunes keep what they go on from. None: `runs` beside the blobs if these are a
+    folder; else in the temporary folder, and the last checkpoint is copied to the blobs."""
+
+    finetune_memory_share: float = Field(0.5, gt=0, le=1)
+    """Part of a GPU's memory that a finetune may take; the rest is for searches and questions."""
+
+    finetune_niceness: int = Field(10, ge=0, le=19)
+    """How much a finetune on a CPU stands back behind searches and questions."""
+
+    finetune_stall_seconds: float = Field(900, gt=0)
+    """A trainer that does not get any further for so long is started again."""
+
+    finetune_pause_seconds: float = Field(300, ge=0)
+    """How long a trainer that is to pause may take to save a checkpoint, before it is killed and
+    the last checkpoint is what it goes on from."""
+
+    finetune_stop_seconds: float = Field(45, ge=0)
+    """The same when the worker is shut down: less than whoever stops it waits."""
 
     @model_validator(mode="after")
     def _heartbeats_fit_into_a_lease(self) -> "WorkerSettings":

@@ -1,6 +1,6 @@
-"""Remove the blobs that no row needs: what a process left that was killed between blob and row.
+"""Remove what nothing needs: blobs that a killed process left, generations kept for long enough.
 
-Rung by beat now and then. The blobs of models are left alone.
+Rung by beat now and then; takes as long as there are blobs. The blobs of models are left alone.
 """
 
 from collections.abc import Iterator
@@ -12,16 +12,70 @@ from typing import Final
 from uuid import UUID
 
 import structlog
+from sqlalchemy import text
 
 from store.contents import MEDIA, THUMBNAILS, TOKENS, media_key, remove_unneeded_content
+from store.generation_coverage import (
+    deletable_generations,
+    delete_clips,
+    generations_to_empty,
+    mark_deleted,
+)
+from store.job_state import JobKind
+from store.models import GenerationRepository, ModelRepository
+from store.tables import GenerationState
 from store.videos import VideoRepository
+from workers.generations import embed_forgotten
 from workers.lifecycle import Workplace
+from workers.run_sweeping import sweep_curves, sweep_runs
 
 log = structlog.get_logger(__name__)
 
 _CHUNK: Final = 500
+# Any constant will do, as long as nothing else locks it: "sweeping" in ASCII.
+_SWEEP_LOCK: Final = 0x7377656570696E67
 _RETRYABLE_FOR: Final = timedelta(days=7)
 """How long a job that failed or was cancelled can be retried with the upload it came with."""
+
+
+def sweep(workplace: Workplace) -> None:
+    """Remove what nothing needs, unless another process is at it."""
+    # Held to the end: a sweep may take longer than the time to the next, and then would leave no
+    # process of this queue to do what is urgent.
+    with workplace.sessions.begin() as holder:
+        if not holder.scalar(text(f"SELECT pg_try_advisory_xact_lock({_SWEEP_LOCK})")):
+            return
+        remove_old_generations(workplace)
+        with workplace.sessions.begin() as session:
+            num_forgotten = embed_forgotten(session)
+        if num_forgotten:
+            log.warning("videos.forgotten", count=num_forgotten)
+            workplace.doorbell.ring_many(JobKind.EMBED, num_forgotten)
+        sweep_blobs(workplace)
+        sweep_runs(workplace)
+        sweep_curves(workplace)
+
+
+def remove_old_generations(workplace: Workplace) -> None:
+    """Remove the clips, tokens and index of generations that were not searched for long enough."""
+    kept_for = workplace.settings.generation_retention
+    with workplace.sessions.begin() as session:
+        deletable = deletable_generations(session, kept_for=kept_for)
+    for generation_id in deletable:
+        with workplace.sessions.begin() as session:
+            ModelRepository(session).lock()  # or a rollback could bring it back meanwhile
+            if mark_deleted(session, generation_id):
+                log.info("generation.deleted", generation_id=str(generation_id))
+    with workplace.sessions.begin() as session:
+        to_empty = generations_to_empty(session)
+    for generation_id in to_empty:
+        while True:
+            with workplace.sessions.begin() as session:
+                keys = delete_clips(session, generation_id, limit=_CHUNK)
+            if not keys:
+                break
+            for key in keys:
+                workplace.blobs.delete(key)
 
 
 def sweep_blobs(workplace: Workplace) -> None:
@@ -30,7 +84,7 @@ def sweep_blobs(workplace: Workplace) -> None:
         remove_unneeded_content(
             workplace.sessions, workplace.blobs, sha256, retryable_for=_RETRYABLE_FOR
         )
-    for key in _tokens_without_video(workplace):
+    for key in _unneeded_tokens(workplace):
         workplace.blobs.delete(key)
         log.info("blob.swept", key=key)
 
@@ -52,7 +106,14 @@ def _thumbnails_without_video(workplace: Workplace) -> Iterator[str]:
         yield from chunk - known.keys()
 
 
-def _tokens_without_video(workplace: Workplace) -> Iterator[str]:
+def _unneeded_tokens(workplace: Workplace) -> Iterator[str]:
+    """Give the keys of tokens whose video or whose generation is gone."""
+    with workplace.sessions.begin() as session:
+        deleted = {
+            str(generation.id)
+            for generation in GenerationRepository(session).list()
+            if generation.state == GenerationState.DELETED
+        }
     keys = iter(workplace.blobs.keys(TOKENS))
     while chunk := list(islice(keys, _CHUNK)):
         by_id: dict[UUID, list[str]] = {}
@@ -61,5 +122,7 @@ def _tokens_without_video(workplace: Workplace) -> Iterator[str]:
                 by_id.setdefault(UUID(PurePath(key).stem), []).append(key)
         with workplace.sessions.begin() as session:
             known = VideoRepository(session).existing(by_id)
-        for video_id in by_id.keys() - known:
-            yield from by_id[video_id]
+        for video_id, its_keys in by_id.items():
+            for key in its_keys:
+                if video_id not in known or PurePath(key).parent.name in deleted:
+                    yield key

@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SECRETS = {"POSTGRES_PASSWORD": "pg-secret", "REDIS_PASSWORD": "redis-secret"}
 VARIABLE = re.compile(r"\$(?:(\$)|\{(\w+)(?:(:[-?])([^}]*))?\})")
 SETTINGS = {"STORE_": StoreSettings, "WORKER_": WorkerSettings, "API_": ApiSettings}
-OURS = ["migrate", "api", "worker-ingest", "worker-gpu", "worker-cpu", "maintenance", "beat"]
+OURS = ["migrate", "api", "worker-ingest", "worker-gpu", "worker-cpu"]
+OURS += ["finetune-gpu", "finetune-cpu", "maintenance", "beat"]
 
 
 @pytest.fixture(scope="module")
@@ -98,17 +99,35 @@ def test_each_variable_is_a_field_of_its_settings_and_is_accepted(compose, name,
     assert ApiSettings().store.media_roots == (Path("/media"),)
 
 
-def test_the_gpu_worker_reserves_one_nvidia_device_and_the_others_none(compose):
+def test_the_gpu_workers_reserve_one_nvidia_device_and_the_others_none(compose):
     reserving = {
         name: service["deploy"]["resources"]["reservations"]["devices"]
         for name, service in compose["services"].items()
         if "deploy" in service
     }
 
-    assert list(reserving) == ["worker-gpu"]
-    assert reserving["worker-gpu"] == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+    assert list(reserving) == ["worker-gpu", "finetune-gpu"]
+    for devices in reserving.values():
+        assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
     assert compose["services"]["worker-gpu"]["environment"]["WORKER_DEVICE"] == "cuda:0"
-    assert compose["services"]["worker-cpu"]["profiles"] == ["cpu"]
+    assert compose["services"]["finetune-gpu"]["environment"]["WORKER_DEVICE"] == "cuda"
+    for name in ("worker-cpu", "finetune-cpu"):
+        assert compose["services"][name]["profiles"] == ["cpu"]
+
+
+def test_finetunes_go_on_from_a_volume_and_share_frames_in_memory(compose):
+    for name in ("finetune-gpu", "finetune-cpu"):
+        service = compose["services"][name]
+        blobs = service["environment"]["STORE_BLOB_URL"].removeprefix("file://")
+        assert f"blobs:{blobs}" in service["volumes"]
+        assert "WORKER_RUN_FOLDER" not in service["environment"]
+        assert service["shm_size"] == "2gb"
+
+
+def test_a_stopped_finetune_has_the_time_to_save_a_checkpoint(compose):
+    grace_seconds = int(compose["services"]["finetune-gpu"]["stop_grace_period"].removesuffix("s"))
+
+    assert WorkerSettings().finetune_stop_seconds + 10 <= grace_seconds
 
 
 def test_redis_drops_no_queue_and_survives_a_restart(compose):
@@ -176,7 +195,7 @@ def test_the_example_env_file_names_each_variable_of_the_file():
     text = (ROOT / "docker-compose.yml").read_text()
     example = (ROOT / ".env.example").read_text()
 
-    for name in [*SECRETS, "MEDIA_ROOT", "API_ADDRESS", "API_PORT"]:
+    for name in [*SECRETS, "MEDIA_ROOT", "API_ADDRESS", "API_PORT", "FINETUNE_MEMORY_SHARE"]:
         assert f"${{{name}:" in text
         assert f"\n{name}=" in example
 

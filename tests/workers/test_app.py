@@ -3,16 +3,27 @@ import subprocess
 import sys
 
 from workers.app import HARD_LIMIT_SECONDS, VISIBILITY_TIMEOUT_SECONDS, app
-from workers.dispatch import LOOK_TASKS, QUEUES, RECONCILE_TASK, SWEEP_TASK
+from workers.dispatch import FINETUNE, LOOK_TASKS, QUEUES, RECONCILE_TASK
 
 
-def test_every_task_has_its_hard_limit():
+def test_every_task_but_a_finetune_has_its_hard_limit():
     app.loader.import_default_modules()
     ours = {name: task for name, task in app.tasks.items() if name.startswith("workers.")}
 
-    assert set(ours) == {*LOOK_TASKS.values(), RECONCILE_TASK, SWEEP_TASK}
-    assert {name: task.time_limit for name, task in ours.items()} == HARD_LIMIT_SECONDS
+    limits = {name: task.time_limit for name, task in ours.items()}
+    assert limits == HARD_LIMIT_SECONDS | {LOOK_TASKS[FINETUNE]: None}
+    assert set(LOOK_TASKS.values()) <= set(ours)
     assert max(HARD_LIMIT_SECONDS.values()) + 300 <= VISIBILITY_TIMEOUT_SECONDS
+
+
+def test_a_finetune_has_no_time_limit_and_is_acknowledged_before_it_begins():
+    app.loader.import_default_modules()
+    finetune = app.tasks[LOOK_TASKS[FINETUNE]]
+    others = [app.tasks[name] for queue, name in LOOK_TASKS.items() if queue != FINETUNE]
+
+    assert (finetune.time_limit, finetune.soft_time_limit) == (None, None)
+    assert finetune.acks_late is False  # longer than the visibility timeout, so that matters
+    assert all(task.acks_late for task in others)
 
 
 def test_there_are_no_queues_but_the_declared_ones():

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ from store.models import GenerationRepository, ModelRepository
 from store.tables import GenerationState, Task
 from store.videos import VideoRepository
 from tests.workers.models import save_recall_model, save_tiny
+from tests.workers.service import wait_for
 from workers.deployment import ensure_default, promote, register_model
 from workers.model_cache import ModelCache
+from workers.ready_models import ReadyModels
 
 
 @pytest.fixture
@@ -156,3 +159,83 @@ def test_deployment_needs_no_torch():
     )
 
     assert answer.stdout.strip() == "False"
+
+
+@pytest.fixture
+def two_models(sessions, blobs, recall_folder, tmp_path):
+    """Two finetuned models behind the same eyes."""
+    rows = []
+    for seed in (1, 2):
+        model = ClipBert.from_pretrained(recall_folder)
+        with torch.no_grad():
+            next(model.cross_encoder.parameters()).add_(float(seed))
+        model.save_pretrained(tmp_path / f"f{seed}")
+        model_id = register_model(
+            sessions, blobs, tmp_path / f"f{seed}", name="f", version=str(seed)
+        )
+        with sessions.begin() as session:
+            rows.append(ModelRepository(session).get(model_id))
+    return rows
+
+
+class SlowCache(ModelCache):
+    """Loads in the background only when a test lets it."""
+
+    def __init__(self, blobs, **settings):
+        super().__init__(blobs, folder=None, device="cpu", **settings)
+        self.may_load = threading.Event()
+
+    def _load(self, model):
+        if threading.current_thread() is not threading.main_thread():
+            assert self.may_load.wait(60)
+        return super()._load(model)
+
+
+def test_the_old_model_goes_on_while_the_new_one_is_loaded(blobs, two_models):
+    old, new = two_models
+    cache = SlowCache(blobs, capacity=2)
+    ready = ReadyModels(cache)
+    cache.get(ready.choose(Task.QA, old))
+
+    meanwhile = [ready.choose(Task.QA, new) for _ in range(3)]
+    cache.may_load.set()
+    wait_for(lambda: cache.has(new))
+
+    assert meanwhile == [old, old, old]
+    assert ready.choose(Task.QA, new) == new
+    assert ready.choose(Task.QA, old) == old  # still in memory: no wait to go back
+
+
+def test_whoever_asks_for_the_first_time_gets_the_model_that_serves(blobs, two_models):
+    cache = SlowCache(blobs, capacity=2)
+
+    assert ReadyModels(cache).choose(Task.QA, two_models[0]) == two_models[0]
+    assert ReadyModels(cache).choose(Task.QA, None) is None
+
+
+def test_without_room_for_two_models_the_new_one_is_waited_for(blobs, two_models):
+    old, new = two_models
+    cache = SlowCache(blobs, capacity=1)
+    ready = ReadyModels(cache)
+    cache.get(ready.choose(Task.QA, old))
+
+    chosen = ready.choose(Task.QA, new)
+
+    assert chosen == new
+    assert cache.get(chosen) is cache.get(new)
+    assert not cache.has(old)
+
+
+def test_a_model_that_cannot_be_loaded_fails_where_it_is_asked_for(blobs, two_models):
+    old, new = two_models
+    weights = blobs.local_path(f"{new.folder_key}/model.safetensors")
+    weights.write_bytes(b"x")
+    cache = SlowCache(blobs, capacity=3)
+    cache.may_load.set()
+    ready = ReadyModels(cache)
+    cache.get(ready.choose(Task.QA, old))
+
+    wait_for(lambda: ready.choose(Task.QA, new) == new)
+
+    with pytest.raises(CheckpointError):
+        cache.get(new)

@@ -7,7 +7,7 @@ from store.database import make_sessions
 from store.errors import LeaseLost
 from store.job_state import JobKind, JobState
 from store.jobs import JobRepository, NewJob
-from workers.errors import CancelRequested, HoldLost, JobError, Stopping
+from workers.errors import CancelRequested, HoldLost, JobError, PauseRequested, Stopping
 from workers.lease import LeaseKeeper, Outcome
 
 
@@ -129,6 +129,61 @@ def test_a_cancel_request_reaches_the_work_with_a_heartbeat(keeper, enqueue, ses
         hold.advance()
     keeper.settle(hold, caught.value)
     assert read(sessions, job_id).state == JobState.CANCELLED
+
+
+def test_a_pause_request_reaches_the_work_and_lets_the_job_stand_still(keeper, enqueue, sessions):
+    with sessions.begin() as session:
+        job_id = JobRepository(session).enqueue(NewJob(kind=JobKind.FINETUNE, input={})).id
+    (hold,) = keeper.claim([JobKind.FINETUNE], limit=1)
+    with sessions.begin() as session:
+        JobRepository(session).request_pause(job_id)
+
+    keeper.beat()
+    with pytest.raises(PauseRequested) as paused:
+        hold.check()
+    keeper.settle(hold, paused.value)
+
+    job = read(sessions, job_id)
+    assert (job.state, job.attempt, job.lease_owner) == (JobState.PAUSED, 0, None)
+
+
+def test_a_job_may_have_its_own_patience(enqueue, sessions):
+    keeper = make_keeper(sessions, heartbeat_seconds=60, stall_seconds=0.1)
+    job_id = enqueue()
+    hold = claim_one(keeper)
+    hold.stall_seconds = 60
+    before = read(sessions, job_id).lease_expires_at
+    time.sleep(0.2)
+
+    keeper.beat()
+
+    assert read(sessions, job_id).lease_expires_at > before
+    keeper.close()
+
+
+def test_an_error_may_have_a_detail(keeper, enqueue, sessions):
+    job_id = enqueue()
+    hold = claim_one(keeper)
+
+    keeper.settle(hold, JobError("trainer_lost", "it is gone", detail={"log": "last words"}))
+
+    job = read(sessions, job_id)
+    assert (job.error_code, job.error_detail) == ("trainer_lost", {"log": "last words"})
+
+
+def test_events_of_a_lost_job_are_refused(keeper, enqueue, sessions):
+    job_id = enqueue()
+    hold = claim_one(keeper)
+    keeper.add_event(hold, "metrics", {"loss": 1.0})
+    with sessions.begin() as session:
+        JobRepository(session).release(hold.claim)
+
+    with pytest.raises(HoldLost):
+        keeper.add_event(hold, "metrics", {"loss": 0.5})
+
+    with sessions.begin() as session:
+        events = JobRepository(session).events(job_id)
+    assert [event.data for event in events if event.type == "metrics"] == [{"loss": 1.0}]
 
 
 def test_a_stop_gives_the_job_back_and_counts_no_attempt(enqueue, sessions):

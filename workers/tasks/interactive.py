@@ -10,10 +10,10 @@ from workers.lifecycle import looking, work_until_idle
 def look(job_id: str | None = None) -> None:
     """Answer what is due."""
     # Imports torch, which the parent of this process must not have.
-    from workers.interactive import serve_interactive, warm_up  # noqa: PLC0415
+    from workers.interactive import serve_people_or_trials, warm_up  # noqa: PLC0415
 
     with looking(INTERACTIVE, job_id) as workplace:
-        if work_until_idle(workplace, serve_interactive):
+        if work_until_idle(workplace, serve_people_or_trials):
             workplace.doorbell.ring("search")
         else:
             warm_up(workplace)

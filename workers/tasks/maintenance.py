@@ -2,10 +2,12 @@
 
 from celery import shared_task
 
-from workers.dispatch import MAINTENANCE, RECONCILE_TASK, SWEEP_TASK
+from workers.dispatch import MAINTENANCE, RECONCILE_TASK, SCHEDULES_TASK, SWEEP_TASK, TRIALS_TASK
 from workers.lifecycle import looking
 from workers.reconciler import reconcile as reconcile_once
-from workers.sweeping import sweep_blobs
+from workers.scheduling import fire_due
+from workers.sweeping import sweep as sweep_once
+from workers.trials import put_trials
 
 
 @shared_task(name=RECONCILE_TASK)
@@ -15,8 +17,22 @@ def reconcile() -> None:
         reconcile_once(workplace)
 
 
+@shared_task(name=SCHEDULES_TASK)
+def schedules() -> None:
+    """Start the finetunes whose time has come."""
+    with looking(MAINTENANCE, None) as workplace:
+        fire_due(workplace)
+
+
 @shared_task(name=SWEEP_TASK)
 def sweep() -> None:
-    """Remove the blobs that no row needs."""
+    """Remove what nothing needs any more."""
     with looking(MAINTENANCE, None) as workplace:
-        sweep_blobs(workplace)
+        sweep_once(workplace)
+
+
+@shared_task(name=TRIALS_TASK)
+def trials() -> None:
+    """Put questions to unlabelled videos, to find where a label is worth most."""
+    with looking(MAINTENANCE, None) as workplace:
+        put_trials(workplace)

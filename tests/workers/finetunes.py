@@ -1,0 +1,128 @@
+"""A small library with stored tokens that a model can learn from in seconds, and its finetunes."""
+
+import dataclasses
+import json
+from pathlib import Path
+from uuid import UUID
+
+import torch
+
+from clipbert.training.finetune_recipes import default_recipe
+from store.datasets import DatasetRepository
+from store.finetunes import FinetuneRepository
+from store.job_state import JobKind
+from store.jobs import JobRepository, NewJob
+from store.labels import LabelFilter, LabelRepository, NewLabel
+from store.models import GenerationRepository, ModelRepository
+from store.tables import Finetune, Job, JobEvent
+from store.videos import NewClip, VideoRepository
+from tests.workers.models import save_recall_model
+from tests.workers.service import Service
+from workers.deployment import ensure_default
+from workers.finetune_request import Gate
+from workers.token_cache import put_tokens, tokens_key
+
+COLOURS = ("red", "green", "blue")
+CLIPS, GRID, WIDTH = 3, (2, 2), 48  # of clipbert-tiny
+# Small and quick: the point of these tests is what surrounds the training.
+RECIPE = {
+    "steps": 40,
+    "videos_per_step": 8,
+    "videos_per_forward": 4,
+    "clips": 2,
+    "learning_rate": 3e-3,
+    "checkpoint_steps": 20,
+    "checkpoint_seconds": None,
+    "log_steps": 5,
+    "precision": "fp32",
+}
+
+
+def add_library(service: Service, folder: Path, *, num_train: int = 24, num_holdout: int = 8):
+    """Register the default model and index videos whose tokens tell their colour."""
+    ensure_default(service.sessions, service.blobs, save_recall_model(folder / "recall"))
+    generator = torch.Generator().manual_seed(0)
+    looks = torch.randn(len(COLOURS), WIDTH, generator=generator)
+    with service.sessions.begin() as session:
+        generation = GenerationRepository(session).active()
+        videos, labels = VideoRepository(session), LabelRepository(session)
+        new = []
+        for index in range(num_train + num_holdout):
+            video, _ = videos.create(
+                uri=f"file:///v{index}.mp4",
+                sha256=f"{index:064x}",
+                probe={"duration_seconds": 3.0},
+            )
+            colour = index % len(COLOURS)
+            noise = torch.randn(CLIPS, *GRID, WIDTH, generator=generator)
+            key = tokens_key(generation.id, video.id)
+            put_tokens(service.blobs, key, (looks[colour] + 0.3 * noise).half())
+            vector = torch.nn.functional.normalize(looks[colour] + 0.1 * noise[0, 0, 0], dim=0)
+            clips = [
+                NewClip(clip, float(clip), clip + 1.0, [clip + 0.5], vector.tolist(), key)
+                for clip in range(CLIPS)
+            ]
+            videos.replace_clips(video.id, generation.id, clips)
+            videos.mark_ready(video.id)
+            split = "train" if index < num_train else "holdout"
+            question = "What colour is it?"
+            new.append(NewLabel(video.id, "qa", question, answer=COLOURS[colour], split=split))
+        added = labels.add_many(new)
+    assert added.num_inserted == len(new)
+    return generation
+
+
+def ask_for_finetune(
+    service: Service,
+    *,
+    task: str = "qa",
+    gate: Gate | None = None,
+    **recipe: object,
+) -> UUID:
+    """Write the rows that a checked request leaves."""
+    gate = gate or Gate(min_holdout=4)
+    with service.sessions.begin() as session:
+        generation = GenerationRepository(session).active()
+        dataset = DatasetRepository(session).freeze(task, LabelFilter(task=task))
+        fields = dataclasses.asdict(default_recipe(task, dataset.num_train)) | RECIPE | recipe
+        job = JobRepository(session).enqueue(NewJob(JobKind.FINETUNE, {"task": task}))
+        FinetuneRepository(session).create(
+            job,
+            name=f"clipbert-{task}",
+            task=task,
+            base_model_id=generation.model_id,
+            dataset_id=dataset.id,
+            recipe=json.loads(json.dumps(fields)),
+            gate=gate.to_json(),
+            request={"task": task},
+        )
+    return job.id
+
+
+def read_finetune(service: Service, finetune_id: UUID) -> tuple[Finetune, Job]:
+    with service.sessions.begin() as session:
+        return FinetuneRepository(session).get(finetune_id)
+
+
+def events_of(service: Service, finetune_id: UUID, type_: str | None = None) -> list[JobEvent]:
+    with service.sessions.begin() as session:
+        events = JobRepository(session).events(finetune_id)
+    return [event for event in events if type_ in (None, event.type)]
+
+
+def serving_model(service: Service, task: str = "qa"):
+    with service.sessions.begin() as session:
+        return ModelRepository(session).serving(task)
+
+
+def weights_of(service: Service, finetune_id: UUID) -> bytes:
+    """Read the weights of the model that came of a finetune."""
+    finetune, _ = read_finetune(service, finetune_id)
+    with service.sessions.begin() as session:
+        model = ModelRepository(session).get(finetune.model_id)
+    with service.blobs.open_read(f"{model.folder_key}/model.safetensors") as file:
+        return file.read()
+
+
+def run_folder(service: Service, finetune_id: UUID) -> Path:
+    return service.blob_folder / "runs" / str(finetune_id)

@@ -1,0 +1,175 @@
+"""A subprocess that dies with this process, and with which all of its own processes die."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+import clipbert
+from workers.finetuning.folder import read_json, write_text
+
+log = structlog.get_logger(__name__)
+
+_BOUND_PROCESS: Final = Path(__file__).parents[1] / "bound_process.py"
+_MAX_LOG_BYTES: Final = 10_000_000
+_KILL_SECONDS: Final = 5.0
+# Of /proc/<pid>/stat, counted after the name, which may hold spaces.
+_PARENT_FIELD: Final = 1
+_GROUP_FIELD: Final = 2
+_CPU_FIELDS: Final = slice(11, 13)
+_START_FIELD: Final = 19
+_DEAD: Final = ("Z", "X")
+
+
+class BoundProcess:
+    """A command at work in a group of its own. Started by a thread that outlives it.
+
+    Args:
+        argv: the command.
+        folder: its current folder.
+        log_file: gets what it says, after what is there.
+        identity: gets which process it is, so that a later worker can end it; see `end_survivor`.
+        environment: variables beside those of this process.
+        niceness: how much it stands back.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        folder: Path,
+        log_file: Path,
+        identity: Path,
+        environment: Mapping[str, str],
+        niceness: int,
+    ) -> None:
+        with suppress(FileNotFoundError):
+            if log_file.stat().st_size > _MAX_LOG_BYTES:
+                log_file.unlink()
+        bound = (sys.executable, "-I", "-S", str(_BOUND_PROCESS), str(os.getpid()))
+        with log_file.open("ab") as output:
+            self._process = subprocess.Popen(  # noqa: S603  (our own command, no shell)
+                [*bound, str(int(signal.SIGKILL)), str(niceness), *argv],
+                cwd=folder,
+                # The same code as this process has, wherever it was started.
+                env={**os.environ, "PYTHONPATH": _python_path(), **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+        start = _read_stat(self.pid)[_START_FIELD]
+        write_text(identity, json.dumps({"pid": self.pid, "start": start, "boot": _boot_id()}))
+
+    def wait(self, seconds: float) -> int | None:
+        """Wait for its end; give the exit status, or None if it still runs then."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def ask_to_stop(self) -> None:
+        """Ask it to save what it has and to end."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """End it and all its processes at once; those it left behind, if it has ended itself."""
+        _kill_tree(self.pid)
+        self._process.wait(_KILL_SECONDS)
+
+    def cpu_ticks(self) -> int:
+        """Count the processor time that it and its processes have had."""
+        stats = _read_stats()
+        return sum(sum(map(int, stats[pid][_CPU_FIELDS])) for pid in _family(self.pid, stats))
+
+
+def works_on_of(process: BoundProcess) -> Callable[[], bool]:
+    """Make the question whether a process has computed anything since it was asked last."""
+    ticks = 0
+
+    def works_on() -> bool:
+        nonlocal ticks
+        before, ticks = ticks, process.cpu_ticks()
+        return ticks > before
+
+    return works_on
+
+
+def end_survivor(identity: Path) -> None:
+    """End the process of an earlier claim, if it still runs on this machine.
+
+    Its parent was suspended or cut off and so could not end it. It could do no harm, since the
+    fence keeps it from writing weights, but it would take the device.
+    """
+    known = read_json(identity)
+    if known is None or known.get("boot") != _boot_id():
+        return
+    pid = int(known["pid"])
+    with suppress(OSError, IndexError):
+        if _read_stat(pid)[_START_FIELD] == known["start"]:
+            log.warning("trainer.survivor_killed", pid=pid)
+            _kill_tree(pid)
+
+
+def _python_path() -> str:
+    ours = str(Path(clipbert.__file__).parents[1])
+    others = os.environ.get("PYTHONPATH")
+    return f"{ours}{os.pathsep}{others}" if others else ours
+
+
+def _kill_tree(pid: int) -> None:
+    """Kill a process, its descendants (those of torchrun have groups of their own), its group."""
+    ends_at = time.monotonic() + _KILL_SECONDS
+    # Again, for what was being forked meanwhile.
+    while alive := _family(pid, _read_stats()):
+        for member in alive:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(member, signal.SIGKILL)
+        if time.monotonic() > ends_at:
+            log.error("trainer.not_killed", pid=pid)
+            return
+        time.sleep(0.02)
+
+
+def _family(pid: int, stats: Mapping[int, Sequence[str]]) -> list[int]:
+    """List the living among a process, its descendants, and those left in its group."""
+    by_parent: dict[int, list[int]] = {}
+    for child, stat in stats.items():
+        by_parent.setdefault(int(stat[_PARENT_FIELD]), []).append(child)
+    family: set[int] = set()
+    group = str(pid)
+    todo = [one for one, stat in stats.items() if one == pid or stat[_GROUP_FIELD] == group]
+    while todo:
+        member = todo.pop()
+        if member not in family:
+            family.add(member)
+            todo += by_parent.get(member, [])
+    return [member for member in family if stats[member][0] not in _DEAD]
+
+
+def _read_stats() -> dict[int, list[str]]:
+    stats = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with suppress(OSError):  # it ended meanwhile
+                stats[int(entry.name)] = _read_stat(int(entry.name))
+    return stats
+
+
+def _read_stat(pid: int) -> list[str]:
+    """Read /proc/<pid>/stat from the state on, which stands after the name in brackets."""
+    text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    return text.rpartition(")")[2].split()
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

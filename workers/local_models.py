@@ -1,0 +1,60 @@
+"""Model folders as folders of this machine: where they lie, or a copy. Never imports torch."""
+
+import tempfile
+from pathlib import Path
+
+from clipbert.errors import CheckpointError
+from store.blobs import BlobStore
+from store.errors import BlobNotFound
+from store.tables import Model
+from workers.media import hash_file
+from workers.model_folder import Manifest, read_manifest
+
+
+def find_local_folder(blobs: BlobStore, model: Model, *, folder: Path | None) -> Path:
+    """Give a registered model as a folder of this machine, its files checked.
+
+    Args:
+        blobs: where the model is.
+        model: which one.
+        folder: where models are copied to that are not local already; None for a temporary one.
+
+    Raises:
+        CheckpointError: the folder in the blob store is not what was registered.
+    """
+    manifest = read_manifest(blobs, model.folder_key)
+    if manifest.sha256 != model.sha256:
+        raise CheckpointError(f"the files of model {model.name} are not those registered")
+    found = _folder_in_blobs(blobs, model.folder_key, manifest)
+    if found is None:
+        found = _copied_folder(blobs, model.folder_key, manifest, folder)
+    for name, sha256 in manifest.files.items():
+        if hash_file(found / name) != sha256:
+            raise CheckpointError(f"{name} of model {model.name} is not what was registered")
+    return found
+
+
+def _folder_in_blobs(blobs: BlobStore, folder_key: str, manifest: Manifest) -> Path | None:
+    try:
+        paths = [blobs.local_path(f"{folder_key}/{name}") for name in manifest.files]
+    except BlobNotFound as error:
+        raise CheckpointError(f"the model folder {folder_key} is incomplete") from error
+    folders = {path.parent for path in paths if path is not None}
+    return folders.pop() if None not in paths and len(folders) == 1 else None
+
+
+def _copied_folder(
+    blobs: BlobStore, folder_key: str, manifest: Manifest, root: Path | None
+) -> Path:
+    folder = (root or Path(tempfile.gettempdir()) / "clipbert-models") / manifest.sha256
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name, sha256 in manifest.files.items():
+        target = folder / name
+        if target.exists() and hash_file(target) == sha256:
+            continue
+        with blobs.as_local_file(f"{folder_key}/{name}") as source:
+            # Written beside and renamed, since another worker may be reading the old one.
+            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as copy:
+                copy.write(source.read_bytes())
+            Path(copy.name).replace(target)
+    return folder
