@@ -36,23 +36,33 @@ class KeyVerifier:
     def __init__(self, sessions: Sessions, *, remember: timedelta) -> None:
         self._sessions = sessions
         self._remember_seconds = remember.total_seconds()
-        self._believed_until: dict[bytes, float] = {}
+        self._believed: dict[bytes, tuple[float, str]] = {}  # until when, and whose it is
         self._lock = threading.Lock()
 
     def is_remembered(self, plain: str) -> bool:
         with self._lock:
-            return self._believed_until.get(_hash(plain), 0.0) > time.monotonic()
+            until, _ = self._believed.get(_hash(plain), (0.0, ""))
+        return until > time.monotonic()
+
+    def name_of(self, plain: str) -> str | None:
+        """Tell whose key it is, as people call them; None when it was not checked lately."""
+        with self._lock:
+            _, name = self._believed.get(_hash(plain), (0.0, ""))
+        return name or None
 
     def is_valid(self, plain: str) -> bool:
         """Ask the database; blocks."""
         with self._sessions() as session:
-            found = ApiKeyRepository(session).verify(plain) is not None
-        if found:
-            with self._lock:
-                if len(self._believed_until) >= _MAX_CACHED_KEYS:
-                    self._believed_until.clear()
-                self._believed_until[_hash(plain)] = time.monotonic() + self._remember_seconds
-        return found
+            key = ApiKeyRepository(session).verify(plain)
+            name = None if key is None else key.name
+        if name is None:
+            return False
+        with self._lock:
+            if len(self._believed) >= _MAX_CACHED_KEYS:
+                self._believed.clear()
+            until = time.monotonic() + self._remember_seconds
+            self._believed[_hash(plain)] = (until, name)
+        return True
 
 
 class AuthenticationMiddleware:
@@ -87,6 +97,7 @@ class AuthenticationMiddleware:
         if not known:
             await _refuse("This API key is not valid.", scope, receive, send)
             return
+        scope.setdefault("state", {})["key_name"] = self._verifier.name_of(plain)
         await self._app(scope, receive, send)
 
 

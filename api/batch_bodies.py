@@ -1,7 +1,8 @@
-"""The body of POST /v1/batches, read item by item: 100,000 of them never lie in memory together.
+"""Bodies of many items, read item by item: 100,000 of them never lie in memory together.
 
 The body goes to disk first, so that a slow client holds no transaction open. Then it is read as
-JSON, `{"name": ..., "items": [...]}`, or as NDJSON, one item a line.
+NDJSON, one item a line, or as JSON, `{"name": ..., "items": [...]}`, which is the other form of
+POST /v1/batches.
 """
 
 import codecs
@@ -33,11 +34,13 @@ class RawItem:
         index: its place in the batch, from 0.
         value: what its JSON says; None when there is an error.
         error: why its line is no JSON; NDJSON only, since a broken document has no items after it.
+        line: number of its line, from 1, counting empty ones too; NDJSON only.
     """
 
     index: int
     value: object
     error: str | None = None
+    line: int | None = None
 
 
 @asynccontextmanager
@@ -58,7 +61,7 @@ async def spool_body(
                 raise ApiError(
                     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                     "payload_too_large",
-                    f"The body of a batch may have {max_bytes} bytes at most.",
+                    f"The body may have {max_bytes} bytes at most.",
                 )
             waiting += chunk
             if len(waiting) >= _MEMORY_BYTES:
@@ -70,9 +73,12 @@ async def spool_body(
 
 
 def read_lines(file: IO[bytes]) -> Iterator[RawItem]:
-    """Read NDJSON. Empty lines are skipped."""
-    index = 0
+    """Read NDJSON. Empty lines are skipped, and so is a byte order mark."""
+    index = number = 0
     while line := file.readline(_MAX_ITEM_LENGTH + 1):
+        number += 1
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
         error: str | None = None
         value: object = None
         if len(line) > _MAX_ITEM_LENGTH:
@@ -86,7 +92,7 @@ def read_lines(file: IO[bytes]) -> Iterator[RawItem]:
                 value = _DECODER.decode(line.decode("utf-8").strip(" \t\r\n"))
             except (ValueError, RecursionError) as fault:
                 error = f"the line is no valid JSON: {fault}"
-        yield RawItem(index, value, error)
+        yield RawItem(index, value, error, line=number)
         index += 1
 
 

@@ -1,4 +1,4 @@
-"""A bound on bodies that are read whole into memory; uploads and batches are not, see there."""
+"""A bound on bodies that are read whole into memory; uploads, batches and labels are not."""
 
 from http import HTTPStatus
 from typing import Final
@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import problem_response
 
-STREAMED_PATHS: Final = frozenset({"/v1/videos", "/v1/batches"})
+STREAMED_PATHS: Final = frozenset({"/v1/videos", "/v1/batches", "/v1/labels"})
 
 
 class BodyLimitMiddleware:

@@ -41,6 +41,11 @@ async def _services(request: Request) -> Services:
     return cast("Services", request.app.state.services)
 
 
+async def _key_name(request: Request) -> str | None:
+    name = request.scope.get("state", {}).get("key_name")
+    return name if isinstance(name, str) else None
+
+
 async def _page_query(
     page_size: Annotated[
         int, Query(ge=1, description="how many at most; more than 500 are 500")
@@ -53,6 +58,8 @@ async def _page_query(
 
 
 ServicesDep = Annotated[Services, Depends(_services)]
+KeyName = Annotated[str | None, Depends(_key_name)]
+"""Name of the API key that the request came with, for histories."""
 PageDep = Annotated[PageQuery, Depends(_page_query)]
 WaitSeconds = Annotated[
     float,

@@ -22,9 +22,12 @@ from starlette.responses import Response
 from store.errors import (
     BlobNotFound,
     IdempotencyConflict,
+    IllegalLabel,
     IllegalMove,
+    IllegalRollback,
     InvalidPageToken,
     NotFound,
+    ScheduleExists,
     StoreError,
 )
 
@@ -34,10 +37,14 @@ PROBLEM_TYPE: Final = "application/problem+json"
 MAX_LISTED_ERRORS: Final = 20
 
 # The first class of the list that an error is an instance of decides. A NotFound is answered 404
-# with a code made from its kind: video_not_found, job_not_found...
+# with a code made from its kind: video_not_found, job_not_found, dataset_not_found... An
+# IllegalLabel brings its own.
 _STORE_ERRORS: Final[tuple[tuple[type[StoreError], HTTPStatus, str], ...]] = (
     (NotFound, HTTPStatus.NOT_FOUND, "not_found"),
     (IllegalMove, HTTPStatus.CONFLICT, "illegal_state"),
+    (IllegalRollback, HTTPStatus.CONFLICT, "illegal_rollback"),
+    (ScheduleExists, HTTPStatus.CONFLICT, "schedule_exists"),
+    (IllegalLabel, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_label"),
     (IdempotencyConflict, HTTPStatus.UNPROCESSABLE_ENTITY, "idempotency_conflict"),
     (InvalidPageToken, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_page_token"),
     (BlobNotFound, HTTPStatus.NOT_FOUND, "media_not_found"),
@@ -55,6 +62,7 @@ class ApiError(Exception):
         detail: a sentence about this case, for people.
         errors: what is wrong where, one dict an error.
         headers: to be sent with the answer.
+        facts: what the sentence speaks of, for programs: further members of the problem.
     """
 
     def __init__(
@@ -65,10 +73,11 @@ class ApiError(Exception):
         *,
         errors: Sequence[Mapping[str, Any]] | None = None,
         headers: Mapping[str, str] | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status, self.code, self.detail = status, code, detail
-        self.errors, self.headers = errors, headers
+        self.errors, self.headers, self.facts = errors, headers, facts
 
 
 def problem_response(
@@ -78,8 +87,10 @@ def problem_response(
     *,
     errors: Sequence[Mapping[str, Any]] | None = None,
     headers: Mapping[str, str] | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Response:
     body: dict[str, Any] = {
+        **(facts or {}),
         "type": f"urn:clipbert:problem:{code}",
         "title": HTTPStatus(status).phrase,
         "status": status,
@@ -108,7 +119,12 @@ def install_error_handlers(app: FastAPI) -> None:
 
 async def _answer_api_error(request: Request, error: ApiError) -> Response:
     return problem_response(
-        error.status, error.code, error.detail, errors=error.errors, headers=error.headers
+        error.status,
+        error.code,
+        error.detail,
+        errors=error.errors,
+        headers=error.headers,
+        facts=error.facts,
     )
 
 
@@ -116,7 +132,9 @@ async def _answer_store_error(request: Request, error: StoreError) -> Response:
     for error_class, status, code in _STORE_ERRORS:
         if isinstance(error, error_class):
             if isinstance(error, NotFound):
-                code = f"{error.kind}_not_found"  # noqa: PLW2901  the table's code is the family's
+                code = f"{error.kind.replace(' ', '')}_not_found"  # noqa: PLW2901  the family's
+            elif isinstance(error, IllegalLabel):
+                code = error.code  # noqa: PLW2901
             return problem_response(status, code, str(error))
     raise error  # not one that a request can cause
 

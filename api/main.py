@@ -1,4 +1,4 @@
-"""The API's entry point: settings -> services -> app. Loads neither torch nor clipbert."""
+"""The API's entry point: settings -> services -> app. Never loads torch."""
 
 import importlib.metadata
 from collections.abc import AsyncIterator
@@ -16,7 +16,20 @@ from api.dependencies import Services
 from api.errors import install_error_handlers
 from api.media_roots import MediaRoots
 from api.openapi import install_openapi
-from api.routes import batches, jobs, questions, searches, system, videos
+from api.routes import (
+    batches,
+    datasets,
+    finetunes,
+    jobs,
+    labels,
+    models,
+    questions,
+    schedules,
+    searches,
+    suggestions,
+    system,
+    videos,
+)
 from api.settings import ApiSettings
 from api.waiting import WaitingRoom
 from store.blobs import open_blobs
@@ -85,7 +98,12 @@ def describe_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
         license_info={"name": "MIT", "identifier": "MIT"},
     )
-    for routes in (videos, batches, jobs, searches, questions, system):
+    routers = (
+        *(videos, batches, jobs, searches, questions),
+        *(suggestions, labels, datasets),  # suggestions first: "suggestions" is no label's id
+        *(finetunes, models, schedules, system),
+    )
+    for routes in routers:
         app.include_router(routes.router)
     install_error_handlers(app)
     install_openapi(app)

@@ -13,6 +13,7 @@ from fastapi.openapi.utils import get_openapi
 
 from api.authentication import OPEN_PATHS
 from api.schemas.batches import NewBatch
+from api.schemas.labels import NewLabel
 from api.schemas.resources import Problem, RequestBody, Resource
 from api.schemas.videos import NewVideo
 
@@ -24,7 +25,10 @@ _TAGS: Final = [
     {"name": "jobs", "description": "What the service is doing, did, and will do."},
     {"name": "searches", "description": "A text in, moments out."},
     {"name": "questions", "description": "Multiple choice and open-ended, about one video."},
-    {"name": "models", "description": "What is registered, and what serves."},
+    {"name": "labels", "description": "What people say about videos, and data sets frozen of it."},
+    {"name": "finetunes", "description": "From labels to a better model."},
+    {"name": "models", "description": "What is registered, what serves, what was indexed for it."},
+    {"name": "schedules", "description": "Finetunes that start by themselves."},
     {"name": "system", "description": "Counts and health."},
 ]
 _DESCRIPTION: Final = """\
@@ -58,7 +62,7 @@ def complete_document(app: FastAPI) -> Json:
         license_info=app.license_info,
     )
     schemas: Json = document["components"]["schemas"]
-    for model in (NewVideo, NewBatch, Problem):
+    for model in (NewVideo, NewBatch, NewLabel, Problem):
         _add_schema(schemas, model)
     _restore_examples(schemas)
     for name in ("HTTPValidationError", "ValidationError"):

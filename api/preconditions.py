@@ -9,6 +9,7 @@ from api.errors import ApiError
 from store.models import GenerationRepository, ModelRepository
 from store.tables import Task, VideoState
 from store.videos import VideoRepository
+from workers.serving import read_serving
 
 
 def require_generation(session: Session) -> None:
@@ -31,13 +32,23 @@ def require_qa_model(session: Session) -> None:
     Raises:
         ApiError: 409 no_qa_model.
     """
-    if ModelRepository(session).serving(Task.QA) is None:
+    serving = read_serving(session)
+    if serving is not None and serving.qa is not None:
+        return
+    promoted = ModelRepository(session).serving(Task.QA)
+    if promoted is not None and Task.QA in promoted.heads:
         raise ApiError(
             HTTPStatus.CONFLICT,
             "no_qa_model",
-            "No model with an answer vocabulary is serving: give choices, or promote a model "
-            "that was finetuned on questions.",
+            f"{promoted.name} {promoted.version} answers as soon as the videos are indexed for it: "
+            "GET /v1/generations tells how far that is. Until then give choices.",
         )
+    raise ApiError(
+        HTTPStatus.CONFLICT,
+        "no_qa_model",
+        "No model with an answer vocabulary is serving: give choices, or finetune one on questions "
+        "with POST /v1/finetunes.",
+    )
 
 
 def require_ready_video(session: Session, video_id: UUID) -> None:

@@ -1,15 +1,17 @@
-"""?wait=: hold a request until a job is done, without holding a thread or a connection.
+"""Requests that wait: for the end of a job (?wait=), or for its events, without holding a thread.
 
 A waiting request sleeps in the event loop and looks at the row from time to time: after 20 ms, then
 ever less often, down to once in 250 ms. Each look borrows one of a few threads kept for looks
 alone and one connection for one short query. So waiting requests, however many, cannot starve the
 others of threads. At most `max_waiters` wait at once; whoever comes when all places are taken is
-answered at once with the state of the moment, as with wait=0.
+answered at once with the state of the moment, as with wait=0. Streams of events take half of the
+places at most, since they keep them for hours.
 """
 
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -22,6 +24,8 @@ _PAUSE_GROWTH: Final = 1.5
 _LAST_PAUSE_SECONDS: Final = 0.25
 _LOOKING_THREADS: Final = 4
 
+Seen = TypeVar("Seen")
+
 
 class WaitingRoom:
     """Places for waiting requests."""
@@ -29,12 +33,36 @@ class WaitingRoom:
     def __init__(self, *, max_waiters: int) -> None:
         self._max_waiters = max_waiters
         self._num_waiters = 0
+        self._num_streams = 0
         self._closed = False
         self._looking = anyio.CapacityLimiter(_LOOKING_THREADS)
 
     @property
     def num_waiters(self) -> int:
         return self._num_waiters
+
+    @property
+    def is_closed(self) -> bool:
+        """Tell whether all are to go, since the process is about to stop."""
+        return self._closed
+
+    def has_place(self) -> bool:
+        """Tell whether another stream of events may begin."""
+        is_full = self._num_waiters + self._num_streams >= self._max_waiters
+        return not is_full and self._num_streams < self._max_waiters / 2
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Take a place for a stream of events while the block lasts."""
+        self._num_streams += 1
+        try:
+            yield
+        finally:
+            self._num_streams -= 1
+
+    async def look(self, look: Callable[[], Seen]) -> Seen:
+        """Take one short look at the store, in a thread; it must leave no transaction."""
+        return await anyio.to_thread.run_sync(look, limiter=self._looking)
 
     def close(self) -> None:
         """Let all waiters go at their next look; the process is about to stop."""
@@ -50,14 +78,15 @@ class WaitingRoom:
             is_done: one short look at the store; runs in a thread and must leave no transaction.
             wait_seconds: how long to wait at most; 0 returns at once, without a look.
         """
-        if wait_seconds <= 0 or self._num_waiters >= self._max_waiters:
+        num_places = self._max_waiters - self._num_streams
+        if wait_seconds <= 0 or self._num_waiters >= num_places:
             return
         self._num_waiters += 1
         try:
             deadline = time.monotonic() + wait_seconds
             pause_seconds = _FIRST_PAUSE_SECONDS
             while not self._closed:
-                if await anyio.to_thread.run_sync(is_done, limiter=self._looking):
+                if await self.look(is_done):
                     return
                 left_seconds = deadline - time.monotonic()
                 if left_seconds <= 0 or await request.is_disconnected():

@@ -8,7 +8,9 @@ from starlette.concurrency import run_in_threadpool
 
 from api.answers import fresh_or_304, wait_for_job
 from api.dependencies import PageDep, ServicesDep, WaitSeconds
+from api.event_lists import EVENTS_ANSWER, AfterSeq, LastEventId, answer_with_events
 from api.problems import refusals
+from api.schemas.events import EventResource
 from api.schemas.jobs import JobResource, job_resource
 from api.schemas.resources import Page
 from store.job_state import JobKind, JobState
@@ -67,6 +69,34 @@ async def get_job(
     return fresh_or_304(resource, if_none_match=if_none_match)
 
 
+@router.get(
+    "/{job_id}/events",
+    response_model=Page[EventResource],
+    responses={
+        200: EVENTS_ANSWER,
+        204: {"description": "text/event-stream: the job is over and the client knows all"},
+        **refusals("job_not_found", "invalid_page_token", "invalid_request", "too_many_streams"),
+    },
+)
+async def list_job_events(
+    request: Request,
+    services: ServicesDep,
+    page: PageDep,
+    *,
+    job_id: UUID,
+    after: AfterSeq = 0,
+    last_event_id: LastEventId = None,
+) -> Response:
+    """List what happened to a job, the oldest first; or stream it, with Accept: text/event-stream.
+
+    A stream has one server-sent event for each: its id is `seq`, its name the type, its data the
+    event as in the list. It ends after the job's last one.
+    """
+    return await answer_with_events(
+        services, request, job_id, page=page, after=after, last_event_id=last_event_id
+    )
+
+
 @router.post(
     "/{job_id}:cancel",
     response_model=JobResource,
@@ -76,6 +106,30 @@ def cancel_job(services: ServicesDep, job_id: UUID) -> JobResource:
     """Cancel a job that waits at once, or ask the worker of a running one to stop."""
     with services.sessions.begin() as session:
         return job_resource(JobRepository(session).request_cancel(job_id))
+
+
+@router.post(
+    "/{job_id}:pause",
+    response_model=JobResource,
+    responses=refusals("job_not_found", "illegal_state"),
+)
+def pause_job(services: ServicesDep, job_id: UUID) -> JobResource:
+    """Let a finetune stand still: at once if it waits, else as soon as it has saved its work."""
+    with services.sessions.begin() as session:
+        return job_resource(JobRepository(session).request_pause(job_id))
+
+
+@router.post(
+    "/{job_id}:resume",
+    response_model=JobResource,
+    responses=refusals("job_not_found", "illegal_state"),
+)
+def resume_job(services: ServicesDep, job_id: UUID) -> JobResource:
+    """Let a paused finetune go on where it stopped."""
+    with services.sessions.begin() as session:
+        job = JobRepository(session).resume(job_id)
+    services.doorbell.ring(job.kind, job.id)
+    return job_resource(job)
 
 
 @router.post(

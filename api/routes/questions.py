@@ -1,9 +1,9 @@
 """Questions about a video: multiple choice, or open-ended where a QA model serves."""
 
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.answers import accepted, fresh_or_304, wait_for_job
@@ -58,12 +58,21 @@ async def create_question(
     responses=refusals("invalid_page_token", "invalid_request"),
 )
 def list_questions(
-    services: ServicesDep, page: PageDep, video_id: UUID | None = None
+    services: ServicesDep,
+    page: PageDep,
+    *,
+    video_id: UUID | None = None,
+    trials: Annotated[
+        bool, Query(description="list those too that the service put by itself")
+    ] = False,
 ) -> Page[QuestionResource]:
     """List questions with their answers, the newest first."""
     with services.sessions() as session:
         found = QuestionRepository(session).list(
-            page_size=page.page_size, page_token=page.page_token, video_id=video_id
+            page_size=page.page_size,
+            page_token=page.page_token,
+            video_id=video_id,
+            with_trials=trials,
         )
     return Page(
         items=[question_resource(question, job) for question, job in found.items],
@@ -90,9 +99,9 @@ async def get_question(
 def _enqueue(services: Services, new: NewQuestion, idempotency_key: str | None) -> UUID:
     asked: dict[str, Any] = new.model_dump(mode="json")
     with services.sessions.begin() as session:
+        require_generation(session)
         if new.choices is None:
             require_qa_model(session)
-        require_generation(session)
         require_ready_video(session, new.video_id)
         job = JobRepository(session).enqueue(
             NewJob(

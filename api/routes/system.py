@@ -1,4 +1,4 @@
-"""Models, counts and health."""
+"""Counts and health."""
 
 from http import HTTPStatus
 from typing import Literal
@@ -9,39 +9,21 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.dependencies import Services, ServicesDep
 from api.errors import ApiError
 from api.problems import open_refusals, refusals
-from api.schemas.resources import Page
 from api.schemas.system import (
     GenerationStats,
     Health,
-    ModelResource,
     Readiness,
     Stats,
-    model_resource,
 )
 from store.database import schema_is_current
 from store.job_state import JobKind
 from store.jobs import JobRepository
-from store.models import GenerationRepository, ModelRepository
+from store.models import GenerationRepository
 from store.tables import VideoState
 from store.videos import VideoRepository
 from workers.dispatch import INTERACTIVE, QUEUES
 
 router = APIRouter()
-
-
-@router.get("/v1/models", tags=["models"], response_model=Page[ModelResource], responses=refusals())
-def list_models(services: ServicesDep) -> Page[ModelResource]:
-    """List all models, the newest first, each with the tasks it serves. There is one page."""
-    with services.sessions() as session:
-        models = ModelRepository(session)
-        serving = models.all_serving()
-        items = [
-            model_resource(
-                model, [task for task, (serves, _) in serving.items() if serves.id == model.id]
-            )
-            for model in models.list()
-        ]
-    return Page(items=items, next_page_token=None)
 
 
 @router.get("/v1/stats", tags=["system"], response_model=Stats, responses=refusals())

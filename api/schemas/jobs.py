@@ -23,6 +23,7 @@ JOB_EXAMPLE: JsonDict = {
     "stage": "stored",
     "progress": {"done": 1, "total": 1},
     "cancel_requested": False,
+    "pause_requested": False,
     "input": {"uri": "file:///videos/parrot.mp4"},
     "result": {
         "video_id": "0198c0de-8b52-7d0f-8a43-0c9e5d7f1b22",
@@ -46,7 +47,7 @@ class Progress(Resource):
 
 
 class JobResource(Resource):
-    """A piece of work: indexing a file, a search, a question."""
+    """A piece of work: indexing a file, a search, a question, a finetune."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [JOB_EXAMPLE]})
 
@@ -61,6 +62,7 @@ class JobResource(Resource):
     stage: str | None = Field(description="what the job is doing, or did last")
     progress: Progress
     cancel_requested: bool
+    pause_requested: bool = Field(description="a running finetune is about to stand still")
     input: dict[str, Any]
     result: dict[str, Any] | None
     error: Failure | None
@@ -83,6 +85,7 @@ def job_resource(job: Job) -> JobResource:
         stage=job.stage,
         progress=Progress(done=job.progress_done, total=job.progress_total),
         cancel_requested=job.cancel_requested_at is not None,
+        pause_requested=job.pause_requested_at is not None,
         input=job.input,
         result=job.result,
         error=failure_of(job.error_code, job.error_message),

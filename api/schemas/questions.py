@@ -47,6 +47,13 @@ QUESTION_EXAMPLE: JsonDict = {
                 "logit": 4.4,
             }
         ],
+        "uncertainty": {
+            "score": 0.88,
+            "entropy": 0.86,
+            "disagreement": 0.12,
+            "start_seconds": 0.0,
+            "end_seconds": 3.1,
+        },
         "model_id": "0198c0d0-3333-7aaa-8bbb-1234567890ab",
         "model": "clipbert-mini",
         "generation_id": "0198c0d0-2222-7aaa-8bbb-1234567890ab",
@@ -99,6 +106,22 @@ class Evidence(Resource):
     logit: float
 
 
+class AnswerUncertainty(Resource):
+    """How unsure an answer is, from 0 to 1, and where in the video."""
+
+    score: float = Field(
+        description="1 - (1 - entropy) * (1 - disagreement): how much a label is worth"
+    )
+    entropy: float = Field(description="of the answer over all that it could be; 1: all alike")
+    disagreement: float = Field(
+        description="Jensen-Shannon divergence of what the clips say; 1: as much as can be"
+    )
+    start_seconds: float = Field(
+        description="where the shortest run of clips begins that holds half of the doubt"
+    )
+    end_seconds: float
+
+
 class QuestionResult(Resource):
     """The answer, the runners-up and the moments that speak for it."""
 
@@ -109,6 +132,9 @@ class QuestionResult(Resource):
     task: str
     aggregation: str | None = None
     evidence: list[Evidence] = Field(default=[])
+    uncertainty: AnswerUncertainty | None = Field(
+        default=None, description="null for answers given before it was measured"
+    )
     model_id: UUID | None = None
     model: str | None = None
     generation_id: UUID | None = None

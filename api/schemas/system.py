@@ -1,6 +1,5 @@
-"""Models, counts and health as the API shows them."""
+"""Counts and health as the API shows them."""
 
-from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -9,25 +8,13 @@ from pydantic.config import JsonDict
 
 from api.schemas.resources import Resource
 from store.job_state import JobKind, JobState
-from store.tables import Model, Task, VideoState
+from store.tables import VideoState
 
-MODEL_EXAMPLE: JsonDict = {
-    "id": "0198c0d0-3333-7aaa-8bbb-1234567890ab",
-    "name": "clipbert-mini",
-    "version": "1",
-    "heads": [],
-    "tasks": ["recall", "multiple_choice"],
-    "serves": ["recall", "multiple_choice"],
-    "sha256": "9d1c3b5e7f80912a3b4c5d6e7f8091a2b3c4d5e6f708192a3b4c5d6e7f809102",
-    "metrics": {},
-    "parent_id": None,
-    "created_at": "2026-01-05T08:59:00Z",
-}
 STATS_EXAMPLE: JsonDict = {
     "videos": {"processing": 1, "ready": 11, "failed": 0},
     "jobs": {"ingest": {"succeeded": 12}, "embed": {"succeeded": 11, "running": 1}},
     "due": {"embed": 0},
-    "queues": {"ingest": 0, "embed": 0, "interactive": 0, "maintenance": 0},
+    "queues": {"ingest": 0, "embed": 0, "interactive": 0, "finetune": 0, "maintenance": 0},
     "generation": {
         "id": "0198c0d0-2222-7aaa-8bbb-1234567890ab",
         "model_id": "0198c0d0-3333-7aaa-8bbb-1234567890ab",
@@ -38,23 +25,6 @@ STATS_EXAMPLE: JsonDict = {
     },
     "waiting_requests": 0,
 }
-
-
-class ModelResource(Resource):
-    """A registered model, and which tasks it serves now."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [MODEL_EXAMPLE]})
-
-    id: UUID
-    name: str
-    version: str
-    heads: list[str] = Field(description="the trained ones")
-    tasks: list[str] = Field(description="what it can be promoted for")
-    serves: list[str] = Field(description="what it does now")
-    sha256: str
-    metrics: dict[str, Any]
-    parent_id: UUID | None = Field(description="the model it was finetuned from")
-    created_at: datetime
 
 
 class GenerationStats(Resource):
@@ -104,18 +74,3 @@ class Readiness(Resource):
     database: bool
     schema_current: bool
     redis: bool
-
-
-def model_resource(model: Model, serves: list[Task]) -> ModelResource:
-    return ModelResource(
-        id=model.id,
-        name=model.name,
-        version=model.version,
-        heads=model.heads,
-        tasks=model.tasks,
-        serves=sorted(serves),
-        sha256=model.sha256,
-        metrics=model.metrics,
-        parent_id=model.parent_id,
-        created_at=model.created_at,
-    )

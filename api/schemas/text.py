@@ -16,47 +16,52 @@ MAX_METADATA_BYTES: Final = 16_384
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 
-def _storable(text: str) -> str:
+def check_storable(text: str) -> str:
+    """Refuse what PostgreSQL cannot hold.
+
+    Raises:
+        ValueError: the text has it.
+    """
     if _UNSTORABLE.search(text):
         raise ValueError("must not hold NUL characters or lone surrogates")
     return text
 
 
 def _small_json(value: dict[str, Any]) -> dict[str, Any]:
-    _check_storable(value, depth=0)
+    _check_json(value, depth=0)
     if len(json.dumps(value)) > MAX_METADATA_BYTES:
         raise ValueError(f"must not be larger than {MAX_METADATA_BYTES} bytes of JSON")
     return value
 
 
-def _check_storable(value: object, *, depth: int) -> None:
+def _check_json(value: object, *, depth: int) -> None:
     if depth > 8:  # noqa: PLR2004  deep enough for what people write by hand
         raise ValueError("must not be nested deeper than 8 levels")
     if isinstance(value, str):
-        _storable(value)
+        check_storable(value)
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError("must not hold NaN or infinities")
     elif isinstance(value, dict):
         for key, inner in value.items():
-            _storable(key)
-            _check_storable(inner, depth=depth + 1)
+            check_storable(key)
+            _check_json(inner, depth=depth + 1)
     elif isinstance(value, list):
         for inner in value:
-            _check_storable(inner, depth=depth + 1)
+            _check_json(inner, depth=depth + 1)
 
 
 Name = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
-    AfterValidator(_storable),
+    AfterValidator(check_storable),
 ]
 QueryText = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_LENGTH),
-    AfterValidator(_storable),
+    AfterValidator(check_storable),
 ]
 Uri = Annotated[
-    str, StringConstraints(min_length=1, max_length=MAX_URI_LENGTH), AfterValidator(_storable)
+    str, StringConstraints(min_length=1, max_length=MAX_URI_LENGTH), AfterValidator(check_storable)
 ]
 FileName = Annotated[
     str, StringConstraints(min_length=1, max_length=MAX_FILENAME_LENGTH, pattern="^[^\0]*$")

@@ -19,10 +19,23 @@ from store.blobs import BlobStore, open_blobs
 from store.database import Sessions, make_sessions
 from store.models import GenerationRepository, ModelRepository
 from store.settings import StoreSettings
-from store.tables import Batch, Generation, Job, Model, Serving, Task, Video
+from store.tables import (
+    Batch,
+    Dataset,
+    Generation,
+    Job,
+    Model,
+    Schedule,
+    Serving,
+    Task,
+    Video,
+    Vocabulary,
+)
 from store.videos import NewClip, VideoRepository
 
 MakeVideo = Callable[..., UUID]
+# Of rows that others point to; those go with them.
+TABLES = (Job, Batch, Video, Schedule, Dataset, Vocabulary, Serving, Generation, Model)
 
 
 # One database, app and client for all tests of the API; each test finds the tables empty.
@@ -47,7 +60,7 @@ def shared_sessions(api_database_url: str) -> Iterator[Sessions]:
 def sessions(shared_sessions: Sessions) -> Iterator[Sessions]:
     yield shared_sessions
     with shared_sessions.begin() as session:
-        for table in (Job, Batch, Video, Serving, Generation, Model):
+        for table in TABLES:
             session.execute(delete(table))
 
 
@@ -123,7 +136,7 @@ def generation_id(sessions: Sessions) -> UUID:
             folder_key="models/mini",
             sha256="0" * 64,
             visual_sha256="1" * 64,
-            config={},
+            config={"hidden_size": 4},
         )
         models.promote(model.id, [Task.RECALL, Task.MULTIPLE_CHOICE])
         generations = GenerationRepository(session)

@@ -123,6 +123,12 @@ def test_lines_are_items_and_a_broken_line_does_not_end_them():
     assert [item.error is None for item in found] == [True, False, True, False, False, True]
 
 
+def test_lines_are_numbered_as_in_the_file_and_a_byte_order_mark_is_no_fault():
+    found = list(read_lines(io.BytesIO(b'\xef\xbb\xbf{"a": 1}\n\n{"b": 2}')))
+
+    assert [(item.line, item.value) for item in found] == [(1, {"a": 1}), (3, {"b": 2})]
+
+
 def test_a_line_that_is_too_long_is_passed_over():
     content = b'{"x": "' + b"y" * 300_000 + b'"}\n{}\n'
 
@@ -130,7 +136,7 @@ def test_a_line_that_is_too_long_is_passed_over():
 
     assert found[0].error is not None
     assert "longer" in found[0].error
-    assert found[1] == RawItem(1, {})
+    assert found[1] == RawItem(1, {}, line=2)
 
 
 def test_the_reader_holds_one_item_at_a_time(monkeypatch):

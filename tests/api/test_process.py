@@ -131,3 +131,23 @@ def test_a_fault_is_logged_on_one_line(process, http, sessions):
     fault = next(event for event in events if event["event"] == "request.failed")
     assert fault["request_id"] == answer.headers["x-request-id"]
     assert "ValidationError" in fault["exception"]
+
+
+def test_a_client_may_leave_a_stream_and_a_stop_ends_the_others(process, api_key, sessions):
+    with sessions.begin() as session:
+        job_id = JobRepository(session).enqueue(NewJob(JobKind.FINETUNE, {})).id
+    headers = {"Authorization": f"Bearer {api_key}", "Accept": "text/event-stream"}
+    url = f"{process.url}/v1/jobs/{job_id}/events"
+    with httpx.stream("GET", url, headers=headers, timeout=30) as gone:
+        next(gone.iter_text())  # and away
+
+    with httpx.stream("GET", url, headers=headers, timeout=30) as stream:
+        pieces = stream.iter_text()
+        first = next(pieces)
+        began = time.monotonic()
+        process.popen.terminate()
+        rest = "".join(pieces)
+
+    assert "event: queued" in first + rest
+    process.popen.wait(20)
+    assert time.monotonic() - began < 9  # and not when the grace for requests is over

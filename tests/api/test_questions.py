@@ -35,6 +35,13 @@ RESULT = {
             "logit": 1.5,
         }
     ],
+    "uncertainty": {
+        "score": 0.9,
+        "entropy": 0.88,
+        "disagreement": 0.2,
+        "start_seconds": 0.0,
+        "end_seconds": 2.0,
+    },
     "model_id": None,
     "model": "clipbert-mini",
     "generation_id": None,
@@ -106,14 +113,39 @@ def test_an_open_question_needs_a_qa_model(client, sessions, make_video):
     body = {"video_id": str(make_video()), "text": "What is this?"}
 
     refused = client.post("/v1/questions", json=body)
-    with sessions.begin() as session:
-        models = ModelRepository(session)
-        models.promote(models.list()[0].id, [Task.QA])
+    promote_qa_model(sessions, visual_sha256="1" * 64)
     accepted = client.post("/v1/questions", json=body)
 
     assert (refused.status_code, refused.json()["code"]) == (409, "no_qa_model")
     assert accepted.status_code == 202
     assert accepted.json()["choices"] is None
+
+
+def test_a_qa_model_that_waits_for_its_generation_does_not_answer_yet(client, sessions, make_video):
+    body = {"video_id": str(make_video()), "text": "What is this?"}
+    promote_qa_model(sessions, visual_sha256="2" * 64)
+
+    refused = client.post("/v1/questions", json=body)
+
+    assert (refused.status_code, refused.json()["code"]) == (409, "no_qa_model")
+    assert "clipbert-qa 1 answers as soon as" in refused.json()["detail"]
+
+
+def promote_qa_model(sessions, *, visual_sha256):
+    with sessions.begin() as session:
+        models = ModelRepository(session)
+        model = models.register(
+            name="clipbert-qa",
+            version="1",
+            heads=["qa"],
+            tasks=[Task.QA],
+            folder_key="models/qa",
+            sha256="5" * 64,
+            visual_sha256=visual_sha256,
+            config={"answers": ["a parrot", "a dog"]},
+        )
+        models.promote(model.id, [Task.QA])
+        return model.id
 
 
 def test_a_question_about_an_unknown_video_is_refused(client):
