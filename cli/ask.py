@@ -8,7 +8,8 @@ import typer
 from cli.client import ApiClient, Json
 from cli.console import JsonOption, file_name, format_span, print_json, print_table
 from cli.data_folder import DataOption, find_data_folder
-from cli.errors import CliError
+from cli.errors import ApiProblem, CliError
+from cli.model_names import model_name
 from cli.videos import find_video
 
 MOST_EVIDENCE = 5
@@ -36,11 +37,11 @@ def ask(
             api, str(target["id"]), question, choices=choice, top_k=top_k, timeout_seconds=timeout
         )
         seconds = time.monotonic() - started_at
-    if as_json:
-        print_json(resource)
-    else:
+        if as_json:
+            print_json(resource)
+            return
         print(f"{file_name(str(target['uri']))}: {question}")
-        print_answers(resource, seconds)
+        print_answers(resource, seconds, model=answering_model(api, resource))
 
 
 def ask_question(
@@ -59,8 +60,17 @@ def ask_question(
     return api.ask("/v1/questions", body, timeout_seconds=timeout_seconds)
 
 
-def print_answers(resource: Json, seconds: float) -> None:
-    """Print the ranked answers, the evidence, and what was done in which time."""
+def answering_model(api: ApiClient, resource: Json) -> str:
+    """Name the model that gave an answer, with its version while it is registered."""
+    result = resource["result"]
+    try:
+        return model_name(api.get(f"/v1/models/{result['model_id']}"))
+    except ApiProblem:
+        return str(result["model"])
+
+
+def print_answers(resource: Json, seconds: float, *, model: str) -> None:
+    """Print the ranked answers, the evidence, what was done in which time, and by which model."""
     result = resource["result"]
     print_table(
         ["rank#", "answer", "probability#"],
@@ -77,4 +87,4 @@ def print_answers(resource: Json, seconds: float) -> None:
         )
         print(f"seen in {moments}")
     how = "zero-shot (no head was trained for it)" if result["zero_shot"] else "by a trained head"
-    print(f"{seconds * 1000:.0f} ms, {how}, {result['model']}")
+    print(f"{seconds * 1000:.0f} ms, {how}, {model}")

@@ -3,14 +3,13 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.client import ApiClient, Json
 from cli.console import console, file_name, print_table
-from cli.errors import ApiProblem, ServiceUnreachable
+from cli.errors import ApiProblem, ServiceUnreachable, may_come_back
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -77,7 +76,7 @@ def follow_batch(api: ApiClient, batch_id: str, *, visible: bool) -> Counts:
             try:
                 counts = count_items(api.get(f"/v1/batches/{batch_id}"))
             except (ServiceUnreachable, ApiProblem) as error:
-                if not _may_come_back(error) or now - answered_at > PATIENCE_SECONDS:
+                if not may_come_back(error) or now - answered_at > PATIENCE_SECONDS:
                     raise
                 progress.update(task, note="no answer, asking again")
             else:
@@ -135,12 +134,6 @@ def print_not_indexed(items: Sequence[Json]) -> None:
     """Print a row for each failed item; nothing if there is none."""
     if items:
         print_table(["file", "code", "why"], [_failure_row(item) for item in items])
-
-
-def _may_come_back(error: ServiceUnreachable | ApiProblem) -> bool:
-    if isinstance(error, ServiceUnreachable):
-        return True
-    return error.status == HTTPStatus.SERVICE_UNAVAILABLE
 
 
 def _failure_row(item: Json) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,15 +22,31 @@ LONGEST_WAIT_SECONDS = 30  # one ?wait= of the API; longer waits are several
 # What the fields of a request are called on the command line.
 OPTION_OF_FIELD = {
     "body.choices": "--choice",
+    "body.cron": "--cron",
+    "body.dataset_id": "--dataset",
+    "body.gate.confidence": "--confidence",
+    "body.gate.max_drop": "--max-drop",
+    "body.gate.min_gain": "--min-gain",
+    "body.gate.min_holdout": "--min-holdout",
+    "body.gate.regression_dataset_id": "--regression",
+    "body.labels.sources": "--source",
+    "body.labels.tags": "--tag",
     "body.limit": "--limit",
+    "body.min_new_labels": "--min-new-labels",
     "body.mode": "--mode",
     "body.name": "--name",
+    "body.tasks": "--task",
     "body.text": "the text",
+    "body.time_zone": "--tz",
     "body.top_k": "--top-k",
     "query.kind": "--kind",
+    "query.limit": "--limit",
     "query.name": "the video's name",
     "query.name_part": "the video's name",
+    "query.source": "--source",
+    "query.split": "--split",
     "query.state": "--state",
+    "query.task": "--task",
 }
 TERMINAL_STATES = frozenset({"succeeded", "failed", "cancelled", "quarantined"})
 
@@ -73,9 +89,43 @@ class ApiClient:
             "POST", path, content=content, headers=headers, params=_without_none(params)
         )
 
+    def patch(self, path: str, body: Json) -> Json:
+        """PATCH a resource with the fields that change."""
+        content = json.dumps(body).encode("ascii")
+        return self._json(
+            "PATCH", path, content=content, headers={"Content-Type": "application/json"}
+        )
+
     def delete(self, path: str) -> None:
         """DELETE a resource."""
         self._send("DELETE", path)
+
+    def send_lines(self, path: str, pieces: Iterable[bytes], **params: str | float | None) -> Json:
+        """POST lines of JSON, streamed piece by piece; a piece may end within a line."""
+        headers = {"Content-Type": "application/x-ndjson"}
+        return self._json(
+            "POST", path, content=iter(pieces), headers=headers, params=_without_none(params)
+        )
+
+    def lines(self, path: str, **params: str | float | None) -> Iterator[str]:
+        """GET lines of JSON as they come, without their ends."""
+        import httpx
+
+        try:
+            with self._http.stream("GET", path, params=_without_none(params)) as response:
+                if response.is_error:
+                    response.read()
+                    raise _problem_of(response)
+                # Not iter_lines(): it also parts lines at letters that JSON leaves as they are.
+                rest = b""
+                for piece in response.iter_bytes():
+                    *whole, rest = (rest + piece).split(b"\n")
+                    for line in whole:
+                        yield line.decode()
+                if rest:
+                    yield rest.decode()
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
 
     def upload(self, path: str, file: Path, fields: dict[str, str]) -> Json:
         """POST a file as multipart form field `file`, streamed from disk.
@@ -195,6 +245,7 @@ def _problem_of(response: "httpx.Response") -> ApiProblem:
         code=str(problem.get("code") or ""),
         detail=_in_terms_of_options(errors) or detail,
         errors=errors,
+        facts=problem,
     )
 
 

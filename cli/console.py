@@ -26,6 +26,13 @@ STATE_STYLES = {
     "cancelling": "yellow",
     "running": "cyan",
     "processing": "cyan",
+    "paused": "yellow",
+    "serving": "green",
+    "candidate": "cyan",
+    "active": "green",
+    "building": "cyan",
+    "started": "green",
+    "skipped": "yellow",
 }
 
 

@@ -77,7 +77,7 @@ def demo(
 
 
 def _show(folder: Path, samples: Path) -> None:
-    from cli.ask import ask_question, print_answers
+    from cli.ask import answering_model, ask_question, print_answers
     from cli.batch_outcome import follow_batch, print_outcome
     from cli.client import ApiClient
     from cli.contact_sheet import write_sheet
@@ -107,7 +107,8 @@ def _show(folder: Path, samples: Path) -> None:
         video = find_video(api, name)
         asked_at = time.monotonic()
         answer = ask_question(api, str(video["id"]), question, choices=list(choices))
-        print_answers(answer, time.monotonic() - asked_at)
+        seconds = time.monotonic() - asked_at
+        print_answers(answer, seconds, model=answering_model(api, answer))
 
 
 def _print_searches(api: "ApiClient") -> None:

@@ -7,6 +7,9 @@
 Each has its exit code; a wrong command line exits with 2.
 """
 
+from collections.abc import Mapping
+from http import HTTPStatus
+
 INTERRUPTED = 130  # what a shell reports for a command ended by Ctrl-C
 
 
@@ -27,10 +30,24 @@ class ServiceUnreachable(CliError):
 
 
 class ApiProblem(CliError):
-    """The API refused, with a status, a code and (for lists) one error an item."""
+    """The API refused, with a status, a code, (for lists) one error an item, and further facts."""
 
     def __init__(
-        self, *, status: int, code: str, detail: str, errors: tuple[dict[str, object], ...] = ()
+        self,
+        *,
+        status: int,
+        code: str,
+        detail: str,
+        errors: tuple[dict[str, object], ...] = (),
+        facts: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(f"{detail} ({code})" if code else detail)
         self.status, self.code, self.detail, self.errors = status, code, detail, errors
+        self.facts = dict(facts or {})
+
+
+def may_come_back(error: CliError) -> bool:
+    """Tell whether asking again may help: the service, or the database behind it, is away."""
+    if isinstance(error, ServiceUnreachable):
+        return True
+    return isinstance(error, ApiProblem) and error.status == HTTPStatus.SERVICE_UNAVAILABLE

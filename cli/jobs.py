@@ -19,7 +19,7 @@ def list_jobs(
     *,
     state: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
     kind: Annotated[
-        str | None, typer.Option(help="Only jobs of this kind: ingest, embed, search, question.")
+        str | None, typer.Option(help="Of this kind: ingest, embed, search, question, finetune.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 30,
     as_json: JsonOption = False,

@@ -11,11 +11,16 @@ from cli import (
     demo,
     doctor,
     evaluate,
+    finetune,
+    finetunes,
+    generations,
     index,
     jobs,
     keys,
+    labels,
     migrate,
     models,
+    schedules,
     search,
     train,
     videos,
@@ -26,7 +31,8 @@ from cli.console import discard_output, print_error, show_every_name
 from cli.errors import INTERRUPTED, CliError
 
 app = typer.Typer(
-    help="Index videos in bulk, search them by text down to the moment, ask questions about them.",
+    help="Index videos in bulk, search them by text down to the moment, ask questions about them, "
+    "and finetune the model that answers.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -41,7 +47,12 @@ app.command("ask")(ask.ask)
 app.add_typer(videos.app, name="videos")
 app.add_typer(batches.app, name="batches")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(labels.app, name="label")
+app.command("finetune")(finetune.finetune)
+app.add_typer(finetunes.app, name="finetunes")
+app.add_typer(schedules.app, name="schedule")
 app.add_typer(models.app, name="models")
+app.add_typer(generations.app, name="generations")
 app.add_typer(keys.app, name="keys")
 app.add_typer(weights.app, name="weights")
 app.add_typer(data.app, name="data")

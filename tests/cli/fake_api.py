@@ -89,7 +89,7 @@ def fake_api() -> Iterator[FakeApi]:
 
         def respond(self) -> None:
             parts = urlsplit(self.path)
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            body = self.read_body()
             request = Request(self.command, parts.path, dict(parse_qsl(parts.query)), body)
             api.requests.append(request)
             unknown = (404, {"code": "not_found", "detail": f"nothing at {parts.path}"})
@@ -101,7 +101,17 @@ def fake_api() -> Iterator[FakeApi]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_DELETE = respond  # noqa: N815  the names are http.server's
+        def read_body(self) -> bytes:
+            if self.headers.get("Transfer-Encoding") != "chunked":
+                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            body = b""
+            while size := int(self.rfile.readline() or b"0", 16):  # nothing: it was broken off
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return body
+
+        do_GET = do_POST = do_PATCH = do_DELETE = respond  # noqa: N815  the names are http.server's
 
         def log_message(self, *_: object) -> None:
             pass

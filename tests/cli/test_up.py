@@ -266,7 +266,7 @@ def test_doctor_finds_nothing_wrong(place):
     result = place.run("doctor")
 
     assert "PROBLEM" not in result.stdout
-    assert "workers answer: ingest, interactive, maintenance" in result.stdout
+    assert "workers answer: finetune, ingest, interactive, maintenance" in result.stdout
 
 
 def test_a_worker_that_is_killed_is_started_again(place):
