@@ -11,11 +11,11 @@ LOCK_HASH := $(shell sha256sum requirements.lock 2>/dev/null | cut -c1-16)
 STAMP     := $(VENV)/.made-from-$(LOCK_HASH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check bench clean
+.PHONY: help setup demo up test check bench bench-learning clean
 
 help:  ## list these commands
-	@grep -hE '^[a-z]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*  ## /\1\t/' | \
-		while IFS="$$(printf '\t')" read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | \
+		while IFS="$$(printf '\t')" read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 setup: $(STAMP) $(VENV)/.project $(MODEL)/config.json  ## make .venv from requirements.lock and build the default model
 
@@ -38,6 +38,9 @@ check: setup  ## lint, formatting, types, import contracts
 
 bench: setup  ## run every benchmark; each prints a table and writes JSON to benchmarks/out
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+bench-learning: setup  ## train on easy-vqa and on generated videos, print the tables (hours; goes on where it was)
+	$(BIN)/python -m benchmarks.learning
 
 clean:  ## remove the environment, the built model and tools' caches (your data in .clipbert stays)
 	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
