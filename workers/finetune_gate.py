@@ -11,7 +11,6 @@ from enum import StrEnum
 from typing import Any
 
 from clipbert.bootstrap import paired_bootstrap
-
 from workers.finetune_request import Gate
 
 
