@@ -24,10 +24,16 @@ _CODES: dict[type[ClipBertError], str] = {
 }
 # torch raises its own class on a GPU, and a plain RuntimeError on a CPU.
 _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
+# What the others of several processes see when one has died: of gloo, of NCCL.
+_PROCESS_LOST = re.compile(
+    r"closed by peer|reset by peer|gloo/transport|ncclRemoteError|ncclSystemError", re.IGNORECASE
+)
 
 
 def code_of(error: Exception) -> str:
     """Name an error: `out_of_memory`, `disk_full`, `training_diverged`, a VideoError's code, ...
+
+    `process_lost` is the end of another process that trained with this one.
 
     What has no name is an `internal_error`.
     """
@@ -40,6 +46,10 @@ def code_of(error: Exception) -> str:
         return "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "file_error"
     if isinstance(error, MemoryError):
         return "out_of_memory"
-    if isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)):
+    return _code_of_torch(str(error)) if isinstance(error, RuntimeError) else "internal_error"
+
+
+def _code_of_torch(message: str) -> str:
+    if _OUT_OF_MEMORY.search(message):
         return "out_of_memory"
-    return "internal_error"
+    return "process_lost" if _PROCESS_LOST.search(message) else "internal_error"

@@ -85,11 +85,6 @@ class ProgressFile:
         if self._thread.is_alive():
             self._thread.join()
 
-    @property
-    def is_written(self) -> bool:
-        """Tell whether there is a file."""
-        return self._path is not None
-
     def enter(self, stage: Stage) -> None:
         """Say what is done from now on."""
         self._told = self._told | {"stage": stage}
@@ -123,10 +118,17 @@ class Supervisor:
     Args:
         fence: None: nobody else will write.
         progress: where it tells.
+        is_watched: whether somebody waits to see how it goes.
     """
 
-    def __init__(self, fence: Fence | None = None, progress: ProgressFile | None = None) -> None:
-        self._fence = fence
+    def __init__(
+        self,
+        fence: Fence | None = None,
+        progress: ProgressFile | None = None,
+        *,
+        is_watched: bool = False,
+    ) -> None:
+        self._fence, self._is_watched = fence, is_watched
         self.progress = progress or ProgressFile(None)
         self._is_wanted_to_stop = False
         self._waits = False
@@ -138,8 +140,11 @@ class Supervisor:
 
     @property
     def is_watched(self) -> bool:
-        """Tell whether somebody waits to see how it goes."""
-        return self.progress.is_written
+        """Tell whether somebody waits to see how it goes; the same in all processes of a run.
+
+        What they do together depends on it, though only the main one writes progress.json.
+        """
+        return self._is_watched
 
     @property
     def is_wanted_to_stop(self) -> bool:
@@ -246,7 +251,7 @@ def run_supervised(
         if is_main:
             (error_folder / ERROR_FILE).unlink(missing_ok=True)
         with ProgressFile(progress_path if is_main else None, fence) as progress:
-            supervisor = Supervisor(fence, progress)
+            supervisor = Supervisor(fence, progress, is_watched=True)
             supervisor.stop_on_sigterm()
             work(supervisor)
             progress.enter("done")

@@ -5,6 +5,7 @@ All with real processes. The weights are compared with those of a run that nobod
 
 import os
 import signal
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -82,7 +83,8 @@ def test_a_killed_trainer_changes_nothing(service, workplace, tmp_path):
     wait_for(lambda: has_checkpoint(service, finetune_id))
 
     for trainer in trainers(service, finetune_id):
-        trainer.kill()
+        with suppress(psutil.NoSuchProcess):
+            trainer.kill()
     service.wait_for_state(finetune_id, JobState.SUCCEEDED)
 
     assert len(events_of(service, finetune_id, "trainer_lost")) == 1
@@ -120,13 +122,14 @@ def test_a_worker_that_wakes_up_too_late_writes_nothing(service, workplace, tmp_
     wait_for(lambda: has_checkpoint(service, finetune_id))
     frozen = [psutil.Process(zombie.pid), child_of(zombie), *trainers(service, finetune_id)]
     for process in frozen:
-        process.suspend()
+        with suppress(psutil.NoSuchProcess):  # what a trainer had just forked may be gone already
+            process.suspend()
 
     service.start_reconciler(**SHORT_LEASE)
     service.start_worker("finetune", **SHORT_LEASE)
     job = service.wait_for_state(finetune_id, JobState.SUCCEEDED)
     for process in frozen:
-        if process.is_running():
+        with suppress(psutil.NoSuchProcess):
             process.resume()
     wait_for(lambda: "job.lease_lost" in service.logs())
 

@@ -133,11 +133,13 @@ class _Training:
         folder = self._work.folder
         if folder.token() != self._work.hold.claim.lease_token:
             return TrainerExit.FENCED
-        error = read_json(folder.error)
-        if error is None:
-            return TrainerExit.STOPPED
-        is_memory = error.get("code") == "out_of_memory"
-        return TrainerExit.OUT_OF_MEMORY if is_memory else TrainerExit.FAILED
+        match (read_json(folder.error) or {}).get("code"):
+            case None | "process_lost":
+                return TrainerExit.STOPPED
+            case "out_of_memory":
+                return TrainerExit.OUT_OF_MEMORY
+            case _:
+                return TrainerExit.FAILED
 
     def _take_less_memory(self) -> None:
         before = self._videos_per_forward

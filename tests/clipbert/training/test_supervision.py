@@ -63,6 +63,7 @@ def test_a_fence_holds_as_long_as_it_has_the_number(tmp_path):
         (MemoryError(), 4, "out_of_memory"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), 4, "out_of_memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you"), 4, "out_of_memory"),
+        (RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed"), 1, "process_lost"),
     ],
 )
 def test_an_error_is_a_status_and_a_file(tmp_path, error, status, code):
