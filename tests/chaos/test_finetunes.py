@@ -115,15 +115,25 @@ def test_a_killed_workers_finetune_goes_on_in_another(service, workplace, tmp_pa
     assert_ended_as_undisturbed(service, finetune_id, weights)
 
 
+def is_stopped(process):
+    try:
+        return process.status() == psutil.STATUS_STOPPED
+    except psutil.NoSuchProcess:
+        return False
+
+
 def test_a_worker_that_wakes_up_too_late_writes_nothing(service, workplace, tmp_path):
     weights = undisturbed_weights(service, workplace, tmp_path)
     finetune_id = ask_for_finetune(service, **LONG)
     zombie = service.start_worker("finetune", **SHORT_LEASE)
     wait_for(lambda: has_checkpoint(service, finetune_id))
-    frozen = [psutil.Process(zombie.pid), child_of(zombie), *trainers(service, finetune_id)]
+    worker, trainer = [psutil.Process(zombie.pid), child_of(zombie)], trainers(service, finetune_id)
+    frozen = [*worker, *trainer]
     for process in frozen:
         with suppress(psutil.NoSuchProcess):  # what a trainer had just forked may be gone already
             process.suspend()
+    assert all(process.status() == psutil.STATUS_STOPPED for process in worker)
+    assert any(is_stopped(process) for process in trainer)
 
     service.start_reconciler(**SHORT_LEASE)
     service.start_worker("finetune", **SHORT_LEASE)
