@@ -28,7 +28,8 @@ up: setup  ## run the whole service here until Ctrl-C (data in .clipbert)
 test: setup  ## run every test, with real PostgreSQL, Redis and workers (about 7 minutes)
 	@# Schemathesis gives the tests of all operations one name, and pytest-xdist runs one test a name.
 	$(BIN)/pytest -q tests/api/test_contract.py
-	$(BIN)/pytest -q -n 3 --dist loadfile --ignore tests/api/test_contract.py
+	@# By default xdist starts the files with the fewest tests last, which here are the longest.
+	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/api/test_contract.py
 
 check: setup  ## lint, formatting, types, import contracts
 	$(BIN)/ruff check .

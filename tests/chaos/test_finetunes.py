@@ -132,8 +132,8 @@ def test_a_worker_that_wakes_up_too_late_writes_nothing(service, workplace, tmp_
     for process in frozen:
         with suppress(psutil.NoSuchProcess):  # what a trainer had just forked may be gone already
             process.suspend()
-    assert all(process.status() == psutil.STATUS_STOPPED for process in worker)
-    assert any(is_stopped(process) for process in trainer)
+    wait_for(lambda: all(is_stopped(process) for process in worker))  # a signal takes its time
+    wait_for(lambda: any(is_stopped(process) for process in trainer))
 
     service.start_reconciler(**SHORT_LEASE)
     service.start_worker("finetune", **SHORT_LEASE)
