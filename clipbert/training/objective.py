@@ -82,27 +82,16 @@ class Objective(nn.Module):
         logits = logits.float().unflatten(0, (num_clips, -1))  # (K, N, C)
         return {"loss": self._loss(logits, batch.targets.to(device))}
 
-    def _uses_bfloat16(self, device: torch.device) -> bool:
-        if self._precision == "auto":
-            return default_dtype(str(device)) == torch.bfloat16
-        return self._precision == "bf16"
+    def visual_tokens(self, batch: Batch) -> Tensor:
+        """Give the visual tokens of each video's clips: those that it has, or the CNN's.
 
-    def _pairs(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
-        """Let each text meet all clips of its video: K * N pairs, clip after clip."""
-        num_clips = batch.num_clips
-        visual = self._visual(batch, device)  # (B, K, h, w, D)
-        video = batch.video_of_text.to(device)
-        visual = visual[video]  # (N, K, h, w, D)
-        places = batch.places.to(device)[video]  # (N, K)
-        return {
-            "token_ids": batch.token_ids.to(device).repeat(num_clips, 1),
-            "mask": batch.mask.to(device).repeat(num_clips, 1),
-            "visual": visual.transpose(0, 1).flatten(0, 1),  # (K * N, h, w, D)
-            "places": places.T.flatten(),
-        }
+        Args:
+            batch: of B videos with K clips each.
 
-    def _visual(self, batch: Batch, device: torch.device) -> Tensor:
-        """Give the visual tokens of each video's clips: those that it has, or the CNN's."""
+        Returns:
+            (B, K, h, w, D).
+        """
+        device = next(self.model.parameters()).device
         if batch.tokens is not None:
             return batch.tokens.to(device)
         config = self.model.config
@@ -117,6 +106,25 @@ class Objective(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self._is_frozen):
             visual = self.model.encode_pixels(pixels)  # (B * K, h, w, D)
         return visual.reshape(-1, batch.num_clips, *visual.shape[1:])
+
+    def _uses_bfloat16(self, device: torch.device) -> bool:
+        if self._precision == "auto":
+            return default_dtype(str(device)) == torch.bfloat16
+        return self._precision == "bf16"
+
+    def _pairs(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
+        """Let each text meet all clips of its video: K * N pairs, clip after clip."""
+        num_clips = batch.num_clips
+        visual = self.visual_tokens(batch)  # (B, K, h, w, D)
+        video = batch.video_of_text.to(device)
+        visual = visual[video]  # (N, K, h, w, D)
+        places = batch.places.to(device)[video]  # (N, K)
+        return {
+            "token_ids": batch.token_ids.to(device).repeat(num_clips, 1),
+            "mask": batch.mask.to(device).repeat(num_clips, 1),
+            "visual": visual.transpose(0, 1).flatten(0, 1),  # (K * N, h, w, D)
+            "places": places.T.flatten(),
+        }
 
     def _pretrain(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
         num_clips = batch.num_clips

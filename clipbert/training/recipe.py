@@ -109,6 +109,8 @@ class Recipe:
         head_std: standard deviation of the random weights that a new head starts with. The
             paper's 0.02 is made for 768 dimensions; a narrower model's head then hardly sees what
             its text and clip say, and learns nothing for many hundred steps.
+        dropout: of hidden states and attention, 0 to below 1; None: as the model that training
+            starts from.
         learning_rate: of embeddings, cross-encoder and heads, at its highest.
         cnn_learning_rate: of backbone and grid encoder, at its highest.
         grid_encoder_factor: the grid encoder's rate is cnn_learning_rate times this.
@@ -158,6 +160,7 @@ class Recipe:
     aggregation: Aggregation = "lse"
     loss: Loss = "ce"
     head_std: float = 0.02
+    dropout: float | None = None
     learning_rate: float = 5e-5
     cnn_learning_rate: float = 5e-5
     grid_encoder_factor: float = 1.0
@@ -199,6 +202,8 @@ class Recipe:
         for name in _PROBABILITIES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: must be 0 to 1")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout is {self.dropout}: must be at least 0 and below 1")
         self._check_together()
 
     def _check_together(self) -> None:

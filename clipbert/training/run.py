@@ -40,6 +40,7 @@ from clipbert.training.trainer import (
     set_steps,
 )
 from clipbert.training.validation import Validation
+from clipbert.training.visual_start import fit_visual_embeddings, look_at_some
 
 _MOST_WORKERS = 8
 
@@ -98,12 +99,23 @@ def train(
         lambda: open_run_folder(request.out, request.recipe, facts, resume=request.resume)
     )
     num_clips = source.num_clips(recipe, data)
+    objective, batches = Objective(starting.model, recipe), _load_training(parts, schedule)
+    if starting.needs_statistics:
+        some = look_at_some(
+            objective,
+            batches.dataset,
+            count=len(data.examples),
+            num_clips=num_clips,
+            pad_id=starting.tokenizer.pad_id,
+        )
+        if len(some):
+            fit_visual_embeddings(starting.model, some)
     trainer = ClipTrainer(
-        Objective(starting.model, recipe),
+        objective,
         arguments,
         recipe,
         schedule,
-        batches=_load_training(parts, schedule),
+        batches=batches,
         validation=_make_validation(parts, device=arguments.device.type),
         metrics=request.out / METRICS_FILE,
         supervisor=supervisor,

@@ -23,11 +23,13 @@ class StartingModel:
         tokenizer: of the model.
         head_is_new: the head's weights are random; otherwise the given model had it, or knew some
             of its answers.
+        needs_statistics: fit_visual_embeddings has to be called before it is trained.
     """
 
     model: ClipBert
     tokenizer: TextTokenizer
     head_is_new: bool
+    needs_statistics: bool
 
 
 def prepare_model(
@@ -38,8 +40,7 @@ def prepare_model(
     The head keeps its weights if the given model has one of the same outputs, and a qa head those
     of every answer that both know; the rest is drawn by the recipe's seed. All other weights stay.
     Other heads stay as they are too, but no longer count as trained: what they read will change.
-    So will the text vectors that recall compares with, and the prepared model makes none. A class
-    mixture that was never trained with is centred first, by the type embedding of visual tokens.
+    So will the text vectors that recall compares with, and the prepared model makes none.
 
     Args:
         model: where to start from; it is not changed.
@@ -72,15 +73,20 @@ def prepare_model(
     strangers = [name for name in missing if not name.startswith(own)]
     if strangers:  # the configurations differ by the head, and by what recall has, alone
         raise RuntimeError(f"weights were left behind: {strangers}")
-    if not model.config.trained_heads:
-        _centre_mixtures(prepared)
     prepared.tokenizer = model.tokenizer
     for name, module in prepared.heads.items():
         module.requires_grad_(requires_grad=name == head.name)
     if recipe.visual == "frozen":
         prepared.backbone.requires_grad_(requires_grad=False)
         prepared.grid_encoder.requires_grad_(requires_grad=False)
-    return StartingModel(prepared, model.tokenizer, head_is_new)
+    # Once a model was trained it knows its tokens as they are.
+    mixes = isinstance(prepared.grid_encoder, ClassMixtureGridEncoder)
+    return StartingModel(
+        prepared,
+        model.tokenizer,
+        head_is_new,
+        needs_statistics=mixes and not model.config.trained_heads,
+    )
 
 
 def _spread(head: nn.Module, std: float) -> None:
@@ -90,18 +96,6 @@ def _spread(head: nn.Module, std: float) -> None:
             for module in head.modules():
                 if isinstance(module, nn.Linear):
                     module.weight.mul_(std / INIT_STD)
-
-
-def _centre_mixtures(model: ClipBert) -> None:
-    """Let the visual tokens of a class mixture begin as what sets them apart.
-
-    Every mixture holds the mean of all classes, which is most of it; next to that the
-    cross-encoder hardly sees the rest. Once a model was trained it knows its tokens as they are.
-    """
-    if isinstance(model.grid_encoder, ClassMixtureGridEncoder):
-        mean = model.grid_encoder.class_embeddings.mean(dim=0)
-        with torch.no_grad():
-            model.visual_embeddings.token_type_embeddings.weight[0] = -mean
 
 
 def _has_head(given: ClipBertConfig, wanted: ClipBertConfig, head: HeadConfig) -> bool:
@@ -159,6 +153,7 @@ def _configure(
         trained_heads=(head.name,),
         answers=tuple(answers) if head.name == "qa" else config.answers,
         aggregation=recipe.aggregation,
+        dropout=config.dropout if recipe.dropout is None else recipe.dropout,
         recall=None,
         max_side_px=max_side_px,
         max_text_tokens=recipe.max_text_tokens or config.max_text_tokens,
