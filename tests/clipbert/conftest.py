@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from clipbert.config import ClipBertConfig
 from clipbert.errors import CheckpointError
@@ -30,7 +31,7 @@ def mini_folder():
 
 @pytest.fixture(scope="session")
 def mini(mini_folder):
-    return Predictor.load(mini_folder)
+    return Predictor.load(mini_folder, dtype=torch.float32)  # whatever this machine's default is
 
 
 @pytest.fixture(scope="session")
@@ -42,4 +43,4 @@ def tiny_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny(tiny_folder):
-    return Predictor.load(tiny_folder)
+    return Predictor.load(tiny_folder, dtype=torch.float32)

@@ -36,7 +36,7 @@ def small_forwards(monkeypatch, tiny_folder):
     """A tiny predictor whose forward passes hold about two rows."""
     monkeypatch.setattr(inference, "_CPU_TOKENS", 30)
     monkeypatch.setattr(inference, "_CPU_PIXELS", 4 * 128 * 128)
-    return Predictor.load(tiny_folder)
+    return Predictor.load(tiny_folder, dtype=torch.float32)
 
 
 def test_encode_clips_gives_float16_tokens_on_the_cpu(tiny):

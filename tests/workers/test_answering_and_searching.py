@@ -1,6 +1,7 @@
 """Searches and questions in one process, with small real models; see also tests/end_to_end."""
 
 from contextlib import closing
+from itertools import pairwise
 
 import pytest
 import torch
@@ -101,9 +102,11 @@ def test_recall_ranks_videos_by_their_best_clip(service, workplace, library, tmp
         vectors = torch.tensor([clip.vector for clip in read_clips(service, video_id)])
         expected[str(video_id)] = float((vectors @ text).max())
     assert result["stages"] == ["recall"]
-    assert [hit["video_id"] for hit in result["hits"]] == sorted(
-        expected, key=expected.get, reverse=True
-    )
+    hits = [hit["video_id"] for hit in result["hits"]]
+    assert set(hits) == set(expected)
+    # The database compares vectors of 16 bits, and so may the worker's model be.
+    for first, second in pairwise(hits):
+        assert expected[first] > expected[second] - 0.005
     for hit in result["hits"]:
         assert hit["score"] == pytest.approx(expected[hit["video_id"]], abs=2e-3)
         assert hit["moments"][0]["clip_index"] == hit["clip_index"]

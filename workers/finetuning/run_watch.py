@@ -6,6 +6,7 @@ The trainer writes files and never speaks with the database.
 import math
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 from store.blobs import BlobStore
@@ -16,6 +17,7 @@ from workers.lease import Hold
 from workers.lifecycle import Workplace
 
 METRICS_EVENT: Final = "metrics"
+_TRAINING: Final = "training"
 _MAX_EVENTS_PER_LOOK: Final = 10
 _CURVES: Final = ("curves.json", "curves.png")
 
@@ -41,7 +43,7 @@ class RunWatch:
     @property
     def counts_steps(self) -> bool:
         """Tell whether the trainer is where steps show that it gets further."""
-        return self._told_progress.stage == "training"
+        return self._told_progress.stage == _TRAINING
 
     def look(self) -> bool:
         """Report what is new; tell whether the trainer's stage or step is another.
@@ -49,11 +51,18 @@ class RunWatch:
         Raises:
             HoldLost: another worker has the job.
         """
-        self._tell_metrics()
+        has_new_steps = self._tell_metrics()
         self._put_curves()
         progress = self._folder.read_progress()
         if progress in (self._told_progress, Progress()):
             return False
+        if has_new_steps and not self.counts_steps and progress.stage != _TRAINING:
+            # All of it went by between two looks: few steps, or a fast machine.
+            self._report(replace(progress, stage=_TRAINING))
+        self._report(progress)
+        return True
+
+    def _report(self, progress: Progress) -> None:
         self.step = max(self.step, progress.step)
         self._workplace.leases.report_progress(
             self._hold,
@@ -62,14 +71,15 @@ class RunWatch:
             stage=progress.stage,
         )
         self._told_progress = progress
-        return True
 
-    def _tell_metrics(self) -> None:
+    def _tell_metrics(self) -> bool:
+        """Add an event for each new line; tell whether there was one of training."""
+        has_new_steps = False
         with suppress(FileNotFoundError):
             found = self._folder.metrics.stat()
             seen = (found.st_size, found.st_mtime_ns)
             if seen == self._metrics_seen:
-                return
+                return False
             lines = [
                 line
                 for line in self._folder.read_metrics()
@@ -81,7 +91,9 @@ class RunWatch:
             for line in lines[::-1][::stride][::-1]:
                 self._workplace.leases.add_event(self._hold, METRICS_EVENT, _told(line))
                 self._told_steps[_kind(line)] = line["step"]
+                has_new_steps = has_new_steps or _kind(line)
             self._metrics_seen = seen
+        return has_new_steps
 
     def _put_curves(self) -> None:
         for name in _CURVES:
