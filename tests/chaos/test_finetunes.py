@@ -59,13 +59,18 @@ def has_checkpoint(service, finetune_id):
     return any(folder.glob("checkpoint-*/trainer_state.json"))
 
 
+_undisturbed: list[bytes] = []
+
+
 def undisturbed_weights(service, workplace, tmp_path):
-    """Run the finetune of these tests once, with nothing in its way."""
+    """Run the finetune of these tests with nothing in its way: once, for every library is alike."""
     add_library(service, tmp_path)
-    finetune_id = ask_for_finetune(service, **LONG)
-    finetune_next(workplace)
-    assert service.job(finetune_id).state == JobState.SUCCEEDED
-    return weights_of(service, finetune_id)
+    if not _undisturbed:
+        finetune_id = ask_for_finetune(service, **LONG)
+        finetune_next(workplace)
+        assert service.job(finetune_id).state == JobState.SUCCEEDED
+        _undisturbed.append(weights_of(service, finetune_id))
+    return _undisturbed[0]
 
 
 def assert_ended_as_undisturbed(service, finetune_id, weights):

@@ -69,9 +69,16 @@ def test_a_finetune_is_trained_compared_registered_and_promoted(service, workpla
 
     assert finetune_next(workplace) == 1
 
+    # A run takes long: one is looked at from all sides.
     finetune, job = read_finetune(service, finetune_id)
     assert (job.state, job.error_message) == (JobState.SUCCEEDED, None)
     assert (job.progress_done, job.attempt) == (job.progress_total, 1)
+    assert_serves(service, finetune)
+    assert_told_how_far_it_was(service, finetune_id)
+    assert_left_nothing_behind(service, finetune)
+
+
+def assert_serves(service, finetune):
     model = serving_model(service)
     assert model is not None
     assert (model.id, model.name, model.tasks) == (finetune.model_id, "clipbert-qa", ["qa"])
@@ -85,15 +92,10 @@ def test_a_finetune_is_trained_compared_registered_and_promoted(service, workpla
     assert finetune.report["training"]["step"] == 40
     with service.sessions.begin() as session:
         (promotion,) = ModelRepository(session).promotions(task="qa")
-    assert (promotion.finetune_id, promotion.reason) == (finetune_id, decision["reason"])
+    assert (promotion.finetune_id, promotion.reason) == (finetune.id, decision["reason"])
 
 
-def test_a_finetune_tells_how_far_it_is_and_leaves_nothing_behind(service, workplace, tmp_path):
-    add_library(service, tmp_path)
-    finetune_id = ask_for_finetune(service)
-
-    finetune_next(workplace)
-
+def assert_told_how_far_it_was(service, finetune_id):
     metrics = [event.data for event in events_of(service, finetune_id, "metrics")]
     assert [line["step"] for line in metrics] == [1, *range(5, 45, 5)]
     assert {"loss", "seconds_left", "clips_per_second"} <= metrics[0].keys()
@@ -108,18 +110,12 @@ def test_a_finetune_tells_how_far_it_is_and_leaves_nothing_behind(service, workp
         assert file.read(4) == b"\x89PNG"
     with service.blobs.open_read(curves_key(finetune_id, "curves.json")) as file:
         assert json.loads(file.read())["points"]
-    left = {path.name for path in run_folder(service, finetune_id).iterdir() if path.is_dir()}
+
+
+def assert_left_nothing_behind(service, finetune):
+    left = {path.name for path in run_folder(service, finetune.id).iterdir() if path.is_dir()}
     assert left == set()
-    assert trainers(service, finetune_id) == []
-
-
-def test_the_model_folder_has_nothing_of_the_run(service, workplace, tmp_path):
-    add_library(service, tmp_path)
-    finetune_id = ask_for_finetune(service)
-
-    finetune_next(workplace)
-
-    finetune, _ = read_finetune(service, finetune_id)
+    assert trainers(service, finetune.id) == []
     with service.sessions.begin() as session:
         model = ModelRepository(session).get(finetune.model_id)
         base = ModelRepository(session).get(finetune.base_model_id)
