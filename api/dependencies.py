@@ -27,6 +27,7 @@ class Services:
     waiting_room: WaitingRoom
     spool_folder: Path
     batch_threads: anyio.CapacityLimiter
+    label_threads: anyio.CapacityLimiter
 
 
 @dataclass(frozen=True)

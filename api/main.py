@@ -38,6 +38,7 @@ from workers.dispatch import Doorbell
 
 _MAX_JSON_BYTES = 2**20  # of every body but uploads and batches
 _BATCH_THREADS = 2
+_LABEL_THREADS = 1  # the database lets one import of labels work at a time anyway
 _SPARE_CONNECTIONS = 8  # for batches and for requests that wait for a job
 
 
@@ -68,6 +69,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         waiting_room=WaitingRoom(max_waiters=settings.max_waiters),
         spool_folder=settings.spool_folder or blobs.staging_folder(),
         batch_threads=anyio.CapacityLimiter(_BATCH_THREADS),
+        label_threads=anyio.CapacityLimiter(_LABEL_THREADS),
     )
 
     @asynccontextmanager

@@ -81,7 +81,9 @@ class _Outcome:
 
     def refuse(self, line: int, error: IllegalLabel) -> None:
         self.num_refused += 1
-        self.errors.append(RefusedLine(line=line, code=error.code, message=str(error)))
+        # A message may quote half of a surrogate pair, which no answer can carry.
+        message = str(error).encode("utf-8", "backslashreplace").decode("utf-8")
+        self.errors.append(RefusedLine(line=line, code=error.code, message=message))
 
     def keep_first_errors(self) -> None:
         """Forget all but the first; called after each chunk, whose errors come out of order."""
@@ -128,6 +130,8 @@ class LabelReader:
         except AnnotationError as error:
             sentence = error.reason if error.field is None else f"{error.field} {error.reason}"
             raise IllegalLabel("invalid_label", sentence) from error
+        except RecursionError as error:
+            raise IllegalLabel("invalid_label", "the line is nested too deeply") from error
         text, answer, provenance = annotation.text, annotation.answer, _provenance(fields)
         if self._kind == "msrvtt_mc":
             text = "which of these captions fits?"  # its lines have no question

@@ -32,6 +32,7 @@ _CODES: Final[dict[str, tuple[int, str]]] = {
     "no_qa_model": (409, "no model that answers open-ended questions is serving"),
     "one_answer": (409, "all labels to train from have the same answer"),
     "one_video": (409, "all captions to train from are of one video"),
+    "choices_differ": (409, "questions to train from have different numbers of choices"),
     "schedule_exists": (409, "another schedule has this name"),
     "tokens_missing": (409, "videos of these labels are not indexed yet"),
     "train_empty": (409, "all labels are in the holdout, none is left to train from"),

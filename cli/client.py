@@ -60,6 +60,8 @@ class ApiClient:
         self.api_url = api_url
         # Reading may take as long as the API was asked to wait, and a big batch its time to insert.
         timeout = httpx.Timeout(10.0, read=LONGEST_WAIT_SECONDS + 90.0, write=120.0)
+        # Millions of lines are stored before they are answered, and gathered before they are sent.
+        self._patient = httpx.Timeout(10.0, read=None, write=120.0)
         self._http = httpx.Client(
             base_url=api_url, headers={"Authorization": f"Bearer {api_key}"}, timeout=timeout
         )
@@ -104,7 +106,12 @@ class ApiClient:
         """POST lines of JSON, streamed piece by piece; a piece may end within a line."""
         headers = {"Content-Type": "application/x-ndjson"}
         return self._json(
-            "POST", path, content=iter(pieces), headers=headers, params=_without_none(params)
+            "POST",
+            path,
+            content=iter(pieces),
+            headers=headers,
+            params=_without_none(params),
+            timeout=self._patient,
         )
 
     def lines(self, path: str, **params: str | float | None) -> Iterator[str]:
@@ -112,7 +119,9 @@ class ApiClient:
         import httpx
 
         try:
-            with self._http.stream("GET", path, params=_without_none(params)) as response:
+            with self._http.stream(
+                "GET", path, params=_without_none(params), timeout=self._patient
+            ) as response:
                 if response.is_error:
                     response.read()
                     raise _problem_of(response)
@@ -143,7 +152,8 @@ class ApiClient:
         while limit is None or limit > 0:
             size = PAGE_SIZE if limit is None else min(limit, PAGE_SIZE)
             page = self.get(path, page_size=size, page_token=token, **params)
-            yield from page["items"][:size]
+            # Some lists have but one page, however long.
+            yield from page["items"] if limit is None else page["items"][:size]
             if limit is not None:
                 limit -= len(page["items"])
             token = page.get("next_page_token")

@@ -26,7 +26,7 @@ ModelArgument = Annotated[
 def list_models(*, as_json: JsonOption = False, data: DataOption = None) -> None:
     """List the registered models and what each serves."""
     with ApiClient.of_data_folder(find_data_folder(data)) as api:
-        models = list(api.items("/v1/models", limit=500))
+        models = list(api.items("/v1/models", limit=None))
     if as_json:
         print_json(models)
         return

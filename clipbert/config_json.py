@@ -39,13 +39,20 @@ def _read(wanted: Any, value: Any, name: str) -> Any:  # noqa: ANN401, PLR0911
     if origin is Literal and isinstance(value, str):
         return value  # the dataclass says which are allowed
     if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        return _as_float(value, name)
     if isinstance(wanted, type) and type(value) is wanted:
         return value
     kind = {bool: "true or false", int: "an integer", float: "a number"}.get(
         wanted, "a list" if origin is tuple else "a text"
     )
     raise ConfigError(f"{name} is {value!r}: must be {kind}")
+
+
+def _as_float(value: float, name: str) -> float:
+    try:
+        return float(value)
+    except OverflowError as error:  # an integer of more than 308 digits
+        raise ConfigError(f"{name} is too large a number") from error
 
 
 def _read_dataclass(wanted: type, value: Any, name: str) -> Any:  # noqa: ANN401

@@ -9,10 +9,12 @@ from sqlalchemy.orm import Session
 
 from store.errors import FinetuneNotFound
 from store.finetune_tables import Finetune
-from store.job_state import ACTIVE_STATES
+from store.job_state import ACTIVE_STATES, JobState
 from store.pages import Page, PageTokens, clamp_page_size
 from store.table_base import Task
 from store.tables import Job
+
+_CAME_TO_NOTHING = (JobState.FAILED, JobState.CANCELLED, JobState.QUARANTINED)
 
 
 class FinetuneRepository:
@@ -142,8 +144,12 @@ class FinetuneRepository:
         return self._session.scalars(query.execution_options(populate_existing=True)).all()
 
     def last_of_schedule(self, schedule_id: UUID) -> Finetune | None:
-        """Find the newest finetune of a schedule."""
-        query = select(Finetune).where(Finetune.schedule_id == schedule_id)
+        """Find the newest finetune of a schedule that did not fail and was not cancelled."""
+        query = (
+            select(Finetune)
+            .join(Job, Job.id == Finetune.id)
+            .where(Finetune.schedule_id == schedule_id, Job.state.not_in(_CAME_TO_NOTHING))
+        )
         return self._session.scalar(query.order_by(Finetune.id.desc()).limit(1))
 
     def of_model(self, model_id: UUID) -> Finetune | None:

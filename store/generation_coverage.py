@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import delete, exists, func, select, text, update
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from store.models import index_name
 from store.tables import Clip, DatasetLabel, Generation, GenerationState, Video
+
+_LOCK_SECONDS = 2
 
 _MISSING = """
 SELECT videos.id,
@@ -128,19 +132,27 @@ def mark_deleted(session: Session, generation_id: UUID) -> bool:
     """Say that a generation cannot be brought back, and drop its index.
 
     Returns:
-        False if it is not retired any more.
+        False if it is not retired any more, or if the table was too busy: to be tried later.
     """
-    marked = session.scalar(
-        update(Generation)
-        .where(Generation.id == generation_id, Generation.state == GenerationState.RETIRED)
-        .values(state=GenerationState.DELETED)
-        .returning(Generation.id)
-        .execution_options(synchronize_session=False)
-    )
-    if marked is None:
-        return False
-    session.execute(text(f"DROP INDEX IF EXISTS {index_name(generation_id)}"))
-    return True
+    try:
+        with session.begin_nested():
+            # Whoever waits to lock the table lets all searches wait behind it.
+            session.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'"))
+            marked = session.scalar(
+                update(Generation)
+                .where(Generation.id == generation_id, Generation.state == GenerationState.RETIRED)
+                .values(state=GenerationState.DELETED)
+                .returning(Generation.id)
+                .execution_options(synchronize_session=False)
+            )
+            if marked is not None:
+                session.execute(text(f"DROP INDEX IF EXISTS {index_name(generation_id)}"))
+            session.execute(text("SET LOCAL lock_timeout TO DEFAULT"))
+    except OperationalError as error:
+        if isinstance(error.orig, LockNotAvailable):
+            return False
+        raise
+    return marked is not None
 
 
 def generations_to_empty(session: Session) -> Sequence[UUID]:

@@ -14,6 +14,9 @@ from store.label_tables import Label
 from store.table_base import Task
 from store.tables import Video
 
+_FIRST = datetime.min.replace(tzinfo=UTC)
+_LAST = datetime.max.replace(tzinfo=UTC)
+
 
 @dataclass(frozen=True)
 class LabelFilter:
@@ -49,7 +52,7 @@ class LabelFilter:
             instant = getattr(self, name)
             if instant is not None:
                 aware = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
-                object.__setattr__(self, name, aware.astimezone(UTC))
+                object.__setattr__(self, name, _as_utc(aware))
         if self.task is not None:
             object.__setattr__(self, "task", Task(self.task).value)
         if self.split is not None:
@@ -106,6 +109,14 @@ class LabelFilter:
                 )
             )
         return found
+
+
+def _as_utc(instant: datetime) -> datetime:
+    """Convert to UTC; the ends of the calendar, by which people mean "ever", stay its ends."""
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError:
+        return _LAST if instant.year == _LAST.year else _FIRST
 
 
 def _split(name: str) -> str:

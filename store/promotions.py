@@ -205,7 +205,7 @@ class PromotedModels:
         if model_id is None:
             self._session.execute(delete(Serving).where(Serving.task == task))
             return
-        values = {"model_id": model_id, "promoted_at": func.now()}
+        values = {"model_id": model_id, "promoted_at": func.clock_timestamp()}
         self._session.execute(
             insert(Serving)
             .values(task=task, **values)

@@ -1,6 +1,6 @@
 """Schedules: when to finetune anew, and what each of their fires did."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -91,19 +91,29 @@ class ScheduleRepository:
         self.get(schedule_id)
         self._session.execute(delete(Schedule).where(Schedule.id == schedule_id))
 
-    def lock_due(self, now: datetime | None = None) -> Sequence[Schedule]:
+    def lock_due(
+        self,
+        now: datetime | None = None,
+        *,
+        limit: int | None = None,
+        without: Collection[UUID] = (),
+    ) -> Sequence[Schedule]:
         """Give the schedules that are to fire, as nobody else gets them before the commit.
 
         Args:
             now: None is the database's clock.
+            limit: at most so many, those that are due for the longest time; None gives all.
+            without: leave out these.
         """
         query = (
             select(Schedule)
             .where(
                 Schedule.enabled,
                 Schedule.next_fire_at <= (func.clock_timestamp() if now is None else now),
+                Schedule.id.not_in(without),
             )
             .order_by(Schedule.next_fire_at, Schedule.id)
+            .limit(limit)
             .with_for_update(skip_locked=True)
         )
         return self._session.scalars(query.execution_options(populate_existing=True)).all()

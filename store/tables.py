@@ -340,7 +340,8 @@ class Question(Table):
 
     __tablename__ = "questions"
     __table_args__ = (
-        Index("ix_questions_video_id_text_key", "video_id", "text_key"),
+        # Not with text_key, which may be longer than an index can hold; a video has few questions.
+        Index("ix_questions_video_id", "video_id"),
         Index(
             "ix_questions_uncertainty",
             "task",

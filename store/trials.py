@@ -145,10 +145,13 @@ class TrialRepository:
             .order_by(Question.id.desc())
             .limit(_NEWEST)
         )
-        labelled = select(normal_text(Label.text), Label.text).where(
-            Label.task == Task.QA, Label.deleted_at.is_(None)
+        labelled = (
+            select(normal_text(Label.text).label("key"), Label.text.label("text"))
+            .where(Label.task == Task.QA, Label.deleted_at.is_(None))
+            .order_by(Label.id.desc())
+            .limit(_NEWEST)
         )
-        every = asked.subquery().select().union_all(labelled).subquery()
+        every = asked.subquery().select().union_all(labelled.subquery().select()).subquery()
         key, spelling = every.c.key, every.c.text
         trials = (
             select(func.count())

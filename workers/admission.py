@@ -97,6 +97,7 @@ def check_finetune(session: Session, request: FinetuneRequest) -> Admission:
     dataset, num_left_out = _find_dataset(session, request)
     check_enough(session, dataset)
     recipe = _make_recipe(request, dataset.num_train)
+    _check_sizes(recipe, base)
     check_videos(session, dataset, recipe, base)
     if request.gate.regression_dataset_id is not None:
         # Its videos need not all be there: what cannot be looked at is wrong for both models.
@@ -256,6 +257,21 @@ def _make_recipe(request: FinetuneRequest, num_examples: int) -> Recipe:
         return dataclass_from_json(Recipe, dataclasses.asdict(defaults) | dict(request.recipe))
     except ConfigError as error:
         raise FinetuneRefused("invalid_recipe", f"recipe: {error}", field="recipe") from error
+
+
+def _check_sizes(recipe: Recipe, base: Model) -> None:
+    """Refuse sizes that the trainer would find out about minutes later."""
+    side, positions = base.config.get("max_side_px"), base.config.get("num_positions")
+    wrong = None
+    if recipe.visual == "frozen" and recipe.max_side_px not in (None, side):
+        wrong = (
+            f"max_side_px is {recipe.max_side_px}: with visual 'frozen' it is the base model's, "
+            f"{side}, or left out"
+        )
+    if positions is not None and (recipe.max_text_tokens or 0) > positions:
+        wrong = f"max_text_tokens is {recipe.max_text_tokens}: the base model has {positions}"
+    if wrong is not None:
+        raise FinetuneRefused("invalid_recipe", f"recipe: {wrong}", field="recipe")
 
 
 def _recipe_json(recipe: Recipe) -> dict[str, Any]:

@@ -33,7 +33,7 @@ HARD_LIMIT_SECONDS: Final = {
     LOOK_TASKS[EMBED]: 1800,
     LOOK_TASKS[INTERACTIVE]: 600,
     RECONCILE_TASK: 120,
-    SCHEDULES_TASK: 120,
+    SCHEDULES_TASK: 1800,  # a fire freezes its labels, and there may be millions
     SWEEP_TASK: 900,
     TRIALS_TASK: 120,
 }

@@ -26,7 +26,8 @@ def check_enough(session: Session, dataset: Dataset) -> None:
     """Refuse labels that nothing can be learnt from, or that leave nothing to judge by.
 
     Raises:
-        FinetuneRefused: no_labels, train_empty, one_answer, one_video or holdout_empty.
+        FinetuneRefused: no_labels, train_empty, one_answer, one_video, choices_differ or
+            holdout_empty.
     """
     num_labels = dataset.num_train + dataset.num_holdout
     labels = count_of(num_labels, "label")
@@ -57,6 +58,17 @@ def check_enough(session: Session, dataset: Dataset) -> None:
                 "one_video",
                 "all captions to train from are of one video: a caption is told from those of "
                 "other videos, so at least two are needed",
+                **counts,
+            )
+    if dataset.task == Task.MULTIPLE_CHOICE:
+        labels_to_train = DatasetRepository(session).labels(dataset.id, Split.TRAIN)
+        sizes = sorted({len(label.content["choices"]) for label in labels_to_train})
+        if len(sizes) > 1:
+            raise FinetuneRefused(
+                "choices_differ",
+                f"the questions to train from have {', '.join(map(str, sizes))} choices: all of "
+                "them must have as many, for they are compared in one batch",
+                num_choices=sizes,
                 **counts,
             )
     if dataset.num_holdout == 0:

@@ -6,7 +6,7 @@ Called by the sweep, and by the finetune worker for the folder of its own machin
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Final
 from uuid import UUID
 
@@ -29,11 +29,28 @@ def sweep_runs(workplace: Workplace) -> None:
     """Remove the runs of finetunes that are over for a while, or are no more."""
     if workplace.run_folder.is_dir():
         for folder in list(workplace.run_folder.iterdir()):
-            if not _may_go_on(workplace, folder.name):
+            # The folder may be shared: what is not named as ours, or not known and not old, stays.
+            if _is_left_over(workplace, folder):
                 shutil.rmtree(folder, ignore_errors=True)
                 log.info("run.swept", finetune_id=folder.name)
     if workplace.mirrors_runs:
         _sweep_keys(workplace, RUNS, _may_go_on)
+
+
+def _is_left_over(workplace: Workplace, folder: Path) -> bool:
+    if not folder.is_dir() or not _is_id(folder.name) or _may_go_on(workplace, folder.name):
+        return False
+    if _is_known(workplace, folder.name):
+        return True
+    changed_at = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
+    return datetime.now(UTC) - changed_at > _RETRYABLE_FOR
+
+
+def _is_id(name: str) -> bool:
+    try:
+        return str(UUID(name)) == name
+    except ValueError:
+        return False
 
 
 def sweep_curves(workplace: Workplace) -> None:

@@ -128,7 +128,8 @@ def fire_due(workplace: "Workplace") -> int:
             # One schedule a transaction: what goes wrong with one keeps no other from firing.
             with workplace.sessions.begin() as session:
                 now = _now(session)
-                due = [s for s in ScheduleRepository(session).lock_due(now) if s.id not in failed]
+                # Only one is held: freezing a million labels takes long, and others are due too.
+                due = ScheduleRepository(session).lock_due(now, limit=1, without=failed)
                 if not due:
                     break
                 schedule_id = due[0].id

@@ -160,7 +160,7 @@ async def create_labels(
             return import_labels(services, body, reader=reader, on_error=on_error)
 
         # Threads of its own: large imports take seconds, and other requests need theirs.
-        imported = await anyio.to_thread.run_sync(store, limiter=services.batch_threads)
+        imported = await anyio.to_thread.run_sync(store, limiter=services.label_threads)
     return Response(imported.model_dump_json().encode(), media_type="application/json")
 
 

@@ -27,6 +27,7 @@ from store.job_state import JobKind
 from store.schedules import ScheduleRepository
 from store.tables import FireOutcome, Schedule
 from workers.admission import FinetuneRefused
+from workers.finetune_request import FinetuneRequest
 from workers.fire_times import InvalidSchedule
 from workers.scheduling import change_schedule, create_schedule, run_schedule_now
 
@@ -216,8 +217,13 @@ def _enable(services: Services, schedule_id: UUID, *, enabled: bool) -> Schedule
 
 def _is_same(known: Schedule, new: NewSchedule, columns: dict[str, Any]) -> bool:
     same = all(getattr(known, name) == value for name, value in columns.items())
-    finetune = NewFinetune.model_validate(known.finetune)
-    return same and known.cron == new.cron and finetune == new.finetune
+    return same and known.cron == new.cron and _normal(known.finetune) == _normal(new.finetune)
+
+
+def _normal(finetune: NewFinetune | dict[str, Any]) -> dict[str, Any]:
+    """Give a finetune as it is kept, in which the order of what is listed does not count."""
+    said = finetune.to_json() if isinstance(finetune, NewFinetune) else finetune
+    return FinetuneRequest.from_json(said).to_json()
 
 
 @contextmanager

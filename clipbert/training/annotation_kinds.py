@@ -131,6 +131,9 @@ def _read_labels(line: LineFields) -> Annotation:
         if not choices:
             answer = sys.intern(line.text("answer"))
     elif "caption" in line:
+        for name in ("answer", "choices"):
+            if name in line:
+                raise line.error(name, "belongs to a question, and this line has a caption")
         text, answer, choices, right_choice = line.text("caption"), None, (), None
     else:
         raise line.error("caption", "is missing, and so is question")

@@ -3,6 +3,8 @@
 import errno
 import re
 
+from safetensors import SafetensorError
+
 from clipbert.errors import (
     AnnotationError,
     CheckpointError,
@@ -24,6 +26,11 @@ _CODES: dict[type[ClipBertError], str] = {
 }
 # torch raises its own class on a GPU, and a plain RuntimeError on a CPU.
 _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
+# Of safetensors; torch's own writer does not say why it failed, and fails for nothing else.
+_DISK_FULL = re.compile(
+    r"no space left|os error 28|StorageFull|quota exceeded|PytorchStreamWriter failed writing",
+    re.IGNORECASE,
+)
 # What the others of several processes see when one has died: of gloo, of NCCL.
 _PROCESS_LOST = re.compile(
     r"closed by peer|reset by peer|gloo/transport|ncclRemoteError|ncclSystemError", re.IGNORECASE
@@ -46,10 +53,14 @@ def code_of(error: Exception) -> str:
         return "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "file_error"
     if isinstance(error, MemoryError):
         return "out_of_memory"
-    return _code_of_torch(str(error)) if isinstance(error, RuntimeError) else "internal_error"
+    if isinstance(error, RuntimeError | SafetensorError):
+        return _code_of_torch(str(error))
+    return "internal_error"
 
 
 def _code_of_torch(message: str) -> str:
     if _OUT_OF_MEMORY.search(message):
         return "out_of_memory"
+    if _DISK_FULL.search(message):
+        return "disk_full"
     return "process_lost" if _PROCESS_LOST.search(message) else "internal_error"

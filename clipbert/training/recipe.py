@@ -22,6 +22,7 @@ Visual = Literal["trained", "frozen"]
 
 RECIPE_FILE = "recipe.toml"
 _LEAST_COUNTED_PAIRS = 2
+_SEEDS = 2**32  # NumPy's generators know so many
 _LOSSES: Mapping[Task, tuple[Loss, ...]] = {
     "pretraining": ("ce",),
     "retrieval": ("ce", "rank"),
@@ -202,6 +203,8 @@ class Recipe:
         for name in _PROBABILITIES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: must be 0 to 1")
+        if self.seed >= _SEEDS:
+            raise ConfigError(f"seed is {self.seed}: must be below {_SEEDS}")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout is {self.dropout}: must be at least 0 and below 1")
         self._check_together()

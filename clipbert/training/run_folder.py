@@ -9,7 +9,7 @@ from typing import Any
 
 from clipbert.errors import ConfigError
 from clipbert.training.recipe import RECIPE_FILE, Recipe, read_recipe
-from clipbert.training.supervision import ERROR_FILE, PROGRESS_FILE
+from clipbert.training.supervision import ERROR_FILE, PROGRESS_FILE, replace_file
 
 RUN_FILE = "run.json"
 CHECKPOINTS_FOLDER = "checkpoints"
@@ -25,7 +25,7 @@ _FREE_FIELDS = (
     "log_steps",
 )
 # Written before the folder is a run's.
-_TOLD_FILES = (PROGRESS_FILE, ERROR_FILE)
+_TOLD_FILES = (PROGRESS_FILE, ERROR_FILE, RECIPE_FILE, RUN_FILE)
 
 
 def open_run_folder(
@@ -43,18 +43,20 @@ def open_run_folder(
         ConfigError: a new run, and the folder is not empty; or the run there began with another
             recipe or other facts.
     """
-    if resume and (folder / RUN_FILE).is_file():
+    has_run = (folder / RUN_FILE).is_file()
+    if resume and has_run:
         _check_same(folder, recipe, facts)
         return
-    if folder.is_dir() and any(not _is_told(path.name) for path in folder.iterdir()):
-        hint = "--resume goes on with the run in it" if (folder / RUN_FILE).is_file() else ""
+    # A run that was broken off while its folder was made is none, and begins again.
+    if has_run or (folder.is_dir() and any(not _is_told(path.name) for path in folder.iterdir())):
+        hint = "--resume goes on with the run in it" if has_run else ""
         raise ConfigError(
             f"{folder} is not empty: choose another folder{', or ' + hint if hint else ''}"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECIPE_FILE).write_text(recipe.to_toml(), encoding="utf-8")
+    replace_file(folder / RECIPE_FILE, recipe.to_toml())
     # The last file: a folder without it is no run's.
-    (folder / RUN_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    replace_file(folder / RUN_FILE, json.dumps(facts, indent=2) + "\n")
 
 
 def hash_json(value: Mapping[str, Any]) -> str:

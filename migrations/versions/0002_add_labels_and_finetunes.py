@@ -67,8 +67,6 @@ def _widen_questions() -> None:
     op.execute(QUESTIONS)
     op.alter_column("questions", "text_key", nullable=False)
     op.alter_column("questions", "task", nullable=False)
-    op.create_index("ix_questions_video_id_text_key", "questions", ["video_id", "text_key"])
-    op.drop_index("ix_questions_video_id", "questions")
     op.create_index(
         "ix_questions_uncertainty",
         "questions",
@@ -336,8 +334,6 @@ def downgrade() -> None:
     op.execute("UPDATE generations SET state = 'retired' WHERE state = 'deleted'")
     op.drop_index("ix_questions_trials", "questions")
     op.drop_index("ix_questions_uncertainty", "questions")
-    op.create_index("ix_questions_video_id", "questions", ["video_id"])
-    op.drop_index("ix_questions_video_id_text_key", "questions")
     for column in ("uncertainty", "trial_source", "task", "text_key"):
         op.drop_column("questions", column)
     op.drop_column("generations", "retired_at")

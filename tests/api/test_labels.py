@@ -272,6 +272,27 @@ def test_a_body_that_is_no_label_is_a_problem(client, content_type, content, sta
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            '{"video": "parrot", "question": "q", "choices": ["x", "y"], "answer": "\\ud800"}',
+            "\\ud800",
+        ),
+        ('{"video": "parrot", "question": "q", "answer": ' + "[" * 900 + "]" * 900 + "}", ""),
+        ('{"video": "parrot", "caption": "What colour?", "answer": "green"}', "answer belongs to"),
+    ],
+)
+def test_whatever_a_line_holds_it_is_refused_and_the_others_are_kept(client, parrot, line, said):
+    answer = send(client, [question("parrot"), line], on_error="skip")
+
+    assert answer.status_code == 200
+    assert (answer.json()["num_inserted"], answer.json()["num_refused"]) == (1, 1)
+    (error,) = answer.json()["errors"]
+    assert (error["line"], error["code"]) == (2, "invalid_label")
+    assert said in error["message"]
+
+
 @pytest.mark.parametrize("params", [{"kind": "nonsense"}, {"on_error": "maybe"}, {"split": "x"}])
 def test_wrong_parameters_of_an_import_are_refused_before_it_begins(client, params):
     answer = send(client, [], **params)

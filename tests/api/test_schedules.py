@@ -60,6 +60,15 @@ def test_a_name_is_given_once_and_the_same_request_with_a_key_is_answered_again(
         assert (refused.status_code, refused.json()["code"]) == (409, "schedule_exists")
 
 
+def test_a_repeated_schedule_is_the_same_in_whatever_order_it_lists(client):
+    headers = {"Idempotency-Key": "once"}
+    body = BODY | {"finetune": {"task": "qa", "labels": {"sources": ["review", "import"]}}}
+
+    answers = [client.post("/v1/schedules", json=body, headers=headers) for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [201, 200]
+
+
 @pytest.mark.parametrize(
     ("changed", "code", "field"),
     [

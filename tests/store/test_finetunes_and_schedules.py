@@ -128,6 +128,8 @@ def test_a_schedules_finetunes_are_found(finetunes, schedules, session):
 
     assert [job.id for job in finetunes.active_of_schedule(schedule.id)] == [second.id]
     assert finetunes.last_of_schedule(schedule.id).id == second.id
+    JobRepository(session).request_cancel(second.id)
+    assert finetunes.last_of_schedule(schedule.id) is None  # nothing came of either
     assert finetunes.last_of_schedule(uuid4()) is None
 
 

@@ -159,6 +159,55 @@ def test_captions_of_one_video_teach_nothing(session):
     assert refusal(session, {"task": "retrieval"}).code == "one_video"
 
 
+def test_questions_with_unequal_numbers_of_choices_are_refused(session):
+    video_id = add_indexed_video(session, "a")
+    LabelRepository(session).add_many(
+        [
+            NewLabel(video_id, "multiple_choice", text, choices=choices, answer="a", split="train")
+            for text, choices in (("which?", ("a", "b")), ("and which?", ("a", "b", "c")))
+        ]
+    )
+
+    refused = refusal(session, {"task": "multiple_choice"})
+
+    assert refused.code == "choices_differ"
+    assert "have 2, 3 choices" in str(refused)
+
+
+@pytest.mark.parametrize("instant", ["9999-12-31T23:59:59-05:00", "0001-01-01T00:00:00+05:00"])
+def test_the_ends_of_the_calendar_are_instants_too(session, labelled, instant):
+    body = {"task": "qa", "labels": {"created_before": instant}}
+
+    if instant.startswith("9999"):
+        assert check_finetune(session, FinetuneRequest.from_json(body)).dataset.num_train
+    else:
+        assert refusal(session, body).code == "no_labels"
+
+
+def test_numbers_beyond_all_floats_are_refused(session, labelled):
+    refused = refusal(session, {"task": "qa", "recipe": {"epochs": 10**400}})
+
+    assert (refused.code, str(refused)) == (
+        "invalid_recipe",
+        "recipe: epochs is too large a number",
+    )
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ({"seed": 2**32}, "seed is 4294967296: must be below 4294967296"),
+        ({"max_text_tokens": 100_000}, "max_text_tokens is 100000: the base model has"),
+        ({"max_side_px": 64}, "max_side_px is 64: with visual 'frozen' it is the base model's"),
+    ],
+)
+def test_what_no_run_can_do_with_this_base_is_refused(session, labelled, recipe, said):
+    refused = refusal(session, {"task": "qa", "recipe": recipe})
+
+    assert refused.code == "invalid_recipe"
+    assert said in str(refused)
+
+
 def test_a_base_for_another_task_is_refused(session, sessions, blobs, tmp_path, labelled):
     tiny = register_model(sessions, blobs, save_tiny(tmp_path / "tiny"), name="t", version="1")
 

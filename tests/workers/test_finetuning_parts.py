@@ -274,15 +274,22 @@ def test_runs_are_kept_while_their_job_can_go_on_or_be_retried(service, workplac
             job = session.get(Job, ids[name])
             job.state = state
             job.finished_at = age and datetime.now(UTC) - age
-    ids["deleted"] = uuid4()
+    ids["deleted"], ids["of another service"] = uuid4(), uuid4()
     for finetune_id in ids.values():
         FinetuneFolder(workplace.run_folder, finetune_id).open(1)
         service.blobs.put_bytes(curves_key(finetune_id, "curves.png"), b"x")
+    long_ago = time.time() - timedelta(days=8).total_seconds()
+    os.utime(workplace.run_folder / str(ids["deleted"]), (long_ago, long_ago))
+    (workplace.run_folder / "photos").mkdir()  # the folder is shared with others
+    (workplace.run_folder / "notes.txt").touch()
+    for name in ("photos", "notes.txt"):
+        os.utime(workplace.run_folder / name, (long_ago, long_ago))
 
     sweep_runs(workplace)
     sweep_curves(workplace)
 
     left = {path.name for path in workplace.run_folder.iterdir()}
-    assert left == {str(ids["paused"]), str(ids["failed"])}
+    kept = {str(ids[name]) for name in ("paused", "failed", "of another service")}
+    assert left == kept | {"photos", "notes.txt"}
     curves = {key.split("/")[1] for key in service.blobs.keys("finetunes")}
     assert curves == {str(ids[name]) for name in ("paused", "failed", "forgotten")}

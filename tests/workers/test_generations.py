@@ -316,6 +316,27 @@ def test_an_old_generation_loses_its_clips_tokens_and_index_but_not_its_row(
     assert index == 0
 
 
+def test_an_index_is_not_dropped_while_somebody_reads(workplace, sessions, videos, tiny):
+    promote(sessions, tiny)
+    old, new = generations(sessions)
+    fill(sessions, new, videos)
+    switch_generation(workplace)
+    long_ago = func.now() - timedelta(days=400)
+    with sessions.begin() as session:
+        session.execute(
+            update(Generation).where(Generation.id == old.id).values(retired_at=long_ago)
+        )
+
+    with sessions.begin() as reader:
+        reader.execute(text("LOCK TABLE clips IN ACCESS SHARE MODE"))
+        remove_old_generations(workplace)  # a search that comes now does not wait behind it
+        while_read = states(sessions)[0]
+    remove_old_generations(workplace)
+
+    assert while_read == GenerationState.RETIRED
+    assert states(sessions)[0] == GenerationState.DELETED
+
+
 def test_after_its_retention_a_generation_is_built_anew(workplace, sessions, videos, tiny):
     promote(sessions, tiny)
     old, new = generations(sessions)

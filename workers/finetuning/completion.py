@@ -184,10 +184,13 @@ def _write(
     """Write what came of a finetune; all of it or nothing, and nothing without the lease."""
     task, decision = work.finetune.task, evaluation.decision
     if decision.is_promoted:
+        ModelRepository(session).lock()  # before looking: who promotes meanwhile has to wait
         serving = ModelRepository(session).serving(task)
         if (serving and serving.id) != (compared_with and compared_with.id):
             raise _ServingChanged
         promote_in(session, model_id, [task], reason=decision.reason, finetune_id=work.finetune.id)
+    # It may be known from a first comparison, with a model that serves no more.
+    ModelRepository(session).get(model_id).metrics = _model_metrics(evaluation)
     report = evaluation.to_json() | {"training": _training_report(work)}
     FinetuneRepository(session).complete(work.finetune.id, model_id=model_id, report=report)
     return Outcome({"model_id": str(model_id), **decision.to_json()})

@@ -20,6 +20,7 @@ from workers.finetuning.folder import FinetuneFolder
 
 log = structlog.get_logger(__name__)
 
+_IS_WHOLE: Final = "trainer_state.json"
 _LATEST: Final = "latest.json"
 # Beside the checkpoint: what the trainer needs to see that it is the same run, and the curves.
 _RUN_FILES: Final = ("run.json", "recipe.toml", "metrics.jsonl")
@@ -59,7 +60,8 @@ class Mirror:
         here = self._folder.last_checkpoint()
         if not self._is_on or latest is None or (here is not None and here[0] >= latest["step"]):
             return
-        for name in latest["files"]:
+        # What tells that a checkpoint is whole comes last: this may be broken off.
+        for name in sorted(latest["files"], key=lambda name: name.endswith(_IS_WHOLE)):
             target = self._folder.run / name
             target.parent.mkdir(parents=True, exist_ok=True)
             with self._blobs.as_local_file(f"{self._prefix}/{latest['step']}/{name}") as source:
@@ -77,7 +79,8 @@ class Mirror:
         self._pool.shutdown(wait=True)
 
     def remove(self) -> None:
-        """Remove the copies."""
+        """Remove the copies; what is saved from now on is copied whatever its step."""
+        self._copied_step = -1
         if self._is_on:
             remove_mirror(self._blobs, self._prefix)
 

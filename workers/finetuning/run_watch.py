@@ -9,12 +9,16 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
+import structlog
+
 from store.blobs import BlobStore
 from store.contents import curves_key
 from store.jobs import JobRepository
 from workers.finetuning.folder import FinetuneFolder, Progress
 from workers.lease import Hold
 from workers.lifecycle import Workplace
+
+log = structlog.get_logger(__name__)
 
 METRICS_EVENT: Final = "metrics"
 _TRAINING: Final = "training"
@@ -100,8 +104,15 @@ class RunWatch:
             path = self._folder.run / name
             with suppress(FileNotFoundError):
                 written_at = path.stat().st_mtime_ns
-                if self._curves_seen.get(name) != written_at:
+                if self._curves_seen.get(name) == written_at:
+                    continue
+                try:
                     put_curves(self._workplace.blobs, self._folder, self._hold.claim.id, name)
+                except FileNotFoundError:
+                    raise
+                except Exception:  # an edge: pictures of a training are no reason to end it
+                    log.exception("curves.not_stored", job_id=str(self._hold.claim.id), name=name)
+                else:
                     self._curves_seen[name] = written_at
 
 

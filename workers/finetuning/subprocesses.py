@@ -84,7 +84,8 @@ class BoundProcess:
     def kill(self) -> None:
         """End it and all its processes at once; those it left behind, if it has ended itself."""
         _kill_tree(self.pid)
-        self._process.wait(_KILL_SECONDS)
+        if self.wait(_KILL_SECONDS) is None:  # it hangs in a driver; the next one looks for it
+            log.warning("trainer.not_dead", pid=self.pid)
 
     def cpu_ticks(self) -> int:
         """Count the processor time that it and its processes have had."""

@@ -92,8 +92,10 @@ class Work:
         """Find what makes the recall vectors."""
         with self.workplace.sessions.begin() as session:
             models = ModelRepository(session)
-            if self.generation is not None:
-                return models.get(self.generation.recall_model_id)
+            # The vectors at hand are those of the generation, whatever serves by now.
+            generation = self.generation or GenerationRepository(session).active()
+            if generation is not None:
+                return models.get(generation.recall_model_id)
             return models.serving(Task.RECALL)
 
     def active_generation(self) -> Generation:
@@ -195,6 +197,7 @@ def prepare(work: Work) -> None:
         # Videos were deleted and have come again under other ids: it is another run now.
         log.warning("finetune.begun_anew", job_id=str(work.finetune.id))
         work.folder.begin_anew()
+        work.mirror.remove()
         work.data.remove_copies()
     work.folder.write_state(
         labels_sha256=labels_sha256,

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from clipbert.errors import (
     ConfigError,
@@ -59,6 +60,8 @@ def test_a_fence_holds_as_long_as_it_has_the_number(tmp_path):
         (DecodeFailed("x"), 1, "decode_failed"),
         (OSError(errno.ENOSPC, "full"), 1, "disk_full"),
         (OSError(errno.EACCES, "no"), 1, "file_error"),
+        (SafetensorError("Error while serializing: I/O error: ... (os error 28)"), 1, "disk_full"),
+        (RuntimeError("[enforce fail] PytorchStreamWriter failed writing file"), 1, "disk_full"),
         (ValueError("x"), 1, "internal_error"),
         (MemoryError(), 4, "out_of_memory"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), 4, "out_of_memory"),
