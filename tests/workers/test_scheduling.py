@@ -7,7 +7,7 @@ from sqlalchemy import select, update
 
 from store.errors import ScheduleExists, ScheduleNotFound
 from store.finetunes import FinetuneRepository
-from store.job_state import JobKind
+from store.job_state import JobKind, JobState
 from store.jobs import JobRepository
 from store.schedules import ScheduleRepository
 from store.tables import Dataset, FireOutcome, Schedule, Task
@@ -59,11 +59,10 @@ def fires(sessions, schedule_id):
 
 
 def finish_jobs(sessions):
-    """Let all finetunes be over."""
+    """Let all finetunes have ended well."""
     with sessions.begin() as session:
-        jobs = JobRepository(session)
-        for job in jobs.list(kind=JobKind.FINETUNE).items:
-            jobs.request_cancel(job.id)
+        for job in JobRepository(session).list(kind=JobKind.FINETUNE).items:
+            job.state, job.finished_at = JobState.SUCCEEDED, datetime.now(UTC)
 
 
 def test_a_due_schedule_starts_its_finetune_once(workplace, sessions, labelled):
@@ -126,6 +125,20 @@ def test_too_few_new_labels_are_recorded_as_skipped(workplace, sessions, labelle
     assert (fire.outcome, fire.reason) == (FireOutcome.SKIPPED, "not_enough_labels")
     assert "2 new labels since" in fire.detail
     assert "at least 5" in fire.detail
+
+
+def test_labels_of_a_finetune_that_came_to_nothing_are_new_to_the_next(
+    workplace, sessions, labelled
+):
+    schedule_id = create(sessions, min_new_labels=5)
+    make_due(sessions, schedule_id, ago=timedelta(seconds=10))
+    fire_due(workplace)
+    with sessions.begin() as session:
+        (job,) = JobRepository(session).list(kind=JobKind.FINETUNE).items
+        JobRepository(session).request_cancel(job.id)
+    make_due(sessions, schedule_id)
+
+    assert fire_due(workplace) == 1
 
 
 def test_new_labels_are_counted_within_the_schedules_filter(workplace, sessions, labelled):
