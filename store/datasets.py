@@ -118,6 +118,14 @@ class DatasetRepository:
         more = len(rows) > size
         return Page(rows[:size], tokens.of_id(rows[size - 1].id) if more else None)
 
+    def numbers_of_choices(self, dataset_id: UUID, split: Split | str) -> Sequence[int]:
+        """List how many choices the questions of a split have, each number once, ascending."""
+        number = func.jsonb_array_length(DatasetLabel.content["choices"])
+        query = select(number).where(
+            DatasetLabel.dataset_id == dataset_id, DatasetLabel.split == Split(split)
+        )
+        return self._session.scalars(query.distinct().order_by(number)).all()
+
     def labels(self, dataset_id: UUID, split: Split | str | None = None) -> Iterator[DatasetLabel]:
         """Give the labels of a data set in its order, in memory that does not grow with them.
 

@@ -36,7 +36,6 @@ def register_model(
     version: str,
     tasks: Iterable[Task | str] | None = None,
     parent_id: UUID | None = None,
-    metrics: Mapping[str, Any] | None = None,
 ) -> UUID:
     """Copy a model folder into the blob store and write its row.
 
@@ -50,7 +49,6 @@ def register_model(
         version: of that name.
         tasks: what it can be promoted for; None for all that its trained heads can do.
         parent_id: what it was finetuned from.
-        metrics: how well it did.
 
     Returns:
         The model's id.
@@ -79,7 +77,6 @@ def register_model(
                 visual_sha256=hash_visual_side(folder),
                 config=config,
                 parent_id=parent_id,
-                metrics=metrics,
             )
         log.info("model.registered", model=name, version=version, model_id=str(known.id))
     if known.sha256 != manifest.sha256:

@@ -61,14 +61,13 @@ def check_enough(session: Session, dataset: Dataset) -> None:
                 **counts,
             )
     if dataset.task == Task.MULTIPLE_CHOICE:
-        labels_to_train = DatasetRepository(session).labels(dataset.id, Split.TRAIN)
-        sizes = sorted({len(label.content["choices"]) for label in labels_to_train})
+        sizes = DatasetRepository(session).numbers_of_choices(dataset.id, Split.TRAIN)
         if len(sizes) > 1:
             raise FinetuneRefused(
                 "choices_differ",
                 f"the questions to train from have {', '.join(map(str, sizes))} choices: all of "
                 "them must have as many, for they are compared in one batch",
-                num_choices=sizes,
+                num_choices=list(sizes),
                 **counts,
             )
     if dataset.num_holdout == 0:

@@ -38,19 +38,16 @@ def sweep_runs(workplace: Workplace) -> None:
 
 
 def _is_left_over(workplace: Workplace, folder: Path) -> bool:
-    if not folder.is_dir() or not _is_id(folder.name) or _may_go_on(workplace, folder.name):
-        return False
-    if _is_known(workplace, folder.name):
-        return True
-    changed_at = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
-    return datetime.now(UTC) - changed_at > _RETRYABLE_FOR
-
-
-def _is_id(name: str) -> bool:
     try:
-        return str(UUID(name)) == name
+        UUID(folder.name)
     except ValueError:
         return False
+    if not folder.is_dir():
+        return False
+    if _is_known(workplace, folder.name):
+        return not _may_go_on(workplace, folder.name)
+    changed_at = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
+    return datetime.now(UTC) - changed_at > _RETRYABLE_FOR
 
 
 def sweep_curves(workplace: Workplace) -> None:

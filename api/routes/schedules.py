@@ -12,7 +12,6 @@ from api.answers import fresh, fresh_or_304, require_match
 from api.dependencies import IdempotencyKey, PageDep, Services, ServicesDep
 from api.finetune_refusals import SETTINGS_CODES, finetune_refused, schedule_refused
 from api.problems import refusals
-from api.schemas.finetunes import NewFinetune
 from api.schemas.resources import Page
 from api.schemas.schedules import (
     FireResource,
@@ -217,13 +216,14 @@ def _enable(services: Services, schedule_id: UUID, *, enabled: bool) -> Schedule
 
 def _is_same(known: Schedule, new: NewSchedule, columns: dict[str, Any]) -> bool:
     same = all(getattr(known, name) == value for name, value in columns.items())
-    return same and known.cron == new.cron and _normal(known.finetune) == _normal(new.finetune)
+    return (
+        same and known.cron == new.cron and _kept(known.finetune) == _kept(new.finetune.to_json())
+    )
 
 
-def _normal(finetune: NewFinetune | dict[str, Any]) -> dict[str, Any]:
+def _kept(finetune: dict[str, Any]) -> dict[str, Any]:
     """Give a finetune as it is kept, in which the order of what is listed does not count."""
-    said = finetune.to_json() if isinstance(finetune, NewFinetune) else finetune
-    return FinetuneRequest.from_json(said).to_json()
+    return FinetuneRequest.from_json(finetune).to_json()
 
 
 @contextmanager

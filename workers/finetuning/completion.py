@@ -48,7 +48,7 @@ def complete(work: Work) -> None:
         with work.workplace.sessions.begin() as session:
             serving = ModelRepository(session).serving(work.finetune.task)
         evaluation = _evaluate(work, serving)
-        model_id = _register(work, evaluation)
+        model_id = _register(work)
         beat(work.workplace)
         work.hold.check()
         try:
@@ -129,8 +129,8 @@ def _compared(candidate: Scored, reference: Scored) -> Compared:
     )
 
 
-def _register(work: Work, evaluation: _Evaluation) -> UUID:
-    """Put the model and its curves into the blobs, and write the model's row."""
+def _register(work: Work) -> UUID:
+    """Put the model and its curves into the blobs, and write the model's row, yet unjudged."""
     folder = _model_folder(work)
     for name in _CURVES:
         with suppress(FileNotFoundError):
@@ -144,7 +144,6 @@ def _register(work: Work, evaluation: _Evaluation) -> UUID:
         # Not recall: its texts are read by weights that were trained.
         tasks=[work.finetune.task],
         parent_id=work.base.id,
-        metrics=_model_metrics(evaluation),
     )
 
 
@@ -189,7 +188,7 @@ def _write(
         if (serving and serving.id) != (compared_with and compared_with.id):
             raise _ServingChanged
         promote_in(session, model_id, [task], reason=decision.reason, finetune_id=work.finetune.id)
-    # It may be known from a first comparison, with a model that serves no more.
+    # Here, not with its row: it may be compared again, where another model serves by now.
     ModelRepository(session).get(model_id).metrics = _model_metrics(evaluation)
     report = evaluation.to_json() | {"training": _training_report(work)}
     FinetuneRepository(session).complete(work.finetune.id, model_id=model_id, report=report)

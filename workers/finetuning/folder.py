@@ -29,7 +29,7 @@ FENCE_FILE: Final = "fence"
 CHECKPOINTS: Final = "checkpoints"
 _CHECKPOINT_PREFIX: Final = "checkpoint-"
 # The trainer writes it last: a checkpoint without it is not whole.
-_CHECKPOINT_STATE: Final = "trainer_state.json"
+CHECKPOINT_STATE: Final = "trainer_state.json"
 _TRAINED_FILE: Final = "trained"
 _TAIL_BYTES: Final = 4000
 
@@ -116,7 +116,7 @@ class FinetuneFolder:
         """Find the newest whole checkpoint, with its step."""
         found = []
         for path in self.checkpoints.glob(f"{_CHECKPOINT_PREFIX}*"):
-            state = read_json(path / _CHECKPOINT_STATE)
+            state = read_json(path / CHECKPOINT_STATE)
             if state is not None and isinstance(state.get("global_step"), int):
                 found.append((state["global_step"], path))
         return max(found) if found else None

@@ -16,11 +16,10 @@ import structlog
 from store.blobs import BlobStore
 from store.contents import RUNS
 from store.errors import BlobNotFound
-from workers.finetuning.folder import FinetuneFolder
+from workers.finetuning.folder import CHECKPOINT_STATE, FinetuneFolder
 
 log = structlog.get_logger(__name__)
 
-_IS_WHOLE: Final = "trainer_state.json"
 _LATEST: Final = "latest.json"
 # Beside the checkpoint: what the trainer needs to see that it is the same run, and the curves.
 _RUN_FILES: Final = ("run.json", "recipe.toml", "metrics.jsonl")
@@ -61,7 +60,7 @@ class Mirror:
         if not self._is_on or latest is None or (here is not None and here[0] >= latest["step"]):
             return
         # What tells that a checkpoint is whole comes last: this may be broken off.
-        for name in sorted(latest["files"], key=lambda name: name.endswith(_IS_WHOLE)):
+        for name in sorted(latest["files"], key=lambda name: name.endswith(CHECKPOINT_STATE)):
             target = self._folder.run / name
             target.parent.mkdir(parents=True, exist_ok=True)
             with self._blobs.as_local_file(f"{self._prefix}/{latest['step']}/{name}") as source:

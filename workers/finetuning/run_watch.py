@@ -104,16 +104,18 @@ class RunWatch:
             path = self._folder.run / name
             with suppress(FileNotFoundError):
                 written_at = path.stat().st_mtime_ns
-                if self._curves_seen.get(name) == written_at:
-                    continue
-                try:
-                    put_curves(self._workplace.blobs, self._folder, self._hold.claim.id, name)
-                except FileNotFoundError:
-                    raise
-                except Exception:  # an edge: pictures of a training are no reason to end it
-                    log.exception("curves.not_stored", job_id=str(self._hold.claim.id), name=name)
-                else:
+                if self._curves_seen.get(name) != written_at:
                     self._curves_seen[name] = written_at
+                    self._put_curve(name)
+
+    def _put_curve(self, name: str) -> None:
+        finetune_id = self._hold.claim.id
+        try:
+            put_curves(self._workplace.blobs, self._folder, finetune_id, name)
+        except Exception:
+            # An edge: stores fail in ways of their own, and an outage of minutes must not end a
+            # training of days. The next version is tried again, and the last one at the end.
+            log.exception("curves.not_stored", job_id=str(finetune_id), name=name)
 
 
 def put_curves(blobs: BlobStore, folder: FinetuneFolder, finetune_id: object, name: str) -> None:
