@@ -4,13 +4,19 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig
-from transformers.models.bert.modeling_bert import BertEncoder, BertPooler
+from transformers import AttentionInterface, BertConfig
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.models.bert.modeling_bert import (
+    BertEncoder,
+    BertPooler,
+    eager_attention_forward,
+)
 
 from clipbert.config import ClipBertConfig
 
 # The authors' (and BERT's first) value: far below any score, yet finite in float16.
 _MASKED = -10000.0
+_ATTENTION = "clipbert"  # the name under which transformers finds ours
 
 
 class CrossEncoder(nn.Module):
@@ -47,6 +53,35 @@ def join_masks(text_mask: Tensor, num_visual_tokens: int) -> Tensor:
     return torch.cat([text_mask, ones], dim=1)
 
 
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float,
+    dropout: float,
+    **_others: object,  # of decoders
+) -> tuple[Tensor, Tensor | None]:
+    """Attend by torch's fused kernel, except where its gradient is slow.
+
+    On a CPU the kernel's backward is most of a step for sequences as short as ours; with plain
+    products the step takes half the time (benchmarks/attention_on_cpu.py). Without gradients the
+    kernel is as fast, and in bfloat16 more exact.
+    """
+    has_gradient = torch.is_grad_enabled() and query.requires_grad
+    plain = has_gradient and query.device.type == "cpu"
+    attend = eager_attention_forward if plain else sdpa_attention_forward
+    attended: tuple[Tensor, Tensor | None] = attend(
+        module, query, key, value, attention_mask, scaling=scaling, dropout=dropout
+    )
+    return attended
+
+
+AttentionInterface.register(_ATTENTION, _attend)
+
+
 def _bert_config(config: ClipBertConfig) -> BertConfig:
     bert = BertConfig(
         vocab_size=config.vocab_size,
@@ -60,5 +95,5 @@ def _bert_config(config: ClipBertConfig) -> BertConfig:
         max_position_embeddings=config.num_positions,
         layer_norm_eps=config.layer_norm_eps,
     )
-    bert._attn_implementation = "sdpa"
+    bert._attn_implementation = _ATTENTION
     return bert

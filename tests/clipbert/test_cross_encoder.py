@@ -63,6 +63,22 @@ def test_padding_changes_nothing(dtype):
     assert not torch.equal(encoder(other, torch.ones_like(mask))[0, :4], hidden[0, :4])
 
 
+def test_with_gradients_it_computes_the_same():
+    torch.manual_seed(0)
+    encoder = CrossEncoder(TINY).eval()
+    tokens, mask = torch.randn(2, 6, 48), torch.tensor([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]])
+    gradients = {}
+    for attention in ("clipbert", "sdpa"):
+        encoder.encoder.config._attn_implementation = attention
+        given = tokens.clone().requires_grad_()
+        hidden = encoder(given, mask)
+        hidden[mask.bool()].square().sum().backward()
+        gradients[attention] = given.grad
+    with torch.inference_mode():
+        torch.testing.assert_close(hidden.detach(), encoder(tokens, mask), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(gradients["clipbert"], gradients["sdpa"], atol=1e-5, rtol=1e-4)
+
+
 def test_visual_tokens_are_never_masked():
     mask = join_masks(torch.tensor([[1, 1, 0]]), 2)
 
