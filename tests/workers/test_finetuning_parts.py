@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from unittest.mock import Mock
 from uuid import uuid4
 
 import psutil
@@ -235,6 +236,9 @@ def test_a_worker_elsewhere_goes_on_from_the_copy_of_the_last_checkpoint(tmp_pat
     there = FinetuneFolder(tmp_path / "there", finetune_id)
     there.open(2)
     second = Mirror(blobs, finetune_id, there, is_on=True)
+    with pytest.raises(HoldLost):
+        second.fetch(Mock(side_effect=[None, HoldLost]))
+    assert there.last_checkpoint() is None  # half a copy is none
     second.fetch()
 
     step, checkpoint = there.last_checkpoint()

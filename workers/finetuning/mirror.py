@@ -6,6 +6,7 @@ checkpoints are removed after that.
 
 import json
 import shutil
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -53,8 +54,12 @@ class Mirror:
             self._copied_step = last[0]
             self._copying = self._pool.submit(self._copy, *last)
 
-    def fetch(self) -> None:
-        """Bring the checkpoint here if it is newer than those in the folder."""
+    def fetch(self, on_file: Callable[[], None] = lambda: None) -> None:
+        """Bring the checkpoint here if it is newer than those in the folder.
+
+        Args:
+            on_file: called after each file; what it raises breaks this off, to be begun again.
+        """
         latest = self._read_latest()
         here = self._folder.last_checkpoint()
         if not self._is_on or latest is None or (here is not None and here[0] >= latest["step"]):
@@ -65,6 +70,7 @@ class Mirror:
             target.parent.mkdir(parents=True, exist_ok=True)
             with self._blobs.as_local_file(f"{self._prefix}/{latest['step']}/{name}") as source:
                 shutil.copyfile(source, target)
+            on_file()
         self._folder.write_state(**latest["state"])
         self._copied_step = latest["step"]
         log.info("checkpoint.fetched", step=latest["step"])

@@ -141,11 +141,14 @@ def open_work(workplace: Workplace, hold: Hold) -> Work:
 
     Raises:
         HoldLost: a newer claim has the folder.
+        CancelRequested, PauseRequested, Stopping: while a checkpoint was fetched.
         JobError: what it wants is not there any more.
     """
     finetune_id = hold.claim.id
     folder = FinetuneFolder(workplace.run_folder, finetune_id)
     folder.open(hold.claim.lease_token)
+    mirror = Mirror(workplace.blobs, finetune_id, folder, is_on=workplace.mirrors_runs)
+    mirror.fetch(hold.advance)  # which may take minutes: in no transaction
     try:
         with workplace.sessions.begin() as session:
             finetune, _ = FinetuneRepository(session).get(finetune_id)
@@ -153,8 +156,6 @@ def open_work(workplace: Workplace, hold: Hold) -> Work:
             base = models.get(finetune.base_model_id)
             dataset = DatasetRepository(session).get(finetune.dataset_id)
             recipe = dataclass_from_json(Recipe, finetune.recipe)
-            mirror = Mirror(workplace.blobs, finetune_id, folder, is_on=workplace.mirrors_runs)
-            mirror.fetch()
             generation = None
             if recipe.visual == "frozen":
                 generation = _find_generation(GenerationRepository(session), folder)
