@@ -91,13 +91,15 @@ def follow_serving(session: Session) -> Generation | None:
             model_id=needed.visual.id,
             recall_model_id=needed.recall.id,
             plan=INDEX_PLAN.to_json() if active is None else active.plan,
-            recall_dim=needed.recall.config["hidden_size"],
         )
         log.info("generation.created", generation_id=str(wanted.id))
     _abandon(known, but=wanted)
     was_searched = wanted.activated_at is not None
     missing = missing_videos(session, wanted.id)
     _enqueue(session, wanted, missing, _NEW_PRIORITY if was_searched else _REBUILD_PRIORITY)
+    if wanted.recall_dim is None:
+        # After the many jobs: until the commit nobody else can write clips.
+        generations.ensure_index(wanted.id, needed.recall.config["hidden_size"])
     if was_searched or not any((missing.waiting, missing.failed, missing.forgotten)):
         _search(session, wanted)
         return None
