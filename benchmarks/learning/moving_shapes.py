@@ -1,16 +1,17 @@
 """A generated corpus: short videos of shapes that come and go over a moving background.
 
 What is asked is to be seen only for a part of each video, so that no single frame tells it: a
-video has three events of about a sixth of its length each, with nothing but background between
-them. In an event one to three shapes appear together, move, and vanish.
+video has two events, each of less than a third of its length, with nothing but background before,
+between and after them. In an event one to three shapes appear together, move, and vanish.
 
     is there a red circle?                    yes or no, equally often; where it is "no", another
                                               red shape and another circle are there
     what colour is the square that appears?   of a shape that appears once
     how many shapes appear together?          at most, in any event: 1, 2 or 3, equally often
 
-A caption names all shapes of a video, for retrieval. Everything follows from the seed and the
-video's number.
+A caption names all shapes of a video, for retrieval. A picture is one frame of an event of another
+video: what a model learns from before it learns from videos, as CLIPBERT does. Everything follows
+from the seed and the number.
 """
 
 import itertools
@@ -22,6 +23,7 @@ from pathlib import Path
 import av
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 COLOURS = {
     "red": (215, 40, 40),
@@ -36,10 +38,11 @@ DURATION_SECONDS = 8.0
 FRAMES_PER_SECOND = 6
 SIDE_PX = 128
 
-_NUM_EVENTS = 3
-# The shortest is longer than the distance of 8 clips spread over the video.
-_EVENT_PARTS = (0.13, 0.17)
-_SIZES = (0.15, 0.19)  # half the width of a shape, of the frame's side
+_NUM_EVENTS = 2
+# The shortest is longer than the distance of 4 clips spread over the video; both together leave
+# the middle of the video to the background often enough.
+_EVENT_PARTS = (0.26, 0.32)
+_SIZES = (0.19, 0.23)  # half the width of a shape, of the frame's side
 _SPEED = 0.25  # at most, frame sides a second
 _CRF = "20"
 _GREY, _GREYS = 118.0, (20.0, 215.0)  # the mean, and the bounds
@@ -108,6 +111,25 @@ class Script:
         )
 
 
+@dataclass(frozen=True)
+class Picture:
+    """One frame of a script.
+
+    Attributes:
+        script: of the video that it could be from.
+        seconds: the instant, while something is to be seen.
+    """
+
+    script: Script
+    seconds: float
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """All that are to be seen, by colour and form."""
+        visible = {each.shape for each in self.script.visible_at(self.seconds)}
+        return tuple(sorted(visible, key=lambda shape: (shape.form, shape.colour)))
+
+
 def write_script(number: int, *, seed: int) -> Script:
     """Decide what happens in a video, from its number and the corpus's seed."""
     draw = random.Random(f"{seed}/{number}")  # noqa: S311
@@ -136,6 +158,14 @@ def write_script(number: int, *, seed: int) -> Script:
                 )
             )
     return Script(number, tuple(appearances))
+
+
+def take_picture(number: int, *, seed: int) -> Picture:
+    """Decide on a picture: an instant of an event of the script with this number."""
+    script = write_script(number, seed=seed)
+    draw = random.Random(f"{seed}/{number}/picture")  # noqa: S311
+    event = draw.choice(script.appearances)
+    return Picture(script, draw.uniform(event.start_seconds, event.end_seconds))
 
 
 def _draw_shapes(count: int, draw: random.Random) -> list[Shape]:
@@ -245,6 +275,13 @@ def render_video(
     background = Background(np.random.default_rng([seed, script.number]), side_px)
     for index in range(round(DURATION_SECONDS * FRAMES_PER_SECOND)):
         yield render(script, index / FRAMES_PER_SECOND, background, side_px)
+
+
+def write_picture(picture: Picture, path: Path, *, seed: int, side_px: int = SIDE_PX) -> None:
+    """Write a picture as PNG."""
+    background = Background(np.random.default_rng([seed, picture.script.number]), side_px)
+    pixels = render(picture.script, picture.seconds, background, side_px)
+    Image.fromarray(pixels).save(path, format="PNG")
 
 
 def write_video(script: Script, path: Path, *, seed: int, side_px: int = SIDE_PX) -> None:

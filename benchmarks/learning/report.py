@@ -70,9 +70,10 @@ def _easy_vqa(result: Figures) -> list[str]:
 def _moving_shapes(result: Figures) -> list[str]:
     lines = ["## Moving shapes", ""]
     lines += [
-        f"{result['num_train_videos']} videos to learn from with {result['num_train_questions']} "
-        f"questions, {result['num_holdout_videos']} held out with "
-        f"{result['num_holdout_questions']}.",
+        f"{result['num_pictures']} pictures to learn from first, then {result['num_train_videos']} "
+        f"videos with {result['num_train_questions']} questions; "
+        f"{result['num_holdout_videos']} videos held out with "
+        f"{result['num_holdout_questions']} questions.",
         "",
         *_table(
             ["baseline", "all", *KINDS],
@@ -86,7 +87,8 @@ def _moving_shapes(result: Figures) -> list[str]:
     questions = _of_questions(result)
     if questions:
         lines += [
-            "Right answers by test clips, from the same weights; aggregated as trained:",
+            "Right answers by test clips, from the same weights, aggregated as trained. All but "
+            "the first went on from the model that saw pictures alone:",
             "",
             *_table(
                 ["trained with", *(f"{k} test" for k in TEST_CLIPS), "training"],
@@ -108,7 +110,7 @@ def _moving_shapes(result: Figures) -> list[str]:
     if captions is not None:
         lines += [
             f"Captions to videos, {result['num_holdout_videos']} held-out videos, every pair "
-            f"scored; training {captions['seconds']:.0f} s:",
+            f"scored; training {captions['seconds']:.0f} s, from the model of the questions:",
             "",
             *_table(
                 ["test clips", "R@1", "R@5", "R@10"],

@@ -18,6 +18,7 @@ from benchmarks.learning.shape_tokens import NUM_CLIPS
 from clipbert import ClipBert
 from clipbert.aggregation import aggregate
 from clipbert.config import Aggregation
+from clipbert.inference import default_dtype
 from clipbert.pair_scores import PairScorer, TextAndClips
 from clipbert.stored_tokens import TokenFolder, choose_clips
 
@@ -99,11 +100,12 @@ def retrieval_recalls(logits: Tensor, *, num_clips: int, how: Aggregation) -> di
 def _scorer(model: ClipBert) -> PairScorer:
     if model.tokenizer is None:
         raise SystemExit("the model has no tokenizer")
+    dtype = default_dtype("cpu")  # as the service does
     return PairScorer(
-        model,
+        model.to(dtype),
         model.tokenizer,
         device=torch.device("cpu"),
-        dtype=torch.float32,
+        dtype=dtype,
         max_tokens=_MAX_TOKENS,
     )
 

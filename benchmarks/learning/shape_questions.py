@@ -5,6 +5,7 @@ guess from the question alone, and the best guess from the question and a perfec
 single frame in the middle.
 """
 
+import itertools
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
@@ -12,7 +13,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmarks.learning.moving_shapes import (
+    COLOURS,
     DURATION_SECONDS,
+    SHAPES,
+    Picture,
     Script,
     Shape,
     absent_pairs,
@@ -54,16 +58,34 @@ def ask(script: Script, *, seed: int) -> list[Question]:
     for answer, shapes in (("yes", list(script.shapes)), ("no", absent)):
         for shape in draw.sample(shapes, num_pairs):
             seen = "yes" if shape in visible else None
-            text = f"is there a {shape}?"
-            questions.append(Question(script, "is there", text, answer, seen))
+            questions.append(Question(script, "is there", _is_there(shape), answer, seen))
     for shape in _single_forms(script.shapes):
         seen = shape.colour if shape in visible else None
-        text = f"what colour is the {shape.form} that appears?"
-        questions.append(Question(script, "what colour", text, shape.colour, seen))
+        questions.append(Question(script, "what colour", _what_colour(shape), shape.colour, seen))
     seen = str(len(visible)) if visible else None
     most = str(script.most_together)
     questions.append(Question(script, "how many", COUNT_QUESTION, most, seen))
     return questions
+
+
+def ask_picture(picture: Picture, *, seed: int) -> list[Question]:
+    """Make the questions of one picture; in a "no" its colour or its form is there."""
+    draw = random.Random(f"{seed}/{picture.script.number}/picture/questions")  # noqa: S311
+    shapes = picture.shapes
+    near = [
+        Shape(colour, form)
+        for colour, form in itertools.product(COLOURS, SHAPES)
+        if Shape(colour, form) not in shapes
+        and any(colour == shape.colour or form == shape.form for shape in shapes)
+    ]
+    asked: list[tuple[Kind, str, str]] = [
+        ("is there", _is_there(draw.choice(shapes)), "yes"),
+        ("is there", _is_there(draw.choice(near)), "no"),
+        ("how many", COUNT_QUESTION, str(len(shapes))),
+    ]
+    for shape in _single_forms(shapes):
+        asked.append(("what colour", _what_colour(shape), shape.colour))
+    return [Question(picture.script, kind, text, answer, answer) for kind, text, answer in asked]
 
 
 def question_only_accuracy(train: Sequence[Question], test: Sequence[Question]) -> dict[str, float]:
@@ -79,6 +101,14 @@ def middle_frame_accuracy(train: Sequence[Question], test: Sequence[Question]) -
         # Whether shapes are seen tells more than which: there would be too few of each.
         lambda question: (question.kind, question.seen_in_middle or question.text),
     )
+
+
+def _is_there(shape: Shape) -> str:
+    return f"is there a {shape}?"
+
+
+def _what_colour(shape: Shape) -> str:
+    return f"what colour is the {shape.form} that appears?"
 
 
 def _single_forms(shapes: Sequence[Shape]) -> list[Shape]:

@@ -1,4 +1,4 @@
-"""The visual tokens of the moving shapes, made once for all trainings."""
+"""The visual tokens of the pictures and videos, made once for all trainings."""
 
 import dataclasses
 import json
@@ -8,16 +8,19 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.learning.moving_shapes import DURATION_SECONDS, Script
-from benchmarks.learning.shape_corpus import ShapeCorpus, video_name
+from benchmarks.learning.moving_shapes import DURATION_SECONDS
+from benchmarks.learning.shape_corpus import ShapeCorpus, picture_name, video_name
 from clipbert import ClipBert, SamplingPlan
 from clipbert.stored_tokens import INDEX_FILE
 
-# The videos are small, so the CNN sees them a fifth as large as clipbert-mini does by default: a
-# clip is 3 x 3 tokens, and costs a fifth.
-MAX_SIDE_PX = 192
+# The frames are small, so the CNN sees them a third as large as clipbert-mini does by default: a
+# clip is 4 x 4 tokens, and costs a third.
+MAX_SIDE_PX = 256
 NUM_CLIPS = 16
 PLAN = SamplingPlan("segments", num_clips=NUM_CLIPS, frames_per_clip=1)
+_ONE_LOOK = SamplingPlan("segments", num_clips=1, frames_per_clip=1)
+
+Progress = Callable[[int, int], None]
 
 
 def make_base(mini: Path, folder: Path) -> Path:
@@ -29,53 +32,61 @@ def make_base(mini: Path, folder: Path) -> Path:
     return folder
 
 
-def index_corpus(
-    corpus: ShapeCorpus,
-    base: Path,
-    *,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> Path:
+def index_videos(corpus: ShapeCorpus, base: Path, *, progress: Progress) -> Path:
     """Look at every video's clips once, and write a token folder; those that are there stay."""
+    seconds = DURATION_SECONDS / NUM_CLIPS
+    clips = [[index * seconds, (index + 1) * seconds] for index in range(NUM_CLIPS)]
+    names = [video_name(script) for script in (*corpus.holdout, *corpus.train)]
+    files = [corpus.videos / f"{name}.mp4" for name in names]
+    index = [_line(name, clips, DURATION_SECONDS) for name in names]
     folder = corpus.folder / "tokens"
-    folder.mkdir(exist_ok=True)
-    scripts = [*corpus.holdout, *corpus.train]
-    lines = [_line(folder, script) for script in scripts]
-    missing = [script for script in scripts if not _path(folder, script).is_file()]
-    if missing:
-        _encode(missing, corpus.videos, folder, base, progress)
-    index = "".join(json.dumps(line) + "\n" for line in lines)
-    (folder / INDEX_FILE).write_text(index, encoding="utf-8")
+    _look(folder, files, base, PLAN, progress=progress)
+    _write_index(folder, index)
     return folder
 
 
-def _encode(
-    scripts: Sequence[Script],
-    videos: Path,
-    folder: Path,
-    base: Path,
-    progress: Callable[[int, int], None],
+def index_pictures(corpus: ShapeCorpus, base: Path, *, progress: Progress) -> Path:
+    """Look at every picture once, and write a token folder; those that are there stay."""
+    names = [picture_name(picture) for picture in corpus.pictures]
+    files = [corpus.stills / f"{name}.png" for name in names]
+    index = [_line(name, [[0.0, 0.0]], 0.0) for name in names]
+    folder = corpus.folder / "picture-tokens"
+    _look(folder, files, base, _ONE_LOOK, progress=progress)
+    _write_index(folder, index)
+    return folder
+
+
+def _look(
+    folder: Path, files: Sequence[Path], base: Path, plan: SamplingPlan, *, progress: Progress
 ) -> None:
+    folder.mkdir(exist_ok=True)
+    missing = [file for file in files if not _tokens_path(folder, file).is_file()]
+    if not missing:
+        return
     model = ClipBert.from_pretrained(base)
     model.fold_batch_norm()
     model.to(memory_format=torch.channels_last)  # three times as fast
-    for done, script in enumerate(scripts, start=1):
-        tokens = model.encode_video(videos / f"{video_name(script)}.mp4").tokens
-        unfinished = _path(folder, script).with_suffix(".part")
+    for done, file in enumerate(missing, start=1):
+        tokens = model.encode_video(file, plan).tokens.half()  # as the service stores them
+        unfinished = _tokens_path(folder, file).with_suffix(".part")
         save_file({"tokens": tokens.contiguous()}, unfinished)
-        unfinished.replace(_path(folder, script))
-        progress(done, len(scripts))
+        unfinished.replace(_tokens_path(folder, file))
+        progress(done, len(missing))
 
 
-def _path(folder: Path, script: Script) -> Path:
-    return folder / f"{video_name(script)}.safetensors"
+def _write_index(folder: Path, lines: Sequence[dict[str, object]]) -> None:
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / INDEX_FILE).write_text(text, encoding="utf-8")
 
 
-def _line(folder: Path, script: Script) -> dict[str, object]:
-    seconds = DURATION_SECONDS / NUM_CLIPS
-    clips = [[index * seconds, (index + 1) * seconds] for index in range(NUM_CLIPS)]
+def _tokens_path(folder: Path, file: Path) -> Path:
+    return folder / f"{file.stem}.safetensors"
+
+
+def _line(name: str, clips: list[list[float]], duration_seconds: float) -> dict[str, object]:
     return {
-        "video": video_name(script),
-        "file": _path(folder, script).name,
+        "video": name,
+        "file": f"{name}.safetensors",
         "clips": clips,
-        "duration_seconds": DURATION_SECONDS,
+        "duration_seconds": duration_seconds,
     }

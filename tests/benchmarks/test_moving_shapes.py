@@ -12,6 +12,7 @@ from benchmarks.learning.moving_shapes import (
     SIDE_PX,
     absent_pairs,
     render_video,
+    take_picture,
     write_script,
     write_video,
 )
@@ -19,6 +20,7 @@ from benchmarks.learning.shape_corpus import make_corpus, plan_corpus
 from benchmarks.learning.shape_questions import (
     KINDS,
     ask,
+    ask_picture,
     middle_frame_accuracy,
     question_only_accuracy,
 )
@@ -35,7 +37,8 @@ def test_neither_the_question_nor_a_perfect_look_at_the_middle_frame_is_enough()
     for baseline in (question_only_accuracy, middle_frame_accuracy):
         by_kind = baseline(TRAIN, HOLDOUT)
         assert set(by_kind) == {"all", *KINDS}
-        assert max(by_kind.values()) < 0.6
+        assert by_kind["all"] < 0.6
+        assert max(by_kind.values()) < 0.65
     assert question_only_accuracy(TRAIN, HOLDOUT)["all"] < 0.5
 
 
@@ -79,6 +82,31 @@ def test_the_same_seed_and_number_draw_the_same_video_and_others_another():
     assert (first[0] != first[-1]).any()  # the background moves
 
 
+def test_a_picture_shows_what_is_asked_about_it():
+    answers = Counter()
+    for number in range(300):
+        picture = take_picture(number, seed=7)
+        visible = {str(each.shape) for each in picture.script.visible_at(picture.seconds)}
+        assert visible == {str(shape) for shape in picture.shapes}
+        colours, forms = zip(*(shape.split() for shape in visible), strict=True)
+        for question in ask_picture(picture, seed=7):
+            answers[question.answer] += 1
+            *_, colour, form = question.text.removesuffix("?").split()
+            if question.answer == "yes":
+                assert f"{colour} {form}" in visible
+            elif question.answer == "no":
+                assert f"{colour} {form}" not in visible
+                assert colour in colours or form in forms
+            elif question.kind == "how many":
+                assert question.answer == str(len(visible))
+            else:
+                form = question.text.split()[4]
+                assert f"{question.answer} {form}" in visible
+                assert forms.count(form) == 1
+    assert answers["yes"] == answers["no"] == 300
+    assert min(answers[colour] for colour in COLOURS) > 50
+
+
 def test_a_written_video_shows_the_shapes_in_their_colours(tmp_path):
     script = SCRIPTS[1]
     path = tmp_path / "v.mp4"
@@ -91,14 +119,15 @@ def test_a_written_video_shows_the_shapes_in_their_colours(tmp_path):
         (frames,) = decode_clips(path, [clip])
         for each in script.visible_at(clip.instants[0]):
             passed = clip.instants[0] - each.start_seconds
-            x = np.clip(each.x + each.x_per_second * passed, 0.2, 0.8) * SIDE_PX
-            y = np.clip(each.y + each.y_per_second * passed, 0.2, 0.8) * SIDE_PX
+            half = each.half_width
+            x = np.clip(each.x + each.x_per_second * passed, half, 1 - half) * SIDE_PX
+            y = np.clip(each.y + each.y_per_second * passed, half, 1 - half) * SIDE_PX
             wanted = np.array(COLOURS[each.shape.colour])
             assert np.abs(frames[0, int(y), int(x)].astype(int) - wanted).max() < 45
 
 
 def test_a_corpus_has_labels_of_both_splits_and_held_out_captions_of_their_own(tmp_path):
-    corpus = plan_corpus(tmp_path / "corpus", num_train=4, num_holdout=3)
+    corpus = plan_corpus(tmp_path / "corpus", num_pictures=2, num_train=4, num_holdout=3)
     make_corpus(corpus)
     questions = read_annotations(corpus.questions_path)
     captions = read_annotations(corpus.captions_path)
@@ -111,7 +140,10 @@ def test_a_corpus_has_labels_of_both_splits_and_held_out_captions_of_their_own(t
         for split in ("train", "holdout")
     }
     assert of_split["train"].isdisjoint(of_split["holdout"])
-    large = plan_corpus(tmp_path, num_train=1, num_holdout=200)
+    stills = read_annotations(corpus.picture_questions_path).annotations
+    assert {each.video for each in stills} == {path.stem for path in corpus.stills.iterdir()}
+    assert {each.split for each in stills} == {"train"}
+    large = plan_corpus(tmp_path, num_pictures=0, num_train=1, num_holdout=200)
     assert len({script.caption for script in large.holdout}) == 200
     before = {path: path.stat().st_mtime_ns for path in corpus.videos.iterdir()}
     make_corpus(corpus)  # nothing is made twice
