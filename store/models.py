@@ -147,15 +147,13 @@ class GenerationRepository:
         model_id: UUID,
         recall_model_id: UUID,
         plan: Mapping[str, Any],
-        recall_dim: int | None = None,
     ) -> Generation:
-        """Insert a generation to be filled.
+        """Insert a generation to be filled; ensure_index makes its index.
 
         Args:
             model_id: makes the visual tokens.
             recall_model_id: makes the recall vectors.
             plan: the sampling plan as JSON.
-            recall_dim: length of the recall vectors; if given, their index is made too.
         """
         generation = Generation(
             id=new_id(),
@@ -166,8 +164,6 @@ class GenerationRepository:
         )
         self._session.add(generation)
         self._session.flush()
-        if recall_dim is not None:
-            self.ensure_index(generation.id, recall_dim)
         return self.get(generation.id)
 
     def activate(self, generation_id: UUID) -> None:

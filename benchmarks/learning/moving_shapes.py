@@ -90,8 +90,7 @@ class Script:
     @property
     def shapes(self) -> tuple[Shape, ...]:
         """All that appear, each once, by colour and form."""
-        distinct = {appearance.shape for appearance in self.appearances}
-        return tuple(sorted(distinct, key=lambda shape: (shape.form, shape.colour)))
+        return _distinct(self.appearances)
 
     @property
     def most_together(self) -> int:
@@ -126,8 +125,7 @@ class Picture:
     @property
     def shapes(self) -> tuple[Shape, ...]:
         """All that are to be seen, by colour and form."""
-        visible = {each.shape for each in self.script.visible_at(self.seconds)}
-        return tuple(sorted(visible, key=lambda shape: (shape.form, shape.colour)))
+        return _distinct(self.script.visible_at(self.seconds))
 
 
 def write_script(number: int, *, seed: int) -> Script:
@@ -166,6 +164,11 @@ def take_picture(number: int, *, seed: int) -> Picture:
     draw = random.Random(f"{seed}/{number}/picture")  # noqa: S311
     event = draw.choice(script.appearances)
     return Picture(script, draw.uniform(event.start_seconds, event.end_seconds))
+
+
+def _distinct(appearances: Sequence[Appearance]) -> tuple[Shape, ...]:
+    shapes = {appearance.shape for appearance in appearances}
+    return tuple(sorted(shapes, key=lambda shape: (shape.form, shape.colour)))
 
 
 def _draw_shapes(count: int, draw: random.Random) -> list[Shape]:

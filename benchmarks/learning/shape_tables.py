@@ -122,19 +122,18 @@ def run(folder: Path, mini: Path, size: Size) -> dict[str, Any]:
     }
     models = {name: folder / "runs" / name.replace(" ", "-").replace(",", "") for name in TRAININGS}
     starts = {PICTURES: base, CAPTIONS: models[REFERENCE]}
+    labels = {PICTURES: corpus.picture_questions_path, CAPTIONS: corpus.captions_path}
     for name in size.trainings:
         recipe = dataclasses.replace(TRAININGS[name], **size.changes)
-        about_pictures, about_captions = name == PICTURES, name == CAPTIONS
-        labels = corpus.captions_path if about_captions else corpus.questions_path
         training = run_training(
             name,
             recipe,
             base=starts.get(name, models[PICTURES]),
-            tokens=pictures if about_pictures else tokens,
-            data=corpus.picture_questions_path if about_pictures else labels,
+            tokens=pictures if name == PICTURES else tokens,
+            data=labels.get(name, corpus.questions_path),
             out=models[name],
         )
-        measure = _measure_captions if about_captions else _measure_questions
+        measure = _measure_captions if name == CAPTIONS else _measure_questions
         result["trainings"][name] = {
             "seconds": training.seconds,
             "cpu_seconds": training.cpu_seconds,

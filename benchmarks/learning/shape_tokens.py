@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -36,47 +36,45 @@ def index_videos(corpus: ShapeCorpus, base: Path, *, progress: Progress) -> Path
     """Look at every video's clips once, and write a token folder; those that are there stay."""
     seconds = DURATION_SECONDS / NUM_CLIPS
     clips = [[index * seconds, (index + 1) * seconds] for index in range(NUM_CLIPS)]
-    names = [video_name(script) for script in (*corpus.holdout, *corpus.train)]
-    files = [corpus.videos / f"{name}.mp4" for name in names]
-    index = [_line(name, clips, DURATION_SECONDS) for name in names]
-    folder = corpus.folder / "tokens"
-    _look(folder, files, base, PLAN, progress=progress)
-    _write_index(folder, index)
-    return folder
+    lines = {
+        corpus.videos / f"{name}.mp4": _line(name, clips, DURATION_SECONDS)
+        for name in map(video_name, (*corpus.holdout, *corpus.train))
+    }
+    return _index(corpus.folder / "tokens", lines, base, PLAN, progress=progress)
 
 
 def index_pictures(corpus: ShapeCorpus, base: Path, *, progress: Progress) -> Path:
     """Look at every picture once, and write a token folder; those that are there stay."""
-    names = [picture_name(picture) for picture in corpus.pictures]
-    files = [corpus.stills / f"{name}.png" for name in names]
-    index = [_line(name, [[0.0, 0.0]], 0.0) for name in names]
-    folder = corpus.folder / "picture-tokens"
-    _look(folder, files, base, _ONE_LOOK, progress=progress)
-    _write_index(folder, index)
-    return folder
+    lines = {
+        corpus.stills / f"{name}.png": _line(name, [[0.0, 0.0]], 0.0)
+        for name in map(picture_name, corpus.pictures)
+    }
+    return _index(corpus.folder / "picture-tokens", lines, base, _ONE_LOOK, progress=progress)
 
 
-def _look(
-    folder: Path, files: Sequence[Path], base: Path, plan: SamplingPlan, *, progress: Progress
-) -> None:
+def _index(
+    folder: Path,
+    lines: Mapping[Path, dict[str, object]],
+    base: Path,
+    plan: SamplingPlan,
+    *,
+    progress: Progress,
+) -> Path:
     folder.mkdir(exist_ok=True)
-    missing = [file for file in files if not _tokens_path(folder, file).is_file()]
-    if not missing:
-        return
-    model = ClipBert.from_pretrained(base)
-    model.fold_batch_norm()
-    model.to(memory_format=torch.channels_last)  # three times as fast
-    for done, file in enumerate(missing, start=1):
-        tokens = model.encode_video(file, plan).tokens.half()  # as the service stores them
-        unfinished = _tokens_path(folder, file).with_suffix(".part")
-        save_file({"tokens": tokens.contiguous()}, unfinished)
-        unfinished.replace(_tokens_path(folder, file))
-        progress(done, len(missing))
-
-
-def _write_index(folder: Path, lines: Sequence[dict[str, object]]) -> None:
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (folder / INDEX_FILE).write_text(text, encoding="utf-8")
+    missing = [file for file in lines if not _tokens_path(folder, file).is_file()]
+    if missing:
+        model = ClipBert.from_pretrained(base)
+        model.fold_batch_norm()
+        model.to(memory_format=torch.channels_last)  # three times as fast
+        for done, file in enumerate(missing, start=1):
+            tokens = model.encode_video(file, plan).tokens.half()  # as the service stores them
+            unfinished = _tokens_path(folder, file).with_suffix(".part")
+            save_file({"tokens": tokens.contiguous()}, unfinished)
+            unfinished.replace(_tokens_path(folder, file))
+            progress(done, len(missing))
+    index = "".join(json.dumps(line) + "\n" for line in lines.values())
+    (folder / INDEX_FILE).write_text(index, encoding="utf-8")
+    return folder
 
 
 def _tokens_path(folder: Path, file: Path) -> Path:

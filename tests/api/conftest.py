@@ -141,8 +141,9 @@ def generation_id(sessions: Sessions) -> UUID:
         models.promote(model.id, [Task.RECALL, Task.MULTIPLE_CHOICE])
         generations = GenerationRepository(session)
         generation = generations.create(
-            model_id=model.id, recall_model_id=model.id, plan={"name": "segments"}, recall_dim=4
+            model_id=model.id, recall_model_id=model.id, plan={"name": "segments"}
         )
+        generations.ensure_index(generation.id, 4)
         generations.activate(generation.id)
         return generation.id
 

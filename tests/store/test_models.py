@@ -110,8 +110,10 @@ def test_two_active_generations_are_impossible(models, generations, session):
 
 
 def test_vectors_of_another_length_are_refused_once_there_is_an_index(models, generations, session):
-    generation = create(generations, register(models), recall_dim=3)
+    generation = create(generations, register(models))
     generations.ensure_index(generation.id, 3)
+    generations.ensure_index(generation.id, 3)  # it is there
+    generation = generations.get(generation.id)
     videos = VideoRepository(session)
     video, _ = videos.create(uri="file:///a.mp4", sha256="a")
 

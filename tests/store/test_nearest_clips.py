@@ -33,9 +33,15 @@ def make_generation(session, dim=DIM):
         visual_sha256="v",
         config={},
     )
-    return GenerationRepository(session).create(
-        model_id=model.id, recall_model_id=model.id, plan={}, recall_dim=dim
-    )
+    return create_indexed(session, model.id, dim=dim)
+
+
+def create_indexed(session, model_id, *, dim):
+    generations = GenerationRepository(session)
+    generation = generations.create(model_id=model_id, recall_model_id=model_id, plan={})
+    if dim is not None:
+        generations.ensure_index(generation.id, dim)
+    return generations.get(generation.id)
 
 
 def unit_vectors(number, dim=DIM, seed=0):
@@ -197,9 +203,7 @@ def test_generations_are_never_mixed(session, videos):
     one = make_generation(session, dim=2)
     models = ModelRepository(session)
     model_id = models.list()[0].id
-    other = GenerationRepository(session).create(
-        model_id=model_id, recall_model_id=model_id, plan={}, recall_dim=3
-    )
+    other = create_indexed(session, model_id, dim=3)
     video, _ = videos.create(uri="file:///a.mp4", sha256="a")
     videos.replace_clips(video.id, one.id, [NewClip(0, 0, 1, [0.5], (1.0, 0.0), "k")])
     videos.replace_clips(video.id, other.id, [NewClip(7, 0, 1, [0.5], (1.0, 0.0, 0.0), "k")])
