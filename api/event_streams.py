@@ -42,8 +42,9 @@ async def stream_events(services: Services, job_id: UUID, *, after: int) -> Resp
     def look(seq: int) -> tuple[Sequence[JobEvent], bool]:
         return look_at_events(services, job_id, after=seq)
 
-    first, is_over = await services.waiting_room.look(lambda: look(after))
-    if is_over and not first:
+    seen = await services.waiting_room.look(lambda: look(after))
+    events, is_over = seen
+    if is_over and not events:
         return Response(status_code=int(HTTPStatus.NO_CONTENT))
     if not services.waiting_room.has_place():
         raise ApiError(
@@ -53,7 +54,7 @@ async def stream_events(services: Services, job_id: UUID, *, after: int) -> Resp
             headers={"Retry-After": "10"},
         )
     return StreamingResponse(
-        _events(services, look, after=after),
+        _events(services, look, seen, after=after),
         media_type=EVENT_STREAM,
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
@@ -74,19 +75,21 @@ def look_at_events(
 async def _events(
     services: Services,
     look: Callable[[int], tuple[Sequence[JobEvent], bool]],
+    seen: tuple[Sequence[JobEvent], bool],
     *,
     after: int,
 ) -> AsyncIterator[bytes]:
+    """Tell what was seen already, also when the process is about to stop, then look again."""
     room, seq = services.waiting_room, after
     async with room.place():
         yield b"retry: 2000\n\n"
         pause_seconds, told_at = _FIRST_PAUSE_SECONDS, time.monotonic()
-        while not room.is_closed:
-            events, is_over = await room.look(lambda: look(seq))  # noqa: B023  called at once
+        while True:
+            events, is_over = seen
             for event in events:
                 yield sent_event(event)
                 seq = event.seq
-            if is_over:
+            if is_over or room.is_closed:
                 return
             now = time.monotonic()
             if events:
@@ -96,3 +99,4 @@ async def _events(
                 told_at = now
             await anyio.sleep(pause_seconds)
             pause_seconds = min(pause_seconds * _PAUSE_GROWTH, _LAST_PAUSE_SECONDS)
+            seen = await room.look(lambda: look(seq))  # noqa: B023  called at once
