@@ -5,6 +5,7 @@ so that a client sees all of an import or nothing.
 """
 
 import dataclasses
+import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Final, cast
 from uuid import UUID
 
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
 
 from api.batch_bodies import RawItem, read_lines
@@ -26,7 +28,7 @@ from api.schemas.labels import (
     NewLabel,
     RefusedLine,
 )
-from api.schemas.text import MAX_TEXT_LENGTH
+from api.schemas.text import MAX_TEXT_LENGTH, Metadata
 from clipbert.errors import AnnotationError
 from clipbert.training.annotation import Annotation
 from clipbert.training.annotation_fields import LineFields
@@ -38,6 +40,10 @@ from store.tables import Task
 
 MAX_LISTED_LINES: Final = 100
 
+# What other files call a line by.
+_NAMES_ELSEWHERE: Final = ("id", "qid", "sen_id", "question_id", "answer_type")
+_FIELDS: Final = frozenset(NewLabel.model_fields).union(_NAMES_ELSEWHERE)
+_METADATA: Final = TypeAdapter(Metadata)
 _CHUNK: Final = 2000  # as many as the store inserts at once
 _MAX_LISTED_VIDEOS: Final = 3
 _BODY: Final = Path("body")  # the annotation reader names its file in errors; we do not
@@ -132,6 +138,8 @@ class LabelReader:
             raise IllegalLabel("invalid_label", sentence) from error
         except RecursionError as error:
             raise IllegalLabel("invalid_label", "the line is nested too deeply") from error
+        if self._kind == "labels":
+            _check_names(fields)
         text, answer, provenance = annotation.text, annotation.answer, _provenance(fields)
         if self._kind == "msrvtt_mc":
             text = "which of these captions fits?"  # its lines have no question
@@ -140,7 +148,9 @@ class LabelReader:
         elif self._kind == "vqa":
             answer = _best_answer(annotation)
             provenance["answer_scores"] = dict(annotation.answer_scores)
-        if self._kind != "labels":
+        if self._kind == "labels":
+            provenance |= _given_provenance(fields)
+        else:
             provenance |= {"kind": self._kind, "line": number}
         label = stored.NewLabel(
             video_id=UUID(int=0),
@@ -274,10 +284,28 @@ def _source(fields: LineFields) -> str | None:
     return None if source is None else source[:MAX_TEXT_LENGTH]
 
 
+def _check_names(fields: LineFields) -> None:
+    """Refuse what a line of our own form does not have: a typing error would be lost silently."""
+    for name in sorted(fields.names - _FIELDS):
+        nearest = difflib.get_close_matches(name, _FIELDS, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else "provenance may hold anything"
+        raise IllegalLabel("unknown_label_field", f"a label has no field {name!r}: {hint}")
+
+
+def _given_provenance(fields: LineFields) -> dict[str, Any]:
+    if "provenance" not in fields:
+        return {}
+    try:
+        return _METADATA.validate_python(fields.value("provenance"))
+    except ValidationError as error:
+        why = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise IllegalLabel("invalid_label", f"provenance: {why}") from error
+
+
 def _provenance(fields: LineFields) -> dict[str, Any]:
     """Keep what other files call a line by, so that it is found there again."""
     kept: dict[str, Any] = {}
-    for name in ("id", "qid", "sen_id", "question_id", "answer_type"):
+    for name in _NAMES_ELSEWHERE:
         value = fields.value(name) if name in fields else None
         if isinstance(value, int) or (isinstance(value, str) and len(value) <= MAX_TEXT_LENGTH):
             kept[name] = value

@@ -123,7 +123,8 @@ def request_finetune(api: ApiClient, body: Json, *, check: bool) -> Json:
 
 def refusal(problem: ApiProblem) -> CliError:
     """Give a refusal with its cure, and all fields that are wrong."""
-    fields = [str(error["message"]) for error in problem.errors if "message" in error]
+    # The sentence is about the first one already.
+    fields = [str(error["message"]) for error in problem.errors[1:] if "message" in error]
     said = problem.detail.lower()
     more = [message for message in fields if message.lower() not in said]
     return CliError(

@@ -10,6 +10,7 @@ from cli.finetune_progress import describe
 MOST_ANSWERS_SHOWN = 8
 _METRICS = {"accuracy": "accuracy", "r1": "right video first"}
 _ENDINGS = {"failed": "failed", "cancelled": "was cancelled", "quarantined": "was given up"}
+_LOWER_RATE = 4
 # What people look for in a recipe first, as it is called there.
 TOLD_SETTINGS = ("visual", "epochs", "steps", "clips", "learning_rate", "videos_per_step")
 
@@ -45,10 +46,14 @@ def print_outcome(finetune: Json) -> None:
     if finetune["state"] != "succeeded":
         error = finetune.get("error") or {}
         why = f": {error['message']} ({error['code']})" if error else ""
+        again = f"try again: clipbert finetunes retry {finetune['id']}"
+        if error.get("code") == "training_diverged":
+            # The same recipe on the same labels does the same.
+            rate = (finetune.get("recipe") or {}).get("learning_rate", 1e-4) / _LOWER_RATE
+            again = f"start another with a lower rate, such as --set learning_rate={rate:.2g}"
         print_error(
             f"the finetune {_ENDINGS[finetune['state']]}{why}",
-            f"look closer: clipbert finetunes events {finetune['id']}; "
-            f"try again: clipbert finetunes retry {finetune['id']}",
+            f"look closer: clipbert finetunes events {finetune['id']}; {again}",
         )
         return
     decision = read_decision(finetune)
@@ -68,6 +73,8 @@ def print_outcome(finetune: Json) -> None:
 
 def decision_words(finetune: Json) -> str:
     """Say in a word or two what became of a finetune; empty while it is not over."""
+    if not finetune["done"]:
+        return ""  # its job may still tell of a worker that was lost
     if finetune["state"] == "succeeded":
         return str(read_decision(finetune).get("code") or "").replace("_", " ")
     return str((finetune.get("error") or {}).get("code") or "")

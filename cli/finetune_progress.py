@@ -43,7 +43,7 @@ def follow_finetune(api: ApiClient, finetune_id: str, *, told: TextIO) -> Json:
             except (ServiceUnreachable, ApiProblem) as error:
                 if not may_come_back(error) or now - answered_at > PATIENCE_SECONDS:
                     raise
-                show(None, "no answer, asking again")
+                show(None, f"no answer for {now - answered_at:.0f} s, asking again")
             else:
                 answered_at = now
                 if finetune["state"] != "queued":
@@ -84,7 +84,10 @@ def _note(finetune: Json, queued_seconds: float) -> str:
     if finetune["state"] == "paused":
         return f"go on: clipbert finetunes resume {finetune['id']}"
     if finetune["state"] == "queued" and queued_seconds > LONG_WAIT_SECONDS:
-        return "no worker has taken it yet; `clipbert doctor` tells whether one runs"
+        return (
+            "no worker has taken it yet: others are before it (`clipbert finetunes list`), or none "
+            "runs (`clipbert doctor`)"
+        )
     return ""
 
 

@@ -14,6 +14,7 @@ from cli.errors import CliError
 STDIN = Path("-")
 PIECE_BYTES = 1 << 16
 _GZIP_MAGIC = b"\x1f\x8b"
+_UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 @contextmanager
@@ -51,6 +52,9 @@ def _pieces(path: Path, reader: BufferedReader) -> Iterator[bytes]:
 
 
 def _unpacked(reader: BufferedReader) -> BufferedIOBase:
-    if reader.peek(len(_GZIP_MAGIC))[: len(_GZIP_MAGIC)] == _GZIP_MAGIC:
+    head = reader.peek(len(_GZIP_MAGIC))
+    if head.startswith(_GZIP_MAGIC):
         return gzip.GzipFile(fileobj=reader)
+    if head.startswith(_UTF_16_MARKS):
+        raise CliError("this is UTF-16: labels are read as UTF-8", "iconv -f UTF-16 -t UTF-8")
     return reader

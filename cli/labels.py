@@ -23,11 +23,13 @@ from cli.console import (
 )
 from cli.data_folder import DataOption, find_data_folder
 from cli.errors import ApiProblem, CliError
+from cli.finetune_request import TASKS
 from cli.label_file import STDIN, read_pieces
 from cli.label_rows import label_answer, label_text, revision_row, suggestion_row, video_name
 from cli.videos import find_video
 
 ON_ERROR = ("fail", "skip")
+ORIGINS = ("asked", "unlabelled")
 MOST_REFUSED_SHOWN = 20
 
 app = typer.Typer(
@@ -75,6 +77,8 @@ def import_labels(
         raise CliError(f"--on-error is one of {', '.join(ON_ERROR)}, not {on_error}")
     with ApiClient.of_data_folder(find_data_folder(data)) as api, read_pieces(file) as pieces:
         found = _send(api, pieces, kind=kind, split=split, source=source, on_error=on_error)
+    if not found["num_lines"]:
+        raise CliError(f"{'stdin' if file == STDIN else file} has no line")
     if as_json:
         print_json(found)
     else:
@@ -219,6 +223,8 @@ def suggest_labels(
     data: DataOption = None,
 ) -> None:
     """List the questions whose answer by a person would teach the model most, best first."""
+    if origin not in (None, *ORIGINS):
+        raise CliError(f"--from is one of {', '.join(ORIGINS)}, not {origin}")
     with ApiClient.of_data_folder(find_data_folder(data)) as api:
         video_id = None if video is None else str(find_video(api, video)["id"])
         found = api.get(
@@ -285,6 +291,8 @@ def _lines(count: int) -> str:
 def _filters(
     api: ApiClient, *, task: str | None, split: str | None, source: str | None, video: str | None
 ) -> dict[str, str | None]:
+    if task not in (None, *TASKS):
+        raise CliError(f"--task is one of {', '.join(TASKS)}, not {task}")
     video_id = None if video is None else str(find_video(api, video)["id"])
     return {"task": task, "split": split, "source": source, "video_id": video_id}
 
@@ -299,7 +307,11 @@ def _opened(file: Path) -> Iterator[Callable[[bytes], object]]:
     target = file.expanduser()
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as plain:
+        opened = temporary.open("wb")
+    except OSError as error:
+        raise CliError(f"{file} cannot be written: {error.strerror}") from error
+    try:
+        with opened as plain:
             if target.suffix == ".gz":
                 with gzip.GzipFile(filename="", fileobj=plain, mode="wb") as packed:
                     yield packed.write

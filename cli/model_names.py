@@ -25,7 +25,7 @@ def find_model(api: ApiClient, wanted: str) -> Json:
         raise CliError(
             f"no model has the id {wanted}", "`clipbert models list` shows all"
         ) from None
-    name, _, version = wanted.partition("@")
+    name, _, version = wanted.rpartition("@") if "@" in wanted else (wanted, "", "")
     fitting = [
         model
         for model in api.items("/v1/models", limit=None)

@@ -1,5 +1,6 @@
 """`clipbert models`: which models serve, bringing in another, and going back."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +10,11 @@ from cli.client import ApiClient, Json
 from cli.console import JsonOption, print_facts, print_json, print_table
 from cli.data_folder import DataOption, find_data_folder
 from cli.errors import CliError
+from cli.finetune_request import TASKS
 from cli.local_store import open_store
 from cli.model_names import find_model, model_name, serving_model
+
+SERVED_TASKS = (*TASKS, "recall")
 
 app = typer.Typer(
     help="List and show models; register a model folder; promote and roll back.",
@@ -57,7 +61,11 @@ def show_model(
     if as_json:
         print_json({**found, "promotions": promotions})
         return
-    print_facts((name, str(value)) for name, value in found.items() if value not in (None, [], {}))
+    print_facts(
+        (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        for name, value in found.items()
+        if value not in (None, [], {})
+    )
     if promotions:
         print()
         print_table(
@@ -77,6 +85,8 @@ def promote_model(
     data: DataOption = None,
 ) -> None:
     """Let a model serve, whatever its evaluation said."""
+    for each in task or ():
+        _check_task(each)
     with ApiClient.of_data_folder(find_data_folder(data)) as api:
         found = find_model(api, model)
         body = {"tasks": task} if task else {}
@@ -101,6 +111,8 @@ def roll_back(
     """Let what served before a model serve again; workers follow within seconds."""
     if (model is None) == (task is None):
         raise CliError("name a model or a --task", "such as: clipbert models rollback --task qa")
+    if task is not None:
+        _check_task(task)
     with ApiClient.of_data_folder(find_data_folder(data)) as api:
         found = find_model(api, model) if model is not None else serving_model(api, str(task))
         tasks = found.get("serves") or []
@@ -135,6 +147,11 @@ def register_model(
     except (ClipBertError, ValueError) as error:
         raise CliError(str(error)) from error
     print(f"registered {name} {version} as {model_id}{', promoted' if promote else ''}")
+
+
+def _check_task(task: str) -> None:
+    if task not in SERVED_TASKS:
+        raise CliError(f"--task is one of {', '.join(SERVED_TASKS)}, not {task}")
 
 
 def _serves(model: Json) -> str:

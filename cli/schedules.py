@@ -45,7 +45,11 @@ ZoneOption = Annotated[
 ]
 NewLabelsOption = Annotated[
     int | None,
-    typer.Option(min=0, help="Do nothing unless so many labels came since the last finetune."),
+    typer.Option(
+        min=0,
+        help="Do nothing unless so many labels came since its own last finetune; those started by "
+        "hand do not count.",
+    ),
 ]
 MisfireOption = Annotated[
     str | None,

@@ -25,6 +25,7 @@ class LabelledVideo(NamedTuple):
     split: Split | None
 
 
+_SPAN_SLACK_SECONDS, _SPAN_SLACK_SHARE = 1.0, 0.1
 # Any constant will do, as long as nothing else locks it: "labels" in ASCII.
 _IMPORT_LOCK = 0x6C6162656C73
 
@@ -199,6 +200,14 @@ def check_video(columns: Mapping[str, Any], videos: Mapping[UUID, LabelledVideo]
     if start is not None and duration is not None and start >= duration > 0:
         raise IllegalLabel(
             "invalid_span", f"a span cannot start at {start} s: the video ends at {duration} s"
+        )
+    end = columns["end_seconds"]
+    if end is None or not duration:
+        return
+    # Annotators round, and containers tell other durations than their tracks.
+    if end > duration + max(_SPAN_SLACK_SECONDS, _SPAN_SLACK_SHARE * duration):
+        raise IllegalLabel(
+            "invalid_span", f"a span cannot end at {end} s: the video ends at {duration} s"
         )
 
 

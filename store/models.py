@@ -14,7 +14,15 @@ from store.identifiers import new_id
 from store.promotions import PromotedModels
 from store.tables import Clip, Generation, GenerationState, Model, Task, Video, VideoState
 
+MAX_NAME_LENGTH = 100
+MODEL_NAME_RULE = f"1 to {MAX_NAME_LENGTH} printable characters without @, the first not -"
 MAX_INDEXED_DIM = 4000  # pgvector's bound for an HNSW index of half-precision vectors
+
+
+def is_model_name(name: str) -> bool:
+    """Tell whether people can name a model so: name@version is how they name one of several."""
+    is_short = 0 < len(name.strip()) == len(name) <= MAX_NAME_LENGTH
+    return is_short and name.isprintable() and "@" not in name and not name.startswith("-")
 
 
 class ModelRepository(PromotedModels):

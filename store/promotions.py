@@ -61,7 +61,7 @@ class PromotedModels:
         for task in wanted:
             if task not in model.tasks:
                 able = ", ".join(model.tasks) or "nothing"
-                raise ValueError(f"{model.name} {model.version} can do {able}, not {task}")
+                raise ValueError(f"model {model.name} {model.version} can do {able}, not {task}")
         self.lock()
         for task in wanted:
             before = self._served_by(task)

@@ -199,7 +199,7 @@ def _find_base(session: Session, request: FinetuneRequest) -> Model:
         raise FinetuneRefused(
             "base_model_wrong_task",
             f"{base.name} {base.version} was trained for {', '.join(sorted(heads))}, not for "
-            f"{request.task}: leave base_model_id out, or name a model without trained heads",
+            f"{request.task}: name none, or a model without trained heads",
             field="base_model_id",
             heads=sorted(heads),
         )

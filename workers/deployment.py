@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from store.blobs import BlobStore
 from store.database import Sessions
 from store.identifiers import new_id
-from store.models import ModelRepository
+from store.models import MODEL_NAME_RULE, ModelRepository, is_model_name
 from store.tables import Generation, Promotion, Task
 from workers.generations import follow_serving
 from workers.model_folder import hash_visual_side, list_folder, put_folder
@@ -55,8 +55,10 @@ def register_model(
 
     Raises:
         CheckpointError: the folder is no model folder.
-        ValueError: this name and version is another model.
+        ValueError: this name and version is another model, or the name cannot be one.
     """
+    if not is_model_name(name):
+        raise ValueError(f"a model cannot be called {name!r}: must be {MODEL_NAME_RULE}")
     manifest = list_folder(folder)
     with sessions.begin() as session:
         known = ModelRepository(session).find(name, version)

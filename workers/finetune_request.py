@@ -7,11 +7,11 @@ from typing import Any, Final, Self
 from uuid import UUID
 
 from store.labels import LabelFilter
+from store.models import MODEL_NAME_RULE, is_model_name
 from store.tables import Task
 from workers.errors import WorkerError
 
 FINETUNE_TASKS: Final = (Task.QA, Task.RETRIEVAL, Task.MULTIPLE_CHOICE)
-_MAX_NAME_LENGTH: Final = 100
 
 
 class FinetuneRefused(WorkerError):
@@ -136,6 +136,10 @@ class FinetuneRequest:
             labels = LabelFilter.from_json(_mapping(body, "labels"))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise _invalid("labels", f"labels cannot be read: {error}") from error
+        if body.get("dataset_id") is not None and labels != LabelFilter():
+            raise _invalid(
+                "labels", "labels are chosen and so is dataset_id: a data set is taken as it is"
+            )
         return cls(
             task=_read_task(body.get("task")),
             base_model_id=_read_id(body, "base_model_id"),
@@ -188,10 +192,8 @@ def _read_name(value: object) -> str | None:
     if value is None:
         return None
     name = value.strip() if isinstance(value, str) else ""
-    if not name or len(name) > _MAX_NAME_LENGTH or not name.isprintable():
-        raise _invalid(
-            "name", f"name is {value!r}: must be a text of 1 to {_MAX_NAME_LENGTH} letters"
-        )
+    if not is_model_name(name):
+        raise _invalid("name", f"name is {value!r}: must be {MODEL_NAME_RULE}")
     return name
 
 

@@ -78,10 +78,13 @@ def last_fire(cron: str, time_zone: str, *, until: datetime) -> datetime:
 
 
 def _read_zone(name: str) -> ZoneInfo:
-    if name not in available_timezones():
+    zones = available_timezones()
+    if name not in zones:
+        alike = min((zone for zone in zones if zone.lower() == name.lower()), default=None)
+        hint = f"did you mean {alike}?" if alike else "take a name such as UTC or Europe/Berlin"
         raise InvalidSchedule(
             "invalid_time_zone",
-            f"there is no time zone {name!r}: take a name such as UTC or Europe/Berlin",
+            f"there is no time zone {name!r}: {hint}",
             field="time_zone",
         )
     return ZoneInfo(name)

@@ -220,7 +220,11 @@ def _too_few_labels(session: Session, schedule: Schedule, request: FinetuneReque
     )
     if count >= schedule.min_new_labels:
         return None
-    since = "" if last is None else f" since the finetune of {last.created_at:%Y-%m-%d %H:%M} UTC"
+    since = (
+        " that this schedule has not trained on yet"
+        if last is None
+        else f" since this schedule's finetune of {last.created_at:%Y-%m-%d %H:%M} UTC"
+    )
     labels = "1 new label" if count == 1 else f"{count} new labels"
     return f"{labels}{since}: at least {schedule.min_new_labels} are needed"
 

@@ -52,7 +52,8 @@ NumLabels = Annotated[
     Field(
         ge=0,
         le=2**31 - 1,
-        description="do nothing unless so many labels came since the last finetune",
+        description="do nothing unless there are so many labels that its own last finetune "
+        "(one that did not fail and was not cancelled) did not have",
     ),
 ]
 

@@ -34,20 +34,21 @@ def _small_json(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _check_json(value: object, *, depth: int) -> None:
+def _check_json(value: object, *, depth: int, name: str = "") -> None:
     if depth > 8:  # noqa: PLR2004  deep enough for what people write by hand
         raise ValueError("must not be nested deeper than 8 levels")
     if isinstance(value, str):
         check_storable(value)
     elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("must not hold NaN or infinities")
+        where = f", as {name} does" if name else ""
+        raise ValueError(f"must not hold NaN or infinities{where}")
     elif isinstance(value, dict):
         for key, inner in value.items():
             check_storable(key)
-            _check_json(inner, depth=depth + 1)
+            _check_json(inner, depth=depth + 1, name=key)
     elif isinstance(value, list):
         for inner in value:
-            _check_json(inner, depth=depth + 1)
+            _check_json(inner, depth=depth + 1, name=name)
 
 
 Name = Annotated[

@@ -59,6 +59,25 @@ _LEAST = {
     "max_text_tokens": 3,
     "checkpoint_seconds": 1,
 }
+# Beyond any use, and far below what a counter or the memory of a machine holds.
+_MOST = {
+    "texts_per_video": 10_000,
+    "clips": 1_000,
+    "frames_per_clip": 1_000,
+    "inference_clips": 1_000,
+    "validation_clips": 1_000,
+    "videos_per_step": 1_000_000,
+    "videos_per_forward": 1_000_000,
+    "negatives": 10_000,
+    "steps": 100_000_000,
+    "max_side_px": 10_000,
+    "epochs": 1_000_000,
+    "learning_rate": 1,
+    "cnn_learning_rate": 1,
+    "head_std": 1_000,
+    "frames_per_second": 1_000,
+    "clip_seconds": 1_000_000,
+}
 _POSITIVE = (
     "head_std",
     "frames_per_second",
@@ -190,6 +209,10 @@ class Recipe:
         for name, allowed in _CHOICES.items():
             _one_of(name, getattr(self, name), allowed)
         _one_of("loss", self.loss, _LOSSES[self.task])
+        self._check_each()
+        self._check_together()
+
+    def _check_each(self) -> None:
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
@@ -203,11 +226,14 @@ class Recipe:
         for name in _PROBABILITIES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: must be 0 to 1")
+        for name, most in _MOST.items():
+            value = getattr(self, name)
+            if value is not None and value > most:
+                raise ConfigError(f"{name} is {value}: must be at most {most}")
         if self.seed >= _SEEDS:
             raise ConfigError(f"seed is {self.seed}: must be below {_SEEDS}")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout is {self.dropout}: must be at least 0 and below 1")
-        self._check_together()
 
     def _check_together(self) -> None:
         if self.aggregation == "lse" and self.loss != "ce":

@@ -147,6 +147,45 @@ ERRORS = [
 ]
 
 
+def test_a_field_that_no_label_has_is_refused_rather_than_lost(client, parrot):
+    typing_errors = [
+        question("parrot", start_second=1.0),
+        question("parrot", colour_of="x"),
+        question("parrot", "blue", qid=7, annotator=None),
+    ]
+
+    found = send(client, typing_errors, on_error="skip").json()
+
+    assert [(each["line"], each["code"], each["message"]) for each in found["errors"]] == [
+        (
+            1,
+            "unknown_label_field",
+            "a label has no field 'start_second': did you mean start_seconds?",
+        ),
+        (
+            2,
+            "unknown_label_field",
+            "a label has no field 'colour_of': provenance may hold anything",
+        ),
+    ]
+    assert found["num_inserted"] == 1
+
+
+def test_a_line_of_our_own_form_brings_its_provenance(client, parrot):
+    lines = [
+        question("parrot", provenance={"row": 7}, qid="q7"),
+        question("parrot", "blue", provenance=["row"]),
+        question("parrot", "red", provenance={"text": "x" * 20_000}),
+    ]
+
+    found = send(client, lines, on_error="skip").json()
+
+    assert [each["line"] for each in found["errors"]] == [2, 3]
+    assert found["errors"][1]["message"].startswith("provenance: must not be larger than 16384")
+    (label,) = client.get("/v1/labels").json()["items"]
+    assert label["provenance"] == {"row": 7, "qid": "q7"}
+
+
 @pytest.mark.parametrize("on_error", ["fail", "skip"])
 def test_refused_lines_are_named_and_keep_the_others_out_or_not(
     client, parrot, make_video, on_error

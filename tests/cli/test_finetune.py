@@ -205,6 +205,16 @@ def test_a_finetune_that_fails_is_a_failure_with_its_reason(asked, clipbert, sta
     assert f"try again: clipbert finetunes retry {ID}" in said.err
 
 
+def test_after_a_divergence_another_rate_is_proposed_and_no_retry(asked, clipbert):
+    error = {"code": "training_diverged", "message": "the loss is nan at step 2"}
+    asked.states[:] = [finetune("failed", error=error)]
+
+    said = clipbert("finetune", "--task", "qa", "--wait", code=1)
+
+    assert "--set learning_rate=2.5e-05" in said.err
+    assert "retry" not in said.err
+
+
 def test_waiting_goes_on_through_a_pause(asked, clipbert):
     asked.states[:] = [training(9), finetune("paused"), finetune(), training(10), ended()]
 
@@ -329,9 +339,14 @@ def test_where_a_finetune_is_fits_into_a_line():
 
 
 def test_finetunes_are_listed_with_their_outcome(api, clipbert):
-    api.answer_list("/v1/finetunes", [training(3), ended("not_significant", promoted=False)])
+    lost = {"code": "worker_lost", "message": "its worker went away"}
+    api.answer_list(
+        "/v1/finetunes", [training(3, error=lost), ended("not_significant", promoted=False)]
+    )
 
     _header, running, done = clipbert("finetunes", "list").out.splitlines()
+
+    assert "worker_lost" not in running  # another one has it now
 
     assert "training 3/400, loss 0.412" in running
     assert "not significant" in done

@@ -124,6 +124,25 @@ def test_a_file_that_is_cut_short_is_not_imported_as_if_it_were_whole(
     assert "nothing was imported" in said.err
 
 
+def test_a_file_in_utf_16_is_named_as_that(accepting, clipbert, tmp_path):
+    file = tmp_path / "l.jsonl"
+    file.write_bytes(LINES.decode().encode("utf-16"))
+
+    said = clipbert("label", "import", file, code=1)
+
+    assert "is UTF-16" in said.err
+    assert accepting.requests == []
+
+
+def test_a_file_without_a_line_is_an_error(api, clipbert, tmp_path):
+    api.answer("POST", "/v1/labels", outcome(lines=0, inserted=0))
+    (tmp_path / "l.jsonl").write_bytes(b"\n")
+
+    said = clipbert("label", "import", tmp_path / "l.jsonl", code=1)
+
+    assert "l.jsonl has no line" in said.err
+
+
 @pytest.mark.parametrize(
     ("name", "why"), [("none.jsonl", "No such file or directory"), ("", "Is a directory")]
 )
@@ -213,3 +232,16 @@ def test_no_suggestion_is_said(api, clipbert):
     api.answer("GET", "/v1/labels/suggestions", {"items": []})
 
     assert "nothing to suggest yet" in clipbert("label", "suggest").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["suggest", "--from", "me"], "--from is one of asked, unlabelled, not me"),
+        (["list", "--task", "me"], "--task is one of qa, multiple_choice, retrieval, not me"),
+        (["export", "/nowhere/at/all.jsonl"], "/nowhere/at/all.jsonl cannot be written: No such"),
+    ],
+)
+def test_what_cannot_be_is_said_in_the_words_of_the_command_line(api, clipbert, arguments, said):
+    assert said in clipbert("label", *arguments, code=1).err
+    assert api.requests == []

@@ -87,6 +87,14 @@ def test_a_rollback_of_what_nobody_serves_is_said(models, clipbert):
     assert "no model serves retrieval" in said.err
 
 
+@pytest.mark.parametrize("arguments", [["promote", "clipbert-qa"], ["rollback"]])
+def test_a_task_that_is_none_is_said(models, clipbert, arguments):
+    said = clipbert("models", *arguments, "--task", "count", code=1)
+
+    assert "--task is one of qa, multiple_choice, retrieval, recall, not count" in said.err
+    assert models.requests == []
+
+
 def test_a_model_is_promoted_by_hand(models, clipbert):
     promoted = model(OLD, "clipbert-qa", "a1", serves=["qa"])
     models.answer("POST", f"/v1/models/{OLD}:promote", promoted)

@@ -126,6 +126,7 @@ def test_a_deleted_label_can_be_added_again(labels, session):
         (lambda id_: qa(id_, start_seconds=math.inf), "invalid_span"),
         (lambda id_: qa(id_, start_seconds=2.0, end_seconds=2.0), "invalid_span"),
         (lambda id_: qa(id_, start_seconds=10.0), "invalid_span"),
+        (lambda id_: qa(id_, start_seconds=1.0, end_seconds=11.1), "invalid_span"),
         (lambda id_: qa(id_, split="trial"), "invalid_split"),
     ],
 )
@@ -286,6 +287,14 @@ def test_a_choice_can_be_edited_by_its_text_or_its_index(labels, session):
     assert labels.edit(label.id, {"answer": "a dog"}).right_choice == 1
     moved = labels.edit(label.id, {"choices": ["a dog", "a cow"]})
     assert (moved.answer, moved.right_choice) == ("a dog", 0)
+
+
+def test_a_span_may_end_where_an_annotator_rounded_to(labels, session):
+    video_id = make_video(session, duration_seconds=10.0)
+
+    label = add_one(labels, qa(video_id, start_seconds=1.0, end_seconds=11.0))
+
+    assert label.end_seconds == 11.0
 
 
 @pytest.mark.parametrize(

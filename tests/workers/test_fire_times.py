@@ -84,3 +84,8 @@ def test_a_time_zone_must_be_a_known_one(zone):
         next_fire("* * * * *", zone, after=at("2026-01-01T12:00Z"))
 
     assert (refused.value.code, refused.value.field) == ("invalid_time_zone", "time_zone")
+
+
+def test_a_time_zone_in_other_letters_is_guessed():
+    with pytest.raises(InvalidSchedule, match=r"did you mean Europe/Berlin\?"):
+        next_fire("* * * * *", "europe/berlin", after=at("2026-01-01T12:00Z"))

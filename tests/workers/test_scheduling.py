@@ -154,7 +154,7 @@ def test_new_labels_are_counted_within_the_schedules_filter(workplace, sessions,
     (fire,) = fires(sessions, schedule_id)
     assert (fire.reason, fire.detail) == (
         "not_enough_labels",
-        "1 new label: at least 2 are needed",
+        "1 new label that this schedule has not trained on yet: at least 2 are needed",
     )
 
 
