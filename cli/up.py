@@ -21,6 +21,7 @@ from cli.data_folder import (
 from cli.errors import CliError
 
 DOWN_SECONDS = 25.0
+_ENDING_SECONDS = 3.0  # of an interpreter; one whose parent never asks for it stays a zombie
 BACKGROUND_START_SECONDS = 900.0  # the first start may have to build clipbert-mini
 
 
@@ -117,7 +118,19 @@ def down(data: DataOption = None) -> None:
                 f"`clipbert up` (pid {running.pid}) did not stop within {DOWN_SECONDS:.0f} s"
             )
         time.sleep(0.1)
+    _wait_until_gone(running.pid)
     print(f"stopped what ran on {folder}")
+
+
+def _wait_until_gone(pid: int) -> None:
+    """Wait until a process that stopped all of its own has ended too; not for ever."""
+    deadline = time.monotonic() + _ENDING_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
 
 
 def default_ingest_workers() -> int:
