@@ -34,7 +34,7 @@ OPTION_OF_FIELD = {
     "body.limit": "--limit",
     "body.min_new_labels": "--min-new-labels",
     "body.mode": "--mode",
-    "body.name": "the name",
+    "body.name": "--name",
     "body.tasks": "--task",
     "body.text": "the text",
     "body.time_zone": "--tz",

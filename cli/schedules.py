@@ -90,6 +90,8 @@ def create_schedule(
     data: DataOption = None,
 ) -> None:
     """Make a schedule: cron, time zone, and the finetune that it starts."""
+    if not name.strip():
+        raise CliError("the name of a schedule is empty")
     if cron is None or task is None:
         missing = "--cron" if cron is None else "--task"
         raise CliError(

@@ -199,8 +199,8 @@ class TrainingDiverged(ClipBertError):
 
     def __init__(self, step: int, loss: float) -> None:
         super().__init__(
-            f"the loss is {loss} at step {step}, and the weights are lost: train anew with a lower "
-            "learning_rate"
+            f"the loss is {loss} at step {step}: the weights are worth nothing, train anew with a "
+            "lower learning_rate"
         )
         self.step = step
 

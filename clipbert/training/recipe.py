@@ -72,8 +72,6 @@ _MOST = {
     "steps": 100_000_000,
     "max_side_px": 10_000,
     "epochs": 1_000_000,
-    "learning_rate": 1,
-    "cnn_learning_rate": 1,
     "head_std": 1_000,
     "frames_per_second": 1_000,
     "clip_seconds": 1_000_000,

@@ -132,3 +132,10 @@ def test_fires_are_listed_with_what_each_did_and_why(scheduled, clipbert):
     assert first.startswith("2026-01-05 10:00:00 (by hand)")
     assert first.rstrip().endswith(FINETUNE)
     assert second.split()[2:] == ["skipped", "not_enough_labels", "3", "of", "50"]
+
+
+def test_a_schedule_without_a_name_is_refused(api, clipbert):
+    said = clipbert("schedule", "create", " ", "--cron", "0 3 * * *", "--task", "qa", code=1)
+
+    assert "the name of a schedule is empty" in said.err
+    assert api.requests == []
