@@ -4,6 +4,7 @@ This module and all it imports run in the parent of the worker's processes, wher
 imported: one CPU operation of torch in the parent makes the forked child's next one hang.
 """
 
+import os
 from typing import Any, Final
 
 from celery import Celery
@@ -24,6 +25,11 @@ from workers.dispatch import (
 )
 from workers.lifecycle import connect_signals
 from workers.settings import WorkerSettings
+
+# OpenMP's threads spin while they wait for one another. Where two processes compute on the same
+# cores, a finetune beside an index, each waits for cores on which the other's threads spin
+# (benchmarks/two_on_cpu.py). Set before torch is loaded; subprocesses inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # A look ends after about half a minute, between two jobs or chunks; these are for those that hang.
 # A finetune takes hours and has none: its lease ends when it does not get further. Its message is

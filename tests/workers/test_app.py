@@ -1,6 +1,9 @@
 import json
+import os
 import subprocess
 import sys
+
+import pytest
 
 from workers.app import HARD_LIMIT_SECONDS, VISIBILITY_TIMEOUT_SECONDS, app
 from workers.dispatch import FINETUNE, LOOK_TASKS, QUEUES, RECONCILE_TASK
@@ -57,3 +60,20 @@ def test_the_parent_of_a_worker_imports_no_torch():
 
     assert "torch" not in json.loads(answer.stdout)
     assert "transformers" not in json.loads(answer.stdout)
+
+
+@pytest.mark.parametrize(("given", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_openmp_waits_without_spinning_unless_it_is_told_to(given, found):
+    others = {name: text for name, text in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment = others | ({} if given is None else {"OMP_WAIT_POLICY": given})
+    # libgomp prints what it goes by when it is loaded, with torch.
+    code = "import workers.app, torch"
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment | {"OMP_DISPLAY_ENV": "TRUE"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
+
+    assert f"OMP_WAIT_POLICY = '{found}'" in told
