@@ -7,7 +7,7 @@
 Each has its exit code; a wrong command line exits with 2.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
 
 INTERRUPTED = 130  # what a shell reports for a command ended by Ctrl-C
@@ -51,3 +51,13 @@ def may_come_back(error: CliError) -> bool:
     if isinstance(error, ServiceUnreachable):
         return True
     return isinstance(error, ApiProblem) and error.status == HTTPStatus.SERVICE_UNAVAILABLE
+
+
+def check_one_of(option: str, value: str | None, allowed: Collection[str]) -> None:
+    """Check the value of an option that knows a few; None is one that was not given.
+
+    Raises:
+        CliError: it is none of them.
+    """
+    if value is not None and value not in allowed:
+        raise CliError(f"{option} is one of {', '.join(allowed)}, not {value}")

@@ -10,7 +10,7 @@ from cli.finetune_progress import describe
 MOST_ANSWERS_SHOWN = 8
 _METRICS = {"accuracy": "accuracy", "r1": "right video first"}
 _ENDINGS = {"failed": "failed", "cancelled": "was cancelled", "quarantined": "was given up"}
-_LOWER_RATE = 4
+_LOWER_RATE = 4  # times lower than the one that diverged
 # What people look for in a recipe first, as it is called there.
 TOLD_SETTINGS = ("visual", "epochs", "steps", "clips", "learning_rate", "videos_per_step")
 
@@ -49,7 +49,7 @@ def print_outcome(finetune: Json) -> None:
         again = f"try again: clipbert finetunes retry {finetune['id']}"
         if error.get("code") == "training_diverged":
             # The same recipe on the same labels does the same.
-            rate = (finetune.get("recipe") or {}).get("learning_rate", 1e-4) / _LOWER_RATE
+            rate = finetune["recipe"]["learning_rate"] / _LOWER_RATE
             again = f"start another with a lower rate, such as --set learning_rate={rate:.2g}"
         print_error(
             f"the finetune {_ENDINGS[finetune['state']]}{why}",

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.client import ApiClient, Json
-from cli.errors import CliError
+from cli.errors import CliError, check_one_of
 from cli.model_names import find_model
 from cli.videos import find_video
 
@@ -140,8 +140,7 @@ def finetune_body(api: ApiClient, options: FinetuneOptions) -> Json:
     Raises:
         CliError: a setting is none, or a model or a video is not there.
     """
-    if options.task is not None and options.task not in TASKS:
-        raise CliError(f"--task is one of {', '.join(TASKS)}, not {options.task}")
+    check_one_of("--task", options.task, TASKS)
     base = None if options.base is None else find_model(api, options.base)["id"]
     labels = _given(
         sources=[*options.sources],

@@ -22,7 +22,7 @@ from cli.console import (
     print_table,
 )
 from cli.data_folder import DataOption, find_data_folder
-from cli.errors import ApiProblem, CliError
+from cli.errors import ApiProblem, CliError, check_one_of
 from cli.finetune_request import TASKS
 from cli.label_file import STDIN, read_pieces
 from cli.label_rows import label_answer, label_text, revision_row, suggestion_row, video_name
@@ -73,8 +73,7 @@ def import_labels(
     data: DataOption = None,
 ) -> None:
     """Import labels of indexed videos. The same file again changes nothing."""
-    if on_error not in ON_ERROR:
-        raise CliError(f"--on-error is one of {', '.join(ON_ERROR)}, not {on_error}")
+    check_one_of("--on-error", on_error, ON_ERROR)
     with ApiClient.of_data_folder(find_data_folder(data)) as api, read_pieces(file) as pieces:
         found = _send(api, pieces, kind=kind, split=split, source=source, on_error=on_error)
     if not found["num_lines"]:
@@ -223,8 +222,7 @@ def suggest_labels(
     data: DataOption = None,
 ) -> None:
     """List the questions whose answer by a person would teach the model most, best first."""
-    if origin not in (None, *ORIGINS):
-        raise CliError(f"--from is one of {', '.join(ORIGINS)}, not {origin}")
+    check_one_of("--from", origin, ORIGINS)
     with ApiClient.of_data_folder(find_data_folder(data)) as api:
         video_id = None if video is None else str(find_video(api, video)["id"])
         found = api.get(
@@ -291,8 +289,7 @@ def _lines(count: int) -> str:
 def _filters(
     api: ApiClient, *, task: str | None, split: str | None, source: str | None, video: str | None
 ) -> dict[str, str | None]:
-    if task not in (None, *TASKS):
-        raise CliError(f"--task is one of {', '.join(TASKS)}, not {task}")
+    check_one_of("--task", task, TASKS)
     video_id = None if video is None else str(find_video(api, video)["id"])
     return {"task": task, "split": split, "source": source, "video_id": video_id}
 

@@ -9,7 +9,7 @@ import typer
 from cli.client import ApiClient, Json
 from cli.console import JsonOption, print_facts, print_json, print_table
 from cli.data_folder import DataOption, find_data_folder
-from cli.errors import CliError
+from cli.errors import CliError, check_one_of
 from cli.finetune_request import TASKS
 from cli.local_store import open_store
 from cli.model_names import find_model, model_name, serving_model
@@ -86,7 +86,7 @@ def promote_model(
 ) -> None:
     """Let a model serve, whatever its evaluation said."""
     for each in task or ():
-        _check_task(each)
+        check_one_of("--task", each, SERVED_TASKS)
     with ApiClient.of_data_folder(find_data_folder(data)) as api:
         found = find_model(api, model)
         body = {"tasks": task} if task else {}
@@ -111,8 +111,7 @@ def roll_back(
     """Let what served before a model serve again; workers follow within seconds."""
     if (model is None) == (task is None):
         raise CliError("name a model or a --task", "such as: clipbert models rollback --task qa")
-    if task is not None:
-        _check_task(task)
+    check_one_of("--task", task, SERVED_TASKS)
     with ApiClient.of_data_folder(find_data_folder(data)) as api:
         found = find_model(api, model) if model is not None else serving_model(api, str(task))
         tasks = found.get("serves") or []
@@ -147,11 +146,6 @@ def register_model(
     except (ClipBertError, ValueError) as error:
         raise CliError(str(error)) from error
     print(f"registered {name} {version} as {model_id}{', promoted' if promote else ''}")
-
-
-def _check_task(task: str) -> None:
-    if task not in SERVED_TASKS:
-        raise CliError(f"--task is one of {', '.join(SERVED_TASKS)}, not {task}")
 
 
 def _serves(model: Json) -> str:

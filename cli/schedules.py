@@ -10,7 +10,7 @@ import typer
 from cli.client import ApiClient, Json
 from cli.console import JsonOption, print_facts, print_json, print_table
 from cli.data_folder import DataOption, find_data_folder
-from cli.errors import ApiProblem, CliError
+from cli.errors import ApiProblem, CliError, check_one_of
 from cli.finetune import refusal
 from cli.finetune_request import (
     TASKS,
@@ -333,12 +333,8 @@ def _times(
     misfire: str | None,
     overlap: str | None,
 ) -> Json:
-    for option, value, allowed in (
-        ("--misfire", misfire, MISFIRE),
-        ("--overlap", overlap, OVERLAP),
-    ):
-        if value is not None and value not in allowed:
-            raise CliError(f"{option} is one of {', '.join(allowed)}, not {value}")
+    check_one_of("--misfire", misfire, MISFIRE)
+    check_one_of("--overlap", overlap, OVERLAP)
     fields = {
         "cron": cron,
         "time_zone": time_zone,

@@ -9,7 +9,7 @@ import typer
 from cli.client import ApiClient, Json
 from cli.console import JsonOption, file_name, format_span, print_json, print_table
 from cli.data_folder import DataOption, find_data_folder
-from cli.errors import CliError
+from cli.errors import check_one_of
 
 MODES = ("auto", "recall", "exhaustive")
 
@@ -29,8 +29,7 @@ def search(
     data: DataOption = None,
 ) -> None:
     """Search the indexed videos by text."""
-    if mode not in MODES:
-        raise CliError(f"--mode is one of {', '.join(MODES)}, not {mode}")
+    check_one_of("--mode", mode, MODES)
     if sheet is not None:
         from cli.contact_sheet import format_of, write_sheet
 

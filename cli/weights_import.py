@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from cli.console import JsonOption, print_facts, print_json
-from cli.errors import CliError
+from cli.errors import CliError, check_one_of
 
 if TYPE_CHECKING:
     from clipbert.authors_names import AuthorsHead
@@ -67,8 +67,7 @@ def import_checkpoint(
     from clipbert.authors_checkpoint import convert_authors_checkpoint
 
     head = _read_task(task)
-    if dtype not in _DTYPES:
-        raise CliError(f"--dtype is one of {', '.join(_DTYPES)}, not {dtype}")
+    check_one_of("--dtype", dtype, _DTYPES)
     target = to.expanduser().absolute()
     with _readable_errors():
         made = convert_authors_checkpoint(

@@ -12,6 +12,7 @@ from api.schemas.jobs import Progress, failure_of
 from api.schemas.resources import Failure, RequestBody, Resource
 from api.schemas.text import Metadata, Name
 from store.job_state import JobState, is_terminal
+from store.models import MAX_NAME_LENGTH
 from store.tables import Dataset, Finetune, Job, JobEvent, Model, Task
 
 MAX_LISTED_ANSWERS: Final = 100
@@ -148,7 +149,7 @@ class NewFinetune(RequestBody):
     base_model_id: UUID | None = Field(
         default=None, description="null: the model of the active generation"
     )
-    name: Annotated[Name, Field(max_length=100)] | None = Field(
+    name: Annotated[Name, Field(max_length=MAX_NAME_LENGTH)] | None = Field(
         default=None, description="of the new model; null: clipbert-TASK"
     )
     recipe: Metadata = Field(
