@@ -16,7 +16,7 @@ from pathlib import Path
 from clipbert.inference import EncodedClips, Predictor
 from clipbert.mini import build_mini
 from clipbert.sampling import INDEX_PLAN, plan_clips
-from clipbert.video import decode_clips, probe_video
+from clipbert.video.decode import decode_clips, probe_video
 
 PROJECT = Path(__file__).resolve().parent.parent
 OUT = PROJECT / "benchmarks" / "out" / "demo_search.json"

@@ -139,7 +139,7 @@ def _decode(
     from PIL import Image
 
     from clipbert.errors import VideoError
-    from clipbert.video import decode_frames
+    from clipbert.video.decode import decode_frames
 
     media = folder / video_id
     try:

@@ -50,9 +50,9 @@ if TYPE_CHECKING:
     from clipbert.sampling import SamplingPlan as SamplingPlan
     from clipbert.sampling import plan_clips as plan_clips
     from clipbert.text import TextTokenizer as TextTokenizer
-    from clipbert.video import decode_clips as decode_clips
-    from clipbert.video import decode_frames as decode_frames
-    from clipbert.video import probe_video as probe_video
+    from clipbert.video.decode import decode_clips as decode_clips
+    from clipbert.video.decode import decode_frames as decode_frames
+    from clipbert.video.decode import probe_video as probe_video
 
 _MODULE_OF = {
     "import_authors_checkpoint": "authors_checkpoint",
@@ -87,9 +87,9 @@ _MODULE_OF = {
     "SamplingPlan": "sampling",
     "plan_clips": "sampling",
     "TextTokenizer": "text",
-    "decode_clips": "video",
-    "decode_frames": "video",
-    "probe_video": "video",
+    "decode_clips": "video.decode",
+    "decode_frames": "video.decode",
+    "probe_video": "video.decode",
 }
 
 __all__ = sorted(_MODULE_OF)  # noqa: PLE0605 (one table, not two)

@@ -21,7 +21,7 @@ from torch import Tensor
 from clipbert.requests import ScoredAnswer
 from clipbert.sampling import Clip, SamplingPlan, plan_clips
 from clipbert.training.annotation import WHOLE, Span
-from clipbert.video import decode_clips, probe_video
+from clipbert.video.decode import decode_clips, probe_video
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from PIL import Image, ImageFont, ImageOps
 from PIL.ImageDraw import Draw, ImageDraw
 
 from clipbert.evidence import ClipEvidence
-from clipbert.video import decode_frames
+from clipbert.video.decode import decode_frames
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont

@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     _limit(memory_bytes=options.memory_bytes, cpu_seconds=options.cpu_seconds)
     # Under the limits, and where running out of memory is not the file's fault.
-    for module in ("clipbert.video", "clipbert.thumbnails"):
+    for module in ("clipbert.video.decode", "clipbert.thumbnails"):
         import_module(module)
     answer: dict[str, Any]
     try:
@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _probe(path: Path, poster: Path | None, strip: Path | None) -> VideoProbe:
     from clipbert import thumbnails  # noqa: PLC0415 (main loads them under the limits)
-    from clipbert.video import decode_frames, probe_video  # noqa: PLC0415
+    from clipbert.video.decode import decode_frames, probe_video  # noqa: PLC0415
 
     probe = probe_video(path)
     if poster is None and strip is None:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from clipbert.errors import ClipBertError, DecodeFailed
 from clipbert.sampling import Clip, SamplingPlan, plan_clips
-from clipbert.video import VideoProbe, probe_video
+from clipbert.video.decode import VideoProbe, probe_video
 from store.errors import VideoNotFound
 from store.job_state import JobKind
 from store.models import GenerationRepository

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clipbert.inference import Predictor
 from clipbert.sampling import Clip
-from clipbert.video import decode_clips
+from clipbert.video.decode import decode_clips
 from store.models import GenerationRepository, ModelRepository
 from store.tables import Generation
 from workers.errors import JobError

@@ -28,7 +28,7 @@ from clipbert.errors import (
     UnsupportedMedia,
 )
 from clipbert.probe import probe_in_subprocess
-from clipbert.video import VideoProbe
+from clipbert.video.decode import VideoProbe
 from store.blobs import STAGED
 from store.contents import hold_content, remove_unneeded_content, thumbnail_key
 from store.database import Sessions

@@ -17,7 +17,7 @@ from clipbert.training.annotation import Annotation, Span
 from clipbert.training.draws import generator_at
 from clipbert.training.task_texts import TaskTexts, VideoTexts
 from clipbert.training.usable_videos import UnusableVideo, VideoSource
-from clipbert.video import decode_clips
+from clipbert.video.decode import decode_clips
 
 
 @dataclass(frozen=True)

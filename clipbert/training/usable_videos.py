@@ -12,7 +12,7 @@ from clipbert.sampling import SamplingPlan, plan_clips
 from clipbert.stored_tokens import StoredVideo, TokenFolder, check_grid
 from clipbert.training.draws import generator_at
 from clipbert.training.media_folder import MediaFolder
-from clipbert.video import probe_video
+from clipbert.video.decode import probe_video
 
 
 @dataclass(frozen=True)

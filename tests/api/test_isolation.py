@@ -16,7 +16,7 @@ print(*sorted(sys.modules))
 """
 
 
-MODEL = {"clipbert.model", "clipbert.inference", "clipbert.video", "workers.lifecycle"}
+MODEL = {"clipbert.model", "clipbert.inference", "clipbert.video.decode", "workers.lifecycle"}
 
 
 def test_the_process_of_the_api_loads_neither_torch_nor_the_model_nor_a_decoder(tmp_path):

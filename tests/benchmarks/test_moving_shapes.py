@@ -26,7 +26,7 @@ from benchmarks.learning.shape_questions import (
 )
 from clipbert.sampling import SamplingPlan, plan_clips
 from clipbert.training.annotations import read_annotations
-from clipbert.video import decode_clips, probe_video
+from clipbert.video.decode import decode_clips, probe_video
 
 SCRIPTS = [write_script(number, seed=7) for number in range(1200)]
 QUESTIONS = [question for script in SCRIPTS for question in ask(script, seed=7)]

@@ -21,7 +21,7 @@ from clipbert.sampling import SamplingPlan, plan_clips
 from clipbert.score_store import ScoreStore
 from clipbert.training.annotations import read_annotations
 from clipbert.training.media_folder import MediaFolder
-from clipbert.video import decode_clips, probe_video
+from clipbert.video.decode import decode_clips, probe_video
 
 PLAN = SamplingPlan("segments", num_clips=2)
 ANSWERS = ("red", "green", "one", "two", "three", "yes")  # not blue

@@ -11,7 +11,7 @@ from clipbert.errors import CheckpointError, MissingHead
 from clipbert.frames import clips_to_pixels
 from clipbert.model import ClipBert
 from clipbert.sampling import SamplingPlan, plan_clips
-from clipbert.video import decode_clips, probe_video
+from clipbert.video.decode import decode_clips, probe_video
 
 PLAN = SamplingPlan("segments", num_clips=3, frames_per_clip=2, clip_seconds=0.4)
 

@@ -13,7 +13,7 @@ from clipbert.inference import MatchRequest, Predictor, QuestionRequest
 from clipbert.mini import CNN_WHEEL, TEXT_WHEEL, build_mini, is_mini
 from clipbert.model import ClipBert
 from clipbert.sampling import INDEX_PLAN, plan_clips
-from clipbert.video import decode_clips, probe_video
+from clipbert.video.decode import decode_clips, probe_video
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 DEMO_TEXTS = {

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageOps
 from videos import corner_picture, show_mp4_by, turn_mp4, write_video
 
-from clipbert.video import decode_frames, probe_video
+from clipbert.video.decode import decode_frames, probe_video
 
 
 @pytest.mark.parametrize(("clockwise", "shown"), [(90, (96, 64)), (180, (64, 96)), (270, (96, 64))])

@@ -18,7 +18,7 @@ from videos import (
 )
 
 from clipbert.sampling import INDEX_PLAN, SamplingPlan, plan_clips
-from clipbert.video import decode_clips, decode_frames, probe_video
+from clipbert.video.decode import decode_clips, decode_frames, probe_video
 
 SAMPLES = Path(__file__).parent.parent.parent / "samples"
 

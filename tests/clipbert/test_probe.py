@@ -42,7 +42,7 @@ from clipbert.probe import probe_in_subprocess
 from clipbert.probed_video import MediaLimits
 from clipbert.thumbnails import choose_poster, strip_instants
 from clipbert.truncation import check_whole
-from clipbert.video import probe_video
+from clipbert.video.decode import probe_video
 
 SAMPLES = Path(__file__).parent.parent.parent / "samples"
 CLIPS = sorted(path for path in SAMPLES.iterdir() if path.suffix != ".md")

@@ -15,7 +15,7 @@ from videos import frame_number, write_counting_video
 from clipbert.errors import FrameNotFound, NoFrameCount
 from clipbert.probed_video import VideoProbe
 from clipbert.sampling import INDEX_PLAN, SamplingPlan, plan_clips
-from clipbert.video import decode_frames, probe_video
+from clipbert.video.decode import decode_frames, probe_video
 
 PARITY = json.loads((Path(__file__).parent.parent / "parity" / "sampling.json").read_text())
 
@@ -383,7 +383,7 @@ def test_planning_imports_neither_torch_nor_av():
     code = (
         "import sys, clipbert, clipbert.errors, clipbert.sampling, clipbert.authors_sampling\n"
         "assert not {'torch', 'av'} & set(sys.modules)\n"
-        "import clipbert.video\n"
+        "import clipbert.video.decode\n"
         "assert 'torch' not in sys.modules"
     )
 

@@ -28,7 +28,7 @@ from videos import (
 from clipbert.errors import DecodeFailed, FrameNotFound, MediaTooLarge
 from clipbert.probed_video import MediaLimits
 from clipbert.sampling import INDEX_PLAN, Clip, SamplingPlan, plan_clips
-from clipbert.video import decode_clips, decode_frames, probe_video
+from clipbert.video.decode import decode_clips, decode_frames, probe_video
 
 SAMPLES = Path(__file__).parent.parent.parent / "samples"
 CLIPS = sorted(path for path in SAMPLES.iterdir() if path.suffix != ".md")

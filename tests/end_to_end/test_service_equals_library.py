@@ -9,7 +9,7 @@ import torch
 
 from clipbert.inference import MatchRequest, Predictor, QuestionRequest
 from clipbert.sampling import INDEX_PLAN, plan_clips
-from clipbert.video import decode_clips, probe_video
+from clipbert.video.decode import decode_clips, probe_video
 from store.job_state import JobKind, JobState
 from store.jobs import JobRepository, NewJob
 from store.models import GenerationRepository

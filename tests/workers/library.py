@@ -5,7 +5,7 @@ from uuid import UUID
 
 from videos import write_counting_video
 
-from clipbert.video import probe_video
+from clipbert.video.decode import probe_video
 from store.jobs import JobRepository
 from store.models import GenerationRepository
 from store.tables import Clip, Video

@@ -6,7 +6,7 @@ from videos import cut, write_counting_video
 
 from clipbert.inference import Predictor
 from clipbert.sampling import INDEX_PLAN, plan_clips
-from clipbert.video import decode_clips, probe_video
+from clipbert.video.decode import decode_clips, probe_video
 from store.job_state import JobKind, JobState
 from store.jobs import JobRepository
 from store.models import ModelRepository

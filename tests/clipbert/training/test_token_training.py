@@ -27,7 +27,7 @@ from clipbert.training.run import train
 from clipbert.training.run_log import read_metrics
 from clipbert.training.run_request import RunRequest
 from clipbert.training.trainer import find_last_checkpoint
-from clipbert.video import decode_clips, probe_video
+from clipbert.video.decode import decode_clips, probe_video
 
 REPOSITORY = Path(__file__).parents[3]
 SETTINGS = (
