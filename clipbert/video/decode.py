@@ -5,7 +5,8 @@ frame_reader, orientation.
 """
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -27,7 +28,14 @@ from clipbert.sampling import Clip
 from clipbert.timeline import Timeline, read_timeline
 from clipbert.truncation import check_whole
 
-__all__ = ["MediaLimits", "VideoProbe", "decode_clips", "decode_frames", "probe_video"]
+__all__ = [
+    "MediaLimits",
+    "VideoProbe",
+    "decode_clips",
+    "decode_frames",
+    "probe_video",
+    "stream_clips",
+]
 
 DEFAULT_LIMITS = MediaLimits()
 # In some codecs every frame is a keyframe; a probe is stored, and need not list them all.
@@ -87,26 +95,11 @@ def decode_frames(
         FrameNotFound: an instant lies more than a frame's length past the last frame's end.
         VideoError: the file cannot be opened or decoded.
     """
-    if not instants:
-        raise ValueError("need at least one instant")
-    if any(not math.isfinite(instant) or instant < 0 for instant in instants):
-        raise ValueError(f"instants are seconds from 0, got {list(instants)}")
-    wanted = sorted(set(instants))
-    with open_video(path, limits) as (container, stream):
-        stream.codec_context.thread_type = "AUTO"
-        stream.codec_context.thread_count = num_threads
-        reader = FrameReader(container, stream, limits=limits, name=path.name)
-        frames: dict[float, NDArray[np.uint8]] = {}
-        shown: tuple[VideoFrame, NDArray[np.uint8]] | None = None
-        size: tuple[int, int] | None = None
-        for instant, frame in reader.frames_on_screen(wanted):
-            if size is None:
-                # A stream whose size changes midway is shown at the size of its first frame here.
-                size = _size(frame, max_side_px)
-            if shown is None or shown[0] is not frame:
-                orientation = _orientation(path, container, frame)
-                shown = (frame, orientation.show(_to_rgb(frame, *size)))
-            frames[instant] = shown[1]
+    frames = dict(
+        _stream_frames(
+            path, instants, max_side_px=max_side_px, num_threads=num_threads, limits=limits
+        )
+    )
     return np.stack([frames[instant] for instant in instants])
 
 
@@ -129,6 +122,67 @@ def decode_clips(
     )
     row = {instant: index for index, instant in enumerate(instants)}
     return [frames[[row[instant] for instant in clip.instants]] for clip in clips]
+
+
+def stream_clips(
+    path: Path,
+    clips: Sequence[Clip],
+    *,
+    max_side_px: int | None = None,
+    num_threads: int = 0,
+    limits: MediaLimits = DEFAULT_LIMITS,
+) -> Iterator[tuple[Clip, NDArray[np.uint8]]]:
+    """Decode the clips of one video in one passage through it, each handed over when it is whole.
+
+    However few keyframes the video has, no frame is decoded twice. The file is open until the
+    iterator is used up or closed; it may be advanced in one thread after another.
+
+    Yields:
+        Each clip with its frames, uint8, (T, H, W, 3), in the order of their last instants. What is
+        raised is what decode_frames raises; the clips before it are sound.
+    """
+    instants = {instant for clip in clips for instant in clip.instants}
+    waiting = deque(sorted(clips, key=lambda clip: (max(clip.instants), clip.index)))
+    frames: dict[float, NDArray[np.uint8]] = {}
+    for instant, frame in _stream_frames(
+        path, tuple(instants), max_side_px=max_side_px, num_threads=num_threads, limits=limits
+    ):
+        frames[instant] = frame
+        while waiting and max(waiting[0].instants) <= instant:
+            clip = waiting.popleft()
+            yield clip, np.stack([frames[instant] for instant in clip.instants])
+        needed_from = min((min(clip.instants) for clip in waiting), default=math.inf)
+        for passed in [instant for instant in frames if instant < needed_from]:
+            del frames[passed]
+
+
+def _stream_frames(
+    path: Path,
+    instants: Sequence[float],
+    *,
+    max_side_px: int | None,
+    num_threads: int,
+    limits: MediaLimits,
+) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    """Decode the frame on screen at each distinct instant, in ascending order, as decode_frames."""
+    if not instants:
+        raise ValueError("need at least one instant")
+    if any(not math.isfinite(instant) or instant < 0 for instant in instants):
+        raise ValueError(f"instants are seconds from 0, got {list(instants)}")
+    with open_video(path, limits) as (container, stream):
+        stream.codec_context.thread_type = "AUTO"
+        stream.codec_context.thread_count = num_threads
+        reader = FrameReader(container, stream, limits=limits, name=path.name)
+        shown: tuple[VideoFrame, NDArray[np.uint8]] | None = None
+        size: tuple[int, int] | None = None
+        for instant, frame in reader.frames_on_screen(sorted(set(instants))):
+            if size is None:
+                # A stream whose size changes midway is shown at the size of its first frame here.
+                size = _size(frame, max_side_px)
+            if shown is None or shown[0] is not frame:
+                orientation = _orientation(path, container, frame)
+                shown = (frame, orientation.show(_to_rgb(frame, *size)))
+            yield instant, shown[1]
 
 
 def _probe_of(

@@ -26,9 +26,10 @@ from videos import (
 )
 
 from clipbert.errors import DecodeFailed, FrameNotFound, MediaTooLarge
+from clipbert.frame_reader import FrameReader
 from clipbert.probed_video import MediaLimits
 from clipbert.sampling import INDEX_PLAN, Clip, SamplingPlan, plan_clips
-from clipbert.video.decode import decode_clips, decode_frames, probe_video
+from clipbert.video.decode import decode_clips, decode_frames, probe_video, stream_clips
 
 SAMPLES = Path(__file__).parent.parent.parent / "samples"
 CLIPS = sorted(path for path in SAMPLES.iterdir() if path.suffix != ".md")
@@ -381,3 +382,47 @@ def test_a_file_cut_in_the_middle_ends_where_it_ends(tmp_path):
 def test_instants_out_of_range_are_refused(instants, counting_videos):
     with pytest.raises(ValueError, match="instant"):
         decode_frames(counting_videos["h264.mp4"], instants)
+
+
+def test_clips_come_out_one_by_one_and_as_all_at_once(tmp_path):
+    path = write_counting_video(tmp_path / "v.mp4", 60, fps=10, gop=60)
+    clips = plan_clips(probe_video(path), SamplingPlan(num_clips=6, frames_per_clip=2))
+
+    streamed = list(stream_clips(path, clips, max_side_px=64))
+
+    assert [clip.index for clip, _ in streamed] == list(range(6))
+    for (_, frames), at_once in zip(
+        streamed, decode_clips(path, clips, max_side_px=64), strict=True
+    ):
+        assert np.array_equal(frames, at_once)
+
+
+def test_a_stream_of_clips_hands_over_each_before_it_decodes_the_next(tmp_path):
+    whole = write_counting_video(tmp_path / "v.mp4", 60, fps=10, gop=60)
+    clips = plan_clips(probe_video(whole), SamplingPlan(num_clips=6))
+    stream = stream_clips(whole, clips)
+
+    first, frames = next(stream)
+    whole.unlink()  # stays open
+    second, _ = next(stream)
+    stream.close()
+
+    assert (first.index, second.index) == (0, 1)
+    assert frame_number(frames[0]) == 5
+
+
+def test_a_stream_passes_a_video_with_one_keyframe_once(tmp_path, monkeypatch):
+    path = write_counting_video(tmp_path / "v.mp4", 200, fps=10, gop=200)
+    clips = plan_clips(probe_video(path), SamplingPlan(num_clips=50))
+    decoded = []
+    real = FrameReader._decoded
+
+    def count(self, **settings):
+        for each in real(self, **settings):
+            decoded.append(each[0])
+            yield each
+
+    monkeypatch.setattr(FrameReader, "_decoded", count)
+
+    assert len(list(stream_clips(path, clips))) == 50
+    assert len(decoded) <= 200
