@@ -15,6 +15,7 @@ from uuid import UUID
 
 from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy import BigInteger, ForeignKey, Index, func, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from store.finetune_tables import (
@@ -84,11 +85,16 @@ COPY_STEM = r"regexp_replace(result ->> 'filename', '\.[^.]*$', '')"
 
 
 class VideoState(StrEnum):
-    """Whether a video can be searched yet. The row is made when its file was found sound."""
+    """Whether a video can be searched. The row is made when its file was found sound.
+
+    One is superseded when other content was indexed at its place and its own is known nowhere
+    else: it keeps its labels and answers, has no clips, and comes back if its content does.
+    """
 
     PROCESSING = "processing"
     READY = "ready"
     FAILED = "failed"
+    SUPERSEDED = "superseded"
 
 
 class GenerationState(StrEnum):
@@ -113,6 +119,21 @@ class Video(Table):
         # People name a video by its file, with or without the ending; see store/video_names.py.
         Index("ix_videos_filename_stem", text(FILENAME_STEM)),
         Index("ix_videos_uri_stem", text(URI_STEM)),
+        # By hash: a path of 4096 bytes, percent-encoded, is too long for a B-tree.
+        Index("ix_videos_uri", "uri", postgresql_using="hash"),
+        Index(
+            "ix_videos_superseded_by_id",
+            "superseded_by_id",
+            postgresql_where=text("superseded_by_id IS NOT NULL"),
+        ),
+        Index("ix_videos_missing", "id", postgresql_where=text("missing_since IS NOT NULL")),
+        # Maintenance looks at the files that lie in place, those that it saw longest ago first.
+        Index(
+            "ix_videos_place_checked_at",
+            "place_checked_at",
+            "id",
+            postgresql_where=text("blob_key IS NULL AND state <> 'superseded'"),
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
@@ -136,11 +157,32 @@ class Video(Table):
     rotation_degrees: Mapped[int | None]
     is_still: Mapped[bool] = mapped_column(default=False)
     probe: Mapped[Json] = mapped_column(default=dict)
+    # Spans, in seconds from the first frame, in which nothing sound can be decoded; ascending.
+    damaged_spans: Mapped[list[list[float]]] = mapped_column(
+        JSONB(), default=list, server_default=text("'[]'::jsonb")
+    )
+    # Of a file in place, when its bytes were last known to be these: see store.file_stamps.
+    file_stamp: Mapped[str | None]
+    missing_since: Mapped[datetime | None]  # the file in place was not there when looked for
+    place_checked_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    superseded_by_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("videos.id", ondelete="SET NULL")
+    )
     tags: Mapped[list[str]] = mapped_column(default=list)
     # `metadata` is SQLAlchemy's own name on a table class.
     custom_metadata: Mapped[Json] = mapped_column("metadata", default=dict)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether parts of the video cannot be decoded, and so are not searched."""
+        return bool(self.damaged_spans)
+
+    @property
+    def starts_at_seconds(self) -> float:
+        """Where a player's clock stands at the first frame; all stored seconds count from there."""
+        return float(self.probe.get("starts_at_seconds") or 0.0)
 
 
 class Model(Table):

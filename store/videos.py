@@ -1,6 +1,6 @@
 """Videos and their clips."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -18,6 +18,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
+from store.damaged_spans import join_spans
 from store.errors import VideoNotFound
 from store.job_state import JobKind
 from store.jobs import JobRepository
@@ -244,6 +245,25 @@ class VideoRepository:
             VideoNotFound: there is none with this id.
         """
         self._set_state(video_id, VideoState.FAILED, code, message)
+
+    def note_damage(self, video_id: UUID, spans: Iterable[Sequence[float]]) -> None:
+        """Say in which spans of a video nothing sound can be decoded, beside those known before.
+
+        The video is partial from then on: it is searched without the clips in these spans.
+
+        Args:
+            video_id: the video.
+            spans: start and end of each, in seconds from the first frame; in any order, they may
+                overlap each other and those that are known.
+
+        Raises:
+            VideoNotFound: there is none with this id.
+            ValueError: a span ends before it starts, or is not made of finite numbers.
+        """
+        known = self.lock(video_id).damaged_spans
+        joined = join_spans([*known, *spans])
+        if joined != known:
+            self._update(video_id, damaged_spans=joined)
 
     def add_tags(self, video_id: UUID, tags: Sequence[str]) -> None:
         """Give a video the tags that it does not have yet.

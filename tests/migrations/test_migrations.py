@@ -1,3 +1,6 @@
+import json
+import unicodedata
+
 import sqlalchemy
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -68,3 +71,34 @@ def test_what_was_there_before_labels_is_carried_over(empty_database_url):
         assert {question.text_key for question in questions} == {"what is it"}
         assert {question.task for question in questions} == {Task.QA, Task.MULTIPLE_CHOICE}
     sessions.kw["bind"].dispose()
+
+
+def test_file_names_are_written_in_one_form_from_now_on(empty_database_url):
+    config = alembic_config(empty_database_url)
+    command.upgrade(config, "0002")
+    engine = sqlalchemy.create_engine(empty_database_url, poolclass=sqlalchemy.NullPool)
+    decomposed = unicodedata.normalize("NFD", "Käse.mp4")
+    with engine.begin() as connection:
+        connection.execute(
+            sqlalchemy.text(
+                "INSERT INTO videos (id, uri, sha256, filename, state, is_still, probe, tags, "
+                "metadata) VALUES (gen_random_uuid(), 'file:///k', 's', :name, 'ready', false, "
+                "'{}', '{}', '{}')"
+            ),
+            {"name": decomposed},
+        )
+        connection.execute(
+            sqlalchemy.text(
+                "INSERT INTO jobs (id, kind, state, priority, input, result) VALUES "
+                "(gen_random_uuid(), 'ingest', 'succeeded', 5, '{}', CAST(:result AS jsonb))"
+            ),
+            {"result": json.dumps({"filename": decomposed, "duplicate": True})},
+        )
+
+    command.upgrade(config, "head")
+
+    with engine.connect() as connection:
+        names = connection.scalars(sqlalchemy.text("SELECT filename FROM videos")).all()
+        results = connection.scalars(sqlalchemy.text("SELECT result FROM jobs")).all()
+    assert names == ["Käse.mp4"]
+    assert results == [{"filename": "Käse.mp4", "duplicate": True}]

@@ -208,3 +208,41 @@ def test_a_failed_video_says_why_until_it_is_ready(videos):
 
     ready = videos.get(video_id)
     assert (ready.state, ready.error_code, ready.error_message) == (VideoState.READY, None, None)
+
+
+def test_damage_makes_a_video_partial_and_spans_that_meet_are_one(videos):
+    video_id = create(videos)
+    assert not videos.get(video_id).is_partial
+
+    videos.note_damage(video_id, [(4.0, 5.0), (1.0, 2.0)])
+    videos.note_damage(video_id, [(2.0, 2.5), (4.5, 4.75)])
+
+    video = videos.get(video_id)
+    assert video.is_partial
+    assert video.damaged_spans == [[1.0, 2.5], [4.0, 5.0]]
+
+
+def test_many_damaged_spans_are_told_as_fewer_that_cover_them(videos):
+    video_id = create(videos)
+    spans = [(10.0 * i, 10.0 * i + 1) for i in range(1000)]
+    spans[500] = (4998.0, 5001.0)  # the nearest to the one before
+
+    videos.note_damage(video_id, spans)
+
+    kept = videos.get(video_id).damaged_spans
+    assert len(kept) == 256
+    assert all(any(a <= start and end <= b for a, b in kept) for start, end in spans)
+    assert any(a <= 4991.0 and b >= 5001.0 for a, b in kept)
+
+
+@pytest.mark.parametrize("span", [(2.0, 1.0), (-1.0, 1.0), (0.0, float("inf")), (float("nan"), 1)])
+def test_a_span_that_is_none_is_refused(videos, span):
+    video_id = create(videos)
+
+    with pytest.raises(ValueError, match="damaged span"):
+        videos.note_damage(video_id, [span])
+
+
+def test_damage_of_a_video_that_is_gone_is_refused(videos):
+    with pytest.raises(VideoNotFound):
+        videos.note_damage(uuid4(), [(0.0, 1.0)])
