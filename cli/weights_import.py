@@ -13,12 +13,12 @@ from cli.errors import CliError, check_one_of
 
 if TYPE_CHECKING:
     from clipbert.authors_names import AuthorsHead
-    from clipbert.authors_settings import AuthorsSettings
+    from clipbert.authors_settings import AuthorsDataSet, AuthorsSettings
     from clipbert.config import HeadName
     from clipbert.sampling import SamplingPlan
     from clipbert.text import TextTokenizer
 
-_TASKS = ("retrieval", "qa", "multiple-choice", "pretraining")
+_TASKS = ("retrieval", "qa", "multiple-choice", "count", "pretraining")
 _DTYPES = ("float32", "float16")
 _NO_TOKENIZER = "It cannot read texts yet: put its BERT's tokenizer.json there (--tokenizer)."
 
@@ -44,11 +44,21 @@ def import_checkpoint(
     *,
     task: Annotated[str, typer.Option(help=f"What it is for: {', '.join(_TASKS)}.")],
     to: ToFolder,
+    data_set: Annotated[
+        str | None,
+        typer.Option(
+            help="What it was trained on, called as the recipes: msrvtt_retrieval, "
+            "didemo_retrieval, activitynet_retrieval, msrvtt_qa, tgif_frameqa, vqa, ... "
+            "The file does not tell it, and frame size, length of texts and aggregation differ.",
+            show_default=False,
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
             help="JSON with what the file does not tell: max_side_px, max_text_tokens, "
-            "aggregation, plan, num_attention_heads. Default: the paper's for the task.",
+            "aggregation, plan, num_attention_heads. Default: the paper's for the data set, or "
+            "for the task's main one.",
             show_default=False,
         ),
     ] = None,
@@ -67,6 +77,7 @@ def import_checkpoint(
     from clipbert.authors_checkpoint import convert_authors_checkpoint
 
     head = _read_task(task)
+    trained_on = _read_data_set(data_set, head)
     check_one_of("--dtype", dtype, _DTYPES)
     target = to.expanduser().absolute()
     with _readable_errors():
@@ -75,7 +86,8 @@ def import_checkpoint(
             target,
             head=head,
             answers=_read_answers(answers),
-            settings=_read_settings(config, head),
+            settings=_read_settings(config, head, trained_on),
+            data_set=trained_on,
             tokenizer=_read_tokenizer(tokenizer),
             dtype=torch.float16 if dtype == "float16" else torch.float32,
         )
@@ -90,6 +102,7 @@ def import_checkpoint(
         "dtype": dtype,
         "sha256": made.source.sha256,
         "skipped": made.skipped,
+        "notices": made.notices,
     }
     _print(facts, as_json=as_json)
     if tokenizer is None and not as_json:
@@ -195,11 +208,26 @@ def _read_task(task: str) -> "AuthorsHead":
         "qa": "qa",
         "multiple-choice": "multiple_choice",
         "multiple_choice": "multiple_choice",
+        "count": "count",
         "pretraining": "pretraining",
     }
     if task not in heads:
         raise CliError(f"--task is one of {', '.join(_TASKS)}, not {task}")
     return heads[task]
+
+
+def _read_data_set(data_set: str | None, head: "AuthorsHead") -> "AuthorsDataSet | None":
+    from clipbert.authors_settings import data_sets_of
+
+    if data_set is None:
+        return None
+    name = data_set.replace("-", "_")
+    for known in data_sets_of(head):
+        if name == known:
+            return known
+    raise CliError(
+        f"--data-set for {head} is one of {', '.join(data_sets_of(head))}, not {data_set}"
+    )
 
 
 def _read_heads(heads: str) -> "list[HeadName]":
@@ -219,7 +247,9 @@ def _read_tokenizer(path: Path | None) -> "TextTokenizer | None":
     return None if path is None else TextTokenizer.from_file(path.expanduser())
 
 
-def _read_settings(path: Path | None, head: "AuthorsHead") -> "AuthorsSettings | None":
+def _read_settings(
+    path: Path | None, head: "AuthorsHead", data_set: "AuthorsDataSet | None"
+) -> "AuthorsSettings | None":
     from clipbert.authors_settings import AuthorsSettings
     from clipbert.errors import ConfigError
 
@@ -232,7 +262,7 @@ def _read_settings(path: Path | None, head: "AuthorsHead") -> "AuthorsSettings |
     if not isinstance(fields, dict):
         raise CliError(f"{path} holds no JSON object")
     try:
-        return AuthorsSettings.from_json(fields, head=head)
+        return AuthorsSettings.from_json(fields, head=head, data_set=data_set)
     except ConfigError as error:
         raise CliError(f"{path}: {error}") from error
 

@@ -17,11 +17,14 @@ from torch import Tensor
 from clipbert.authors_names import (
     CLASSIFIER_GROUP,
     PRETRAINING_GROUP,
+    REGRESSOR_GROUP,
     AuthorsHead,
+    head_group,
     rename_authors_keys,
     to_authors_name,
+    unwrapped,
 )
-from clipbert.authors_settings import AuthorsSettings
+from clipbert.authors_settings import AuthorsDataSet, AuthorsSettings, doubts
 from clipbert.checkpoint import build_from_state, first_few
 from clipbert.config import Aggregation, ClipBertConfig, HeadConfig
 from clipbert.errors import CheckpointError, ConfigError
@@ -35,7 +38,12 @@ from clipbert.text import TextTokenizer
 _UNUSED_ANSWERS = "transformer.classifier outputs without an answer"
 _QA_OUTPUT = "heads.qa.output"
 _PRETRAINING_OUTPUTS = 2
-_OUTPUTS: dict[AuthorsHead, tuple[int, ...]] = {"retrieval": (2, 1), "multiple_choice": (1,)}
+_OUTPUTS: dict[AuthorsHead, tuple[int, ...]] = {
+    "retrieval": (2, 1),
+    "multiple_choice": (1,),
+    "count": (1,),
+}
+_UNWRAPPED = "the prefix module. of all keys was taken away: it was saved within DataParallel"
 _LIKELY = {1: "multiple choice (or retrieval by ranking)", 2: "retrieval"}
 _ANSWERS_CURE = (
     "give those of the data set that it was trained on, in their order (its ans2label file)"
@@ -50,11 +58,13 @@ class AuthorsWeights:
         config: of the model.
         tensors: every weight by our name, of the file's dtype; may be mapped from the file.
         skipped: numbers of elements that were left out on purpose, by group of keys.
+        notices: what whoever imports it should know, as sentences.
     """
 
     config: ClipBertConfig
     tensors: dict[str, Tensor]
     skipped: dict[str, int]
+    notices: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -64,10 +74,12 @@ class ImportedCheckpoint:
     Attributes:
         model: float32, in eval mode; without a tokenizer, which their files do not hold.
         skipped: numbers of elements that were left out on purpose, by group of keys.
+        notices: what whoever imports it should know, as sentences.
     """
 
     model: ClipBert
     skipped: dict[str, int]
+    notices: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -78,11 +90,13 @@ class ConvertedCheckpoint:
         config: of the model.
         skipped: numbers of elements that were left out on purpose, by group of keys.
         source: the checkpoint's name, size and hash.
+        notices: what whoever imports it should know, as sentences.
     """
 
     config: ClipBertConfig
     skipped: dict[str, int]
     source: SourceFile
+    notices: tuple[str, ...]
 
 
 def import_authors_checkpoint(
@@ -91,16 +105,19 @@ def import_authors_checkpoint(
     head: AuthorsHead,
     answers: Sequence[str] = (),
     settings: AuthorsSettings | None = None,
+    data_set: AuthorsDataSet | None = None,
 ) -> ImportedCheckpoint:
     """Read a checkpoint that the authors' code wrote, and make a model of it.
 
     Arguments and errors are those of read_authors_checkpoint. Nothing in the file is run, and the
     model does not need it any more.
     """
-    read = read_authors_checkpoint(path, head=head, answers=answers, settings=settings)
+    read = read_authors_checkpoint(
+        path, head=head, answers=answers, settings=settings, data_set=data_set
+    )
     tensors = {name: tensor.clone() for name, tensor in read.tensors.items()}
     return ImportedCheckpoint(
-        build_from_state(read.config, tensors, source=str(path)), read.skipped
+        build_from_state(read.config, tensors, source=str(path)), read.skipped, read.notices
     )
 
 
@@ -111,6 +128,7 @@ def convert_authors_checkpoint(
     head: AuthorsHead,
     answers: Sequence[str] = (),
     settings: AuthorsSettings | None = None,
+    data_set: AuthorsDataSet | None = None,
     tokenizer: TextTokenizer | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> ConvertedCheckpoint:
@@ -124,6 +142,7 @@ def convert_authors_checkpoint(
         head: as for read_authors_checkpoint.
         answers: as for read_authors_checkpoint.
         settings: as for read_authors_checkpoint.
+        data_set: as for read_authors_checkpoint.
         tokenizer: saved with the model; their files hold none.
         dtype: of the saved weights, float32 or float16.
 
@@ -136,7 +155,9 @@ def convert_authors_checkpoint(
         ConfigError: as read_authors_checkpoint.
     """
     refuse_filled_folder(folder)
-    read = read_authors_checkpoint(path, head=head, answers=answers, settings=settings)
+    read = read_authors_checkpoint(
+        path, head=head, answers=answers, settings=settings, data_set=data_set
+    )
     if tokenizer is not None and tokenizer.vocab_size != read.config.vocab_size:
         raise CheckpointError(
             f"the tokenizer has {tokenizer.vocab_size} tokens, the model has embeddings of "
@@ -151,7 +172,7 @@ def convert_authors_checkpoint(
         skipped=read.skipped,
     )
     write_model_folder(model, folder, card=card, dtype=dtype)
-    return ConvertedCheckpoint(read.config, read.skipped, source)
+    return ConvertedCheckpoint(read.config, read.skipped, source, read.notices)
 
 
 def read_authors_checkpoint(
@@ -160,6 +181,7 @@ def read_authors_checkpoint(
     head: AuthorsHead,
     answers: Sequence[str] = (),
     settings: AuthorsSettings | None = None,
+    data_set: AuthorsDataSet | None = None,
 ) -> AuthorsWeights:
     """Read a checkpoint that the authors' code wrote.
 
@@ -172,6 +194,8 @@ def read_authors_checkpoint(
             longer than the vocabulary (at least 1500); outputs without an answer are cut off.
         settings: what the checkpoint does not tell; None for the paper's, with the mean over clips
             for a retrieval head of 1 output.
+        data_set: which one it was trained on, if that is known: its settings are taken, or those
+            given are compared with them.
 
     Returns:
         The weights, which may be mapped from the file: it must not change while they are in use.
@@ -182,22 +206,23 @@ def read_authors_checkpoint(
         ConfigError: a setting does not fit the weights.
     """
     source = str(path)
-    theirs = read_tensors(path)
+    theirs, was_wrapped = unwrapped(read_tensors(path))
     _check_kind(theirs, head=head, source=source)
     ours, skipped = rename_authors_keys(theirs, head=head, source=source)
 
     def name_of(name: str) -> str:
         return to_authors_name(name, head=head) or name
 
-    outputs = _PRETRAINING_OUTPUTS
+    outputs = num_outputs = _PRETRAINING_OUTPUTS
     if head != "pretraining":
-        outputs = ForeignWeights(ours, name_of, source).num_rows(f"heads.{head}.output.weight")
+        named = f"heads.{head}.output.weight"
+        outputs = num_outputs = ForeignWeights(ours, name_of, source).num_rows(named)
         _check_outputs(outputs, head=head, num_answers=len(answers), source=source)
     if head == "qa":
         ours, cut = _cut_answers(ours, len(answers))
         outputs, skipped = len(answers), skipped | cut
     if settings is None:
-        settings = AuthorsSettings.from_json({}, head=head)
+        settings = AuthorsSettings.from_json({}, head=head, data_set=data_set)
     weights = ForeignWeights(ours, name_of, source)
     config = _read_config(weights, HeadConfig(head, outputs), answers=answers, settings=settings)
     weights.check(config)
@@ -206,21 +231,35 @@ def read_authors_checkpoint(
         raise CheckpointError(
             f"{source}: {len(broken)} weights are infinite or no numbers: {first_few(broken)}"
         )
-    return AuthorsWeights(config, ours, skipped)
+    chosen = dataclasses.replace(
+        settings, max_text_tokens=config.max_text_tokens, aggregation=config.aggregation
+    )
+    notices = doubts(chosen, head=head, data_set=data_set, num_outputs=num_outputs)
+    if was_wrapped:
+        notices.insert(0, _UNWRAPPED)
+    return AuthorsWeights(config, ours, skipped, tuple(notices))
 
 
 def _check_kind(theirs: Mapping[str, Tensor], *, head: AuthorsHead, source: str) -> None:
-    """Refuse a pretrained checkpoint as a finetuned one, and the other way round."""
+    """Refuse a pretrained checkpoint as a finetuned one, a counting one as another, and back."""
     is_pretrained = any(name.startswith(PRETRAINING_GROUP) for name in theirs)
-    is_finetuned = any(name.startswith(CLASSIFIER_GROUP) for name in theirs)
+    groups = (CLASSIFIER_GROUP, REGRESSOR_GROUP)
+    found = [group for group in groups if any(name.startswith(group) for name in theirs)]
+    is_finetuned = bool(found)
+    if head != "pretraining" and found and head_group(head) not in found:
+        other = "count" if found == [REGRESSOR_GROUP] else "another task than counting"
+        raise CheckpointError(
+            f"{source} is a checkpoint for {other}, not one for {head}: it has {found[0]}* and no "
+            f"{head_group(head)}*"
+        )
     if head != "pretraining" and is_pretrained and not is_finetuned:
         raise CheckpointError(
             f"{source} is a pretrained checkpoint, not one for {head}: it has {PRETRAINING_GROUP}* "
-            f"and no {CLASSIFIER_GROUP}*; import it for pretraining"
+            f"and no {head_group(head)}*; import it for pretraining"
         )
     if head == "pretraining" and is_finetuned and not is_pretrained:
         raise CheckpointError(
-            f"{source} is a finetuned checkpoint, not a pretrained one: it has {CLASSIFIER_GROUP}* "
+            f"{source} is a finetuned checkpoint, not a pretrained one: it has {found[0]}* "
             f"and no {PRETRAINING_GROUP}*; import it for the task that it was finetuned for"
         )
 

@@ -11,10 +11,13 @@ from torch import Tensor
 from clipbert.errors import CheckpointError
 from clipbert.foreign_weights import rename_weights
 
-AuthorsHead = Literal["retrieval", "qa", "multiple_choice", "pretraining"]
+AuthorsHead = Literal["retrieval", "qa", "multiple_choice", "count", "pretraining"]
 
 PRETRAINING_GROUP = "transformer.cls."
 CLASSIFIER_GROUP = "transformer.classifier."
+REGRESSOR_GROUP = "transformer.regressor."  # of counting questions
+# What torch's DataParallel and DistributedDataParallel put before each key of the model in them.
+_WRAPPER = "module."
 # What is in every checkpoint of theirs, and their model never uses.
 UNUSED_GROUPS = (
     "cnn.feature.proposal_generator.",
@@ -34,6 +37,7 @@ _PLACES = {
     "{block}": r"(?P<block>\d+)",
     "{conv}": r"(?P<conv>[123])",
     "{norm}": r"(?P<norm>weight|bias|running_mean|running_var)",
+    "{trained_norm}": r"(?P<trained_norm>weight|bias|running_mean|running_var|num_batches_tracked)",
     "{kind}": r"(?P<kind>weight|bias)",
     "{table}": r"(?P<table>word|position|token_type)",
     "{axis}": r"(?P<axis>row|col)",
@@ -84,6 +88,19 @@ _PRETRAINING_NAMES = (
     ),
     ("transformer.cls.seq_relationship.{kind}", "heads.pretraining.match.{kind}"),
 )
+_COUNT_NAMES = (
+    (f"{REGRESSOR_GROUP}0.{{kind}}", "heads.count.hidden.{kind}"),
+    # Unlike the backbone's, this batch norm is trained, and counts its batches.
+    (f"{REGRESSOR_GROUP}2.{{trained_norm}}", "heads.count.norm.{trained_norm}"),
+    (f"{REGRESSOR_GROUP}4.{{kind}}", "heads.count.output.{kind}"),
+)
+
+
+def head_group(head: AuthorsHead) -> str:
+    """Name the group of keys that a checkpoint of theirs with this head has."""
+    if head == "pretraining":
+        return PRETRAINING_GROUP
+    return REGRESSOR_GROUP if head == "count" else CLASSIFIER_GROUP
 
 
 def to_our_name(theirs: str, *, head: AuthorsHead) -> str | None:
@@ -134,6 +151,18 @@ def rename_authors_keys(
     )
 
 
+def unwrapped(theirs: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], bool]:
+    """Take away the prefix `module.` of a model that was saved within torch's data parallelism.
+
+    Returns:
+        The weights, and whether all of them had it. If only some have it, it is left: they are
+        then unknown keys.
+    """
+    if not theirs or not all(name.startswith(_WRAPPER) for name in theirs):
+        return theirs, False
+    return {name.removeprefix(_WRAPPER): tensor for name, tensor in theirs.items()}, True
+
+
 def drop_tied(
     theirs: Mapping[str, Tensor], *, prefix: str = BERT_PREFIX, source: str
 ) -> dict[str, Tensor]:
@@ -163,6 +192,8 @@ def _table(
 ) -> list[tuple[re.Pattern[str], str]]:
     if head == "pretraining":
         names = (*_NAMES, *_PRETRAINING_NAMES)
+    elif head == "count":
+        names = (*_NAMES, *_COUNT_NAMES)
     else:
         names = (
             *_NAMES,

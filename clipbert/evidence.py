@@ -30,8 +30,8 @@ class VideoTokens:
 
     Attributes:
         clips: K clips, when they are and which instants were looked at.
-        tokens: (K, h, w, D) float16 on the CPU: visual tokens before row, column and type
-            embeddings.
+        tokens: (K, h, w, D) on the CPU, float16 unless asked otherwise: visual tokens before row,
+            column and type embeddings.
         recall: (K, R) float32, for search by vector; None if the model makes no such vectors.
         plan: how the clips were chosen.
         duration_seconds: of the video.

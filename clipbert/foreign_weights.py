@@ -92,7 +92,12 @@ class ForeignWeights:
             {self.name_of(n): t for n, t in self.tensors.items()},
             source=self.source,
         )
-        whole = [self.name_of(n) for n, t in self.tensors.items() if not t.is_floating_point()]
+        whole = [
+            self.name_of(name)
+            for name, tensor in self.tensors.items()
+            # A trained batch norm counts its batches.
+            if wanted[name].is_floating_point() and not tensor.is_floating_point()
+        ]
         if whole:
             raise CheckpointError(
                 f"{self.source} has {len(whole)} weights of no floating type: {first_few(whole)}"

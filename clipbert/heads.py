@@ -34,10 +34,12 @@ class TaskHead(nn.Module):
 class CountHead(nn.Module):
     """A number: dropout, a hidden layer with ELU and batch norm, dropout, one output.
 
-    The batch norm is trained, and uses its running statistics in eval mode. In training it needs
-    at least two pairs.
+    The batch norm is trained, and uses its running statistics in eval mode. In training it sees
+    the pairs of one clip at a time, and needs at least two of them.
 
-    Source: the authors' regression head, which their code defines and never runs.
+    Source: the authors' regression head, which their code defines and never runs. Their training
+    passes the clips one by one, so that batch statistics are those of one clip of each video; all
+    clips at once train another function.
     """
 
     def __init__(self, config: ClipBertConfig) -> None:
@@ -48,9 +50,14 @@ class CountHead(nn.Module):
         self.norm = nn.BatchNorm1d(size)
         self.output = nn.Linear(size, 1)
 
-    def forward(self, pooled: Tensor) -> Tensor:
-        """(N, D) -> (N, 1)."""
-        hidden = self.norm(functional.elu(self.hidden(self.dropout(pooled))))
+    def forward(self, pooled: Tensor, *, num_clips: int = 1) -> Tensor:
+        """(K * N, D), clip after clip -> (K * N, 1)."""
+        hidden = functional.elu(self.hidden(self.dropout(pooled)))
+        if self.training:
+            # One after another, as the running statistics follow them.
+            hidden = torch.cat([self.norm(of_clip) for of_clip in hidden.chunk(num_clips)])
+        else:
+            hidden = self.norm(hidden)
         return cast("Tensor", self.output(self.dropout(hidden)))
 
 

@@ -41,6 +41,31 @@ def import_small(head: AuthorsHead, path: Path | None = None) -> ImportedCheckpo
     )
 
 
+def draw_count_checkpoint(*, seed: int = 0) -> dict[str, Tensor]:
+    """Make a small checkpoint of their counting model: its head under their names."""
+    theirs = torch.load(small_checkpoint("retrieval"), weights_only=True)
+    size = theirs["transformer.bert.pooler.dense.bias"].shape[0]
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.empty(shape).uniform_(-1, 1, generator=generator)
+
+    # Linear, ELU, batch norm, dropout, linear: of these, 0, 2 and 4 have weights.
+    regressor = {
+        "0.weight": draw(size, size),
+        "0.bias": draw(size),
+        "2.weight": draw(size),
+        "2.bias": draw(size),
+        "2.running_mean": draw(size),
+        "2.running_var": draw(size).abs() + 0.5,
+        "2.num_batches_tracked": torch.tensor(321),
+        "4.weight": draw(1, size),
+        "4.bias": draw(1),
+    }
+    kept = {name: t for name, t in theirs.items() if not name.startswith("transformer.classifier.")}
+    return kept | {f"transformer.regressor.{name}": t for name, t in regressor.items()}
+
+
 def read_shapes(kind: str) -> dict[str, tuple[int, ...]]:
     """Read what a full-size checkpoint holds: "pretrain", "retrieval" or "qa"."""
     lines = (PARITY / f"keys_{kind}.txt").read_text().splitlines()

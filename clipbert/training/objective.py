@@ -25,8 +25,8 @@ from clipbert.training.losses import (
 )
 from clipbert.training.recipe import Loss, Recipe
 
-# The count head's batch norm knows no spread of a single pair.
-_LEAST_PAIRS: Mapping[Task, int] = {"count": 2}
+# The count head's batch norm knows no spread of a single pair of one clip.
+_LEAST_TEXTS: Mapping[Task, int] = {"count": 2}
 
 
 class Objective(nn.Module):
@@ -50,7 +50,7 @@ class Objective(nn.Module):
         self._aggregation = recipe.aggregation
         self._precision = recipe.precision
         self._kept_cells, self._seed = recipe.kept_cells, recipe.seed
-        self._least_pairs = _LEAST_PAIRS.get(recipe.task, 1)
+        self._least_texts = _LEAST_TEXTS.get(recipe.task, 1)
 
     def train(self, mode: bool = True) -> "Objective":
         """Set the mode, as nn.Module.train, of all that is trained."""
@@ -70,15 +70,17 @@ class Objective(nn.Module):
             stay in step; of it every weight has the gradient 0.
         """
         num_clips = batch.num_clips
-        least_pairs = self._least_pairs if self.training else 1
-        if num_clips * len(batch.token_ids) < least_pairs:
+        least_texts = self._least_texts if self.training else 1
+        if num_clips == 0 or len(batch.token_ids) < least_texts:
             weights = [weight for weight in self.parameters() if weight.requires_grad]
             return {"loss": torch.stack([weight.sum() for weight in weights]).sum() * 0.0}
         device = next(self.model.parameters()).device
         with torch.autocast(device.type, torch.bfloat16, enabled=self._uses_bfloat16(device)):
             if self._head == "pretraining":
                 return self._pretrain(batch, device)
-            logits = self.model(**self._pairs(batch, device), head=self._head)  # (K * N, C)
+            logits = self.model(
+                **self._pairs(batch, device), head=self._head, num_clips=num_clips
+            )  # (K * N, C)
         logits = logits.float().unflatten(0, (num_clips, -1))  # (K, N, C)
         return {"loss": self._loss(logits, batch.targets.to(device))}
 

@@ -21,7 +21,7 @@ Precision = Literal["auto", "bf16", "fp32"]
 Visual = Literal["trained", "frozen"]
 
 RECIPE_FILE = "recipe.toml"
-_LEAST_COUNTED_PAIRS = 2
+_LEAST_COUNTED_TEXTS = 2
 _SEEDS = 2**32  # NumPy's generators know so many
 _LOSSES: Mapping[Task, tuple[Loss, ...]] = {
     "pretraining": ("ce",),
@@ -238,10 +238,12 @@ class Recipe:
             raise ConfigError(f"aggregation is 'lse': with loss {self.loss!r} take mean or max")
         if self.task == "retrieval" and self.negatives < 1:
             raise ConfigError("negatives is 0: retrieval needs at least 1")
-        if self.task == "count" and self.clips * self.videos_per_forward < _LEAST_COUNTED_PAIRS:
+        texts_per_forward = self.videos_per_forward * self.texts_per_video
+        if self.task == "count" and texts_per_forward < _LEAST_COUNTED_TEXTS:
             raise ConfigError(
-                f"clips is {self.clips} and videos_per_forward {self.videos_per_forward}: counting "
-                "needs at least 2 clips in a forward pass, for its batch norm"
+                f"videos_per_forward is {self.videos_per_forward} and texts_per_video "
+                f"{self.texts_per_video}: counting needs at least 2 questions in a forward pass, "
+                "for its batch norm, which sees one clip of each at a time"
             )
         if self.videos_per_step % self.videos_per_forward:
             raise ConfigError(

@@ -129,8 +129,6 @@ class TokenSource:
 
     def num_clips(self, recipe: Recipe, data: RunData) -> int:
         """Give the recipe's number, but no more than the longest video has: pictures have one."""
-        if recipe.task == "count":  # its batch norm needs several
-            return recipe.clips
         stored = [len(v.clips) for v in data.videos.values() if isinstance(v, StoredVideo)]
         return min(recipe.clips, max(stored))
 

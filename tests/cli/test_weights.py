@@ -119,7 +119,14 @@ def test_a_tokenizer_comes_with_the_model(run, tmp_path, small):
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--task", "sorting"], "--task is one of retrieval, qa, multiple-choice, pretraining"),
+        (
+            ["--task", "sorting"],
+            "--task is one of retrieval, qa, multiple-choice, count, pretraining",
+        ),
+        (
+            ["--task", "retrieval", "--data-set", "msrvtt-qa"],
+            "--data-set for retrieval is one of msrvtt_retrieval, didemo_retrieval, activitynet_",
+        ),
         (["--task", "retrieval", "--dtype", "int8"], "--dtype is one of float32, float16"),
         (["--task", "qa"], "there are no answers: give those of the data set"),
         (["--task", "pretraining"], "is a finetuned checkpoint, not a pretrained one"),

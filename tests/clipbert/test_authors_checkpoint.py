@@ -10,10 +10,12 @@ from authors_checkpoints import (
     PARITY,
     PARITY_NAMES,
     draw_checkpoint,
+    draw_count_checkpoint,
     import_small,
     small_checkpoint,
     small_settings,
 )
+from torch import nn
 
 from clipbert.authors_checkpoint import (
     convert_authors_checkpoint,
@@ -396,3 +398,79 @@ def test_a_full_checkpoint_comes_back_identical_and_takes_little_memory(disk, ki
     exported = torch.load(back, weights_only=True, mmap=True)
     assert exported.keys() == {name for name in expected if not name.startswith(UNUSED_GROUPS)}
     assert all(torch.equal(tensor, expected[name]) for name, tensor in exported.items())
+
+
+def test_a_counting_checkpoint_counts_as_their_layers_do(tmp_path):
+    theirs = draw_count_checkpoint()
+    regressor = nn.Sequential(
+        nn.Linear(48, 48), nn.ELU(), nn.BatchNorm1d(48), nn.Dropout(0.1), nn.Linear(48, 1)
+    ).eval()
+    beginning = "transformer.regressor."
+    regressor.load_state_dict(
+        {n.removeprefix(beginning): t for n, t in theirs.items() if n.startswith(beginning)}
+    )
+    model = import_weights(theirs, tmp_path / "a.pt", head="count").model
+    pooled = torch.randn(5, 48, generator=torch.Generator().manual_seed(1))
+
+    found = model.heads["count"](pooled)
+
+    torch.testing.assert_close(found, regressor(pooled))
+    assert model.config.trained_heads == ("count",)
+    assert (model.config.max_text_tokens, model.config.aggregation) == (12, "mean")
+
+
+def test_a_counting_checkpoint_comes_back_bit_for_bit(tmp_path):
+    theirs = draw_count_checkpoint()
+    model = import_weights(theirs, tmp_path / "a.pt", head="count").model
+
+    export_authors_checkpoint(model, tmp_path / "back.pt")
+
+    back = torch.load(tmp_path / "back.pt", weights_only=True)
+    assert back.keys() == {name for name in theirs if not name.startswith(UNUSED_GROUPS)}
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in back.items())
+    assert back["transformer.regressor.2.num_batches_tracked"].dtype == torch.int64
+
+
+def test_a_counting_checkpoint_is_none_for_another_task_nor_the_other_way_round(weights, tmp_path):
+    with pytest.raises(CheckpointError, match="is a checkpoint for count, not one for retrieval"):
+        import_weights(draw_count_checkpoint(), tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="for another task than counting, not one for count"):
+        import_weights(weights, tmp_path / "b.pt", head="count")
+
+
+def test_the_prefix_of_data_parallelism_is_taken_away_and_said(weights, tmp_path):
+    wrapped = {f"module.{name}": tensor for name, tensor in weights.items()}
+
+    imported = import_weights(wrapped, tmp_path / "a.pt")
+
+    plain = import_weights(weights, tmp_path / "b.pt")
+    assert "module." in imported.notices[0]
+    assert imported.notices[1:] == plain.notices
+    expected = plain.model.state_dict()
+    assert all(torch.equal(t, expected[n]) for n, t in imported.model.state_dict().items())
+
+
+def test_a_prefix_that_only_some_keys_have_is_unknown(weights, tmp_path):
+    name = "cnn.grid_encoder.0.weight"
+    weights[f"module.{name}"] = weights.pop(name)
+
+    with pytest.raises(CheckpointError, match=r"1 unknown keys: module\.cnn\.grid_encoder"):
+        import_weights(weights, tmp_path / "a.pt")
+
+
+def test_an_import_says_which_settings_another_data_set_needs(tmp_path):
+    # The default is MSRVTT's; the file itself tells nothing of it.
+    settings = small_settings("retrieval", max_side_px=448, max_text_tokens=20)
+    path = small_checkpoint("retrieval")
+
+    unnamed = import_authors_checkpoint(path, head="retrieval", settings=settings)
+    named = import_authors_checkpoint(
+        path, head="retrieval", settings=settings, data_set="msrvtt_retrieval"
+    )
+    other = import_authors_checkpoint(
+        path, head="retrieval", settings=settings, data_set="didemo_retrieval"
+    )
+
+    assert "activitynet_retrieval 448 px, 100 tokens, lse" in unnamed.notices[0]
+    assert named.notices == ()
+    assert "not what didemo_retrieval was trained with" in other.notices[0]

@@ -51,6 +51,17 @@ def logits_by_hand(model, path, text, head):
     return torch.stack(rows)
 
 
+def test_tokens_in_float32_give_the_logits_of_one_pass_to_the_last_digits(model, path):
+    exact = model.encode_video(path, dtype=torch.float32)
+
+    score = model.score(exact, ["a ball"])[0]
+
+    expected = logits_by_hand(model, path, "a ball", "retrieval")
+    found = torch.stack([clip.logits for clip in score.evidence])
+    assert exact.tokens.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_encode_video_follows_the_models_own_plan(model, path, tokens):
     assert tokens.plan == PLAN
     assert [clip.instants for clip in tokens.clips] == [

@@ -53,6 +53,27 @@ def test_the_count_head_is_elu_then_batch_norm_and_one_number():
     torch.testing.assert_close(head.eval()(pooled), expected)
 
 
+def test_the_count_head_normalises_one_clip_at_a_time_while_it_is_trained():
+    # As the authors' loop over clips does: K passes of their layers, in this order.
+    head = dataclasses.replace(TINY, dropout=0.0, heads=(HeadConfig("count", 1),), answers=())
+    torch.manual_seed(0)
+    ours = build_heads(head)["count"].train()
+    hidden, norm = nn.Linear(48, 48), nn.BatchNorm1d(48)
+    theirs = nn.Sequential(hidden, nn.ELU(), norm, nn.Identity(), nn.Linear(48, 1)).train()
+    for mine, own in ((ours.hidden, hidden), (ours.norm, norm), (ours.output, theirs[4])):
+        own.load_state_dict(mine.state_dict())
+    # Clips that differ, or one batch norm over all would come to the same.
+    pooled = torch.randn(3, 4, 48) + torch.tensor([-3.0, 0.0, 5.0]).view(3, 1, 1)  # (K, N, D)
+
+    expected = torch.cat([theirs(of_clip) for of_clip in pooled])
+    found = ours(pooled.flatten(0, 1), num_clips=3)
+
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(ours.norm.running_mean, norm.running_mean)
+    torch.testing.assert_close(ours.norm.running_var, norm.running_var)
+    assert ours.norm.num_batches_tracked == 3
+
+
 def test_the_pretraining_head_reads_words_with_the_table_of_word_embeddings():
     head = head_of("pretraining", 2).eval()
     text, table = torch.randn(2, 5, 48), torch.randn(141, 48)

@@ -187,6 +187,27 @@ def test_every_trained_weight_gets_a_gradient():
         assert without == set()
 
 
+def test_counting_with_several_clips_has_the_gradients_of_clips_one_by_one_in_training():
+    recipe = recipe_of("count", loss="mse", aggregation="mean")
+    together, one_by_one = make_objective(recipe).train(), make_objective(recipe).train()
+    batch = make_batch(LABELS.float())
+
+    loss = together(batch)["loss"]
+    loss.backward()
+    expected = clip_squared_error(clip_by_clip(one_by_one, batch), LABELS.float(), "mean")
+    expected.backward()
+
+    torch.testing.assert_close(loss, expected)
+    for (name, mine), theirs in zip(
+        together.model.heads.named_parameters(), one_by_one.model.heads.parameters(), strict=True
+    ):
+        torch.testing.assert_close(mine.grad, theirs.grad, msg=name, atol=1e-5, rtol=1e-4)
+    for mine, theirs in zip(
+        together.model.heads.buffers(), one_by_one.model.heads.buffers(), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
 @pytest.mark.parametrize("task", ["retrieval", "count"])
 def test_a_pass_without_examples_has_no_loss_and_no_gradient(task):
     settings = {"loss": "mse", "aggregation": "mean"} if task == "count" else {}

@@ -165,12 +165,12 @@ def test_a_missing_file_is_named(tmp_path):
         read_recipe(tmp_path / "none.toml")
 
 
-def test_counting_needs_two_clips_in_a_forward_pass():
+def test_counting_needs_two_questions_in_a_forward_pass_whatever_the_clips():
     recipe = read_recipe(RECIPES / "tgif_count.toml")
 
-    with pytest.raises(ConfigError, match="counting needs at least 2 clips in a forward pass"):
-        recipe.replace(["clips=1", "videos_per_forward=1"])
-    assert recipe.replace(["clips=2", "videos_per_forward=1"]).clips == 2
+    with pytest.raises(ConfigError, match="counting needs at least 2 questions in a forward pass"):
+        recipe.replace(["clips=8", "videos_per_forward=1"])
+    assert recipe.replace(["clips=1", "videos_per_forward=2"]).clips == 1
 
 
 @pytest.mark.parametrize(
