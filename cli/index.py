@@ -22,13 +22,7 @@ from cli.console import JsonOption, print_json
 from cli.data_folder import DataOption, find_data_folder
 from cli.errors import INTERRUPTED, CliError, ServiceUnreachable
 from cli.sent_batch import start_batch, upload_files
-
-VIDEO_EXTENSIONS = frozenset(
-    {".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg"}
-    | {".mpg", ".mts", ".mxf", ".ogg", ".ogv", ".ts", ".vob", ".webm", ".wmv"}
-)
-IMAGE_EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".webp"})
-MEDIA_EXTENSIONS = VIDEO_EXTENSIONS | IMAGE_EXTENSIONS
+from clipbert.video.formats import MEDIA_EXTENSIONS
 
 
 @dataclass

@@ -24,30 +24,19 @@ from clipbert.errors import (
     NoVideoStream,
     UnsupportedMedia,
 )
-from clipbert.pictures import picture_size
+from clipbert.pictures import is_animated, picture_size
 from clipbert.probed_video import MediaLimits
-
-STILL_FORMATS = frozenset({"jpeg_pipe", "png_pipe", "webp_pipe"})
-_SNIFFED_BYTES = 1024
-_MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
-# MPEG-TS, and the same with a time before each packet. A packet begins with a G.
-_TS_PACKET_BYTES = (188, 192)
-# So many packets in a row tell MPEG-TS from chance; a copied recording may begin within a packet.
-_TS_PACKETS = 4
+from clipbert.video.formats import CODECS, CONTAINERS, READ_IN_WORDS
+from clipbert.video.signatures import HEAD_BYTES, demuxer_of, kind_of
 
 # The demuxers that sniff_format chooses from; a second lock should a demuxer open another.
 _OPEN_OPTIONS = {
-    "format_whitelist": "mov,matroska,avi,ogg,mpeg,mpegts,gif,jpeg_pipe,png_pipe,webp_pipe",
+    "format_whitelist": ",".join(sorted(CONTAINERS)),
     "protocol_whitelist": "file",
     # As many packets as it takes to find the video's size, and no more.
     "probesize": "20000000",
     "analyzeduration": "10000000",
 }
-# Decoders that have seen years of hostile input, or that the containers above cannot do without.
-_COMMON_CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "mpeg4", "prores", "ffv1")
-_OLD_CODECS = ("msmpeg4", "msmpeg4v2", "h263", "mpeg1video", "mpeg2video", "theora", "rawvideo")
-_PICTURE_CODECS = ("mjpeg", "png", "webp", "gif")
-_CODECS = frozenset((*_COMMON_CODECS, *_OLD_CODECS, *_PICTURE_CODECS))
 
 
 def sniff_format(path: Path) -> str:
@@ -62,16 +51,18 @@ def sniff_format(path: Path) -> str:
         raise MediaNotFound(f"there is no file {path}")
     try:
         with path.open("rb") as file:
-            head = file.read(_SNIFFED_BYTES)
+            head = file.read(HEAD_BYTES)
     except OSError as error:
         raise MediaNotFound(f"{path} cannot be read: {error.strerror}") from error
     if not head:
         raise EmptyFile(f"{path.name} is empty")
-    name = _format_of(head)
-    if name == "webp_pipe" and _is_animated_webp(head):
-        raise UnsupportedMedia(f"{path.name} is an animated WebP, which is not read here")
+    name = demuxer_of(head)
     if name is None:
-        raise UnsupportedMedia(f"{path.name} is not a video or picture of a known kind")
+        raise UnsupportedMedia(f"{path.name} is {kind_of(head)}; what is read is {READ_IN_WORDS}")
+    if name == "webp_pipe" and is_animated(path, name):
+        raise UnsupportedMedia(f"{path.name} is an animated WebP, which is not read here")
+    if name == "png_pipe" and is_animated(path, name):
+        return "apng"
     return name
 
 
@@ -124,43 +115,6 @@ def check_pixels(width: int, height: int, limits: MediaLimits) -> None:
         )
 
 
-def _format_of(head: bytes) -> str | None:  # noqa: PLR0911
-    riff_kind = head[8:12] if head[:4] == b"RIFF" else b""
-    if head[4:8] in _MP4_BOXES:
-        return "mov"
-    if head[:4] == b"\x1aE\xdf\xa3":
-        return "matroska"
-    if riff_kind == b"AVI ":
-        return "avi"
-    if head[:4] == b"OggS":
-        return "ogg"
-    if head[:6] in (b"GIF87a", b"GIF89a"):
-        return "gif"
-    if head[:3] == b"\xff\xd8\xff":
-        return "jpeg_pipe"
-    if head[:8] == b"\x89PNG\r\n\x1a\n":
-        return "png_pipe"
-    if riff_kind == b"WEBP":
-        return "webp_pipe"
-    if head[:4] == b"\x00\x00\x01\xba":
-        return "mpeg"
-    if any(_has_sync_bytes(head, packet_bytes) for packet_bytes in _TS_PACKET_BYTES):
-        return "mpegts"
-    return None
-
-
-def _is_animated_webp(head: bytes) -> bool:
-    return head[12:16] == b"VP8X" and bool(head[20:21] and head[20] & 0b10)
-
-
-def _has_sync_bytes(head: bytes, packet_bytes: int) -> bool:
-    starts = range(len(head) - (_TS_PACKETS - 1) * packet_bytes)
-    return any(
-        head[start : start + _TS_PACKETS * packet_bytes : packet_bytes] == b"G" * _TS_PACKETS
-        for start in starts
-    )
-
-
 def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     covers = Disposition.attached_pic | Disposition.timed_thumbnails
     streams = [stream for stream in container.streams.video if not stream.disposition & covers]
@@ -169,7 +123,7 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     stream = streams[0]
     # A stream without a decoder has no codec context.
     context = getattr(stream, "codec_context", None)
-    if context is None or context.name not in _CODECS:
+    if context is None or context.name not in CODECS:
         name = "unknown" if context is None else context.name
         raise UnsupportedMedia(f"{path.name} has video of the codec {name}, which is not read here")
     return stream

@@ -18,7 +18,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from clipbert.containers import STILL_FORMATS, check_pixels
+from clipbert.containers import check_pixels
 from clipbert.errors import DecodeFailed, FrameNotFound
 from clipbert.frame_clock import NUM_FIRST_PACKETS, FrameClock
 from clipbert.packets import (
@@ -30,6 +30,7 @@ from clipbert.packets import (
     stamping_of,
 )
 from clipbert.probed_video import MediaLimits
+from clipbert.video.formats import ANIMATION_DEMUXERS, CLOCKLESS_DEMUXERS, STILL_DEMUXERS
 
 # An instant this little before a frame counts as that frame's: instants pass through decimal text.
 _TOLERANCE_SECONDS = 1e-6
@@ -49,9 +50,9 @@ _VERSIONED_CODECS = frozenset({"h264", "mpeg4"})
 # first frame is made from, and MPEG-TS goes by the time of decoding; where the first packet is at
 # 0, demuxers refuse less.
 _BEGINNING_PTS = -(1 << 60)
-_FROM_ZERO = STILL_FORMATS | {"avi", "gif"}
+_FROM_ZERO = STILL_DEMUXERS | ANIMATION_DEMUXERS | {"avi"}
 # Demuxers that cannot seek, or to whom it would be no gain.
-_UNSEEKABLE = STILL_FORMATS | {"gif"}
+_UNSEEKABLE = STILL_DEMUXERS | ANIMATION_DEMUXERS | CLOCKLESS_DEMUXERS
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from clipbert.containers import STILL_FORMATS
+from clipbert.video.formats import STILL_DEMUXERS
 
 # Formats of recordings that may break off, and of which several may be strung together. In Ogg a
 # seek finds the first of them; in the others, any.
@@ -79,7 +79,7 @@ def packets_of(container: InputContainer, stream: VideoStream) -> Iterator["Pack
     Recordings (MPEG-TS, MPEG-PS, Ogg) end where the file can be read no further, or where another
     begins at an earlier time of its own. A still picture ends before what cameras append to it.
     """
-    if container.format.name in STILL_FORMATS:
+    if container.format.name in STILL_DEMUXERS:
         yield from islice(container.demux(stream), 1)
     elif container.format.name in _STREAMED:
         yield from _recording(container, stream)

@@ -19,6 +19,7 @@ _JPEG_APP1 = 0xE1
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _EXIF_CHUNKS = frozenset({b"eXIf", b"EXIF"})
 _EXIF_HEADER = b"Exif\0\0"
+_WEBP_ANIMATION = 0b10
 _ORIENTATION_TAG = 0x0112
 _MAX_EXIF_BYTES = 65_536
 # A walk over more parts than any camera writes is not gone on with.
@@ -55,6 +56,19 @@ def picture_size(path: Path, container: str) -> tuple[int, int] | None:
                     size = _unpacked(">HH", _read_at(file, segment.content + 1, 4))
                     return None if size is None else (size[1], size[0])
     return None
+
+
+def is_animated(path: Path, container: str) -> bool:
+    """Say whether a PNG or WebP says before its first picture that more follow."""
+    with path.open("rb") as file:
+        for part in _chunks(file, container):
+            if part.kind == b"acTL":
+                return int.from_bytes(_read_at(file, part.content, 4), "big") > 1
+            if part.kind == b"VP8X":
+                return bool(int.from_bytes(_read_at(file, part.content, 1)) & _WEBP_ANIMATION)
+            if part.kind == b"IDAT":
+                return False
+    return False
 
 
 def exif_orientation(path: Path, container: str) -> Orientation | None:

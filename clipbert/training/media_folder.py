@@ -7,12 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from clipbert.errors import AmbiguousMedia, MediaNotFound
+from clipbert.video.formats import MEDIA_EXTENSIONS
 
-# Of the containers and pictures that clipbert.containers reads.
-MEDIA_EXTENSIONS = frozenset(
-    {".3gp", ".avi", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"}
-    | {".ogg", ".ogv", ".ts", ".vob", ".webm", ".jpeg", ".jpg", ".png", ".webp"}
-)
 # COCO_train2014_000000123456, and 000000123456 from 2017 on.
 _COCO_NAME = re.compile(r"(?:COCO_[a-z]+[0-9]{4}_)?([0-9]{12})")
 

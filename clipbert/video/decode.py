@@ -17,7 +17,7 @@ from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from clipbert.containers import STILL_FORMATS, open_video, sniff_format
+from clipbert.containers import open_video, sniff_format
 from clipbert.errors import DecodeFailed, ExtremeAspectRatio, MediaTooLarge
 from clipbert.frame_reader import FrameReader
 from clipbert.orientation import Orientation, orientation_of
@@ -27,6 +27,7 @@ from clipbert.resizing import shrunk_size
 from clipbert.sampling import Clip
 from clipbert.timeline import Timeline, read_timeline
 from clipbert.truncation import check_whole
+from clipbert.video.formats import STILL_DEMUXERS
 
 __all__ = [
     "MediaLimits",
@@ -193,7 +194,7 @@ def _probe_of(
     first: VideoFrame,
 ) -> VideoProbe:
     name = container.format.name.split(",")[0]
-    is_still = name in STILL_FORMATS
+    is_still = name in STILL_DEMUXERS
     frame_pts, time_base = timeline.frame_pts, stream.time_base or Fraction(1)
     span_pts = int(frame_pts[-1] - frame_pts[0])
     thinning = math.ceil(len(timeline.keyframe_pts) / _MAX_KEYFRAMES) or 1
@@ -222,7 +223,7 @@ def _probe_of(
 
 def _orientation(path: Path, container: InputContainer, frame: VideoFrame) -> Orientation:
     name = container.format.name
-    noted = exif_orientation(path, name) if name in STILL_FORMATS else None
+    noted = exif_orientation(path, name) if name in STILL_DEMUXERS else None
     return noted or orientation_of(frame)
 
 

@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 from sqlalchemy.orm import Session
 
 from clipbert.errors import VideoError
-from clipbert.training.media_folder import MEDIA_EXTENSIONS
+from clipbert.video.formats import MEDIA_EXTENSIONS
 from store.blobs import BlobStore
 from store.datasets import DatasetRepository
 from store.errors import BlobNotFound, VideoNotFound
