@@ -77,6 +77,7 @@ class Finetune(Table):
     __tablename__ = "finetunes"
     __table_args__ = (
         Index("ix_finetunes_schedule_id", "schedule_id"),
+        Index("ix_finetunes_base_model_id", "base_model_id"),
         Index("ix_finetunes_model_id", "model_id"),
         Index("ix_finetunes_dataset_id", "dataset_id"),
     )
@@ -125,6 +126,8 @@ class Promotion(Table):
     __table_args__ = (
         Index("ix_promotions_task", "task", "created_at"),
         Index("ix_promotions_model_id", "model_id"),
+        Index("ix_promotions_previous_model_id", "previous_model_id"),
+        Index("ix_promotions_finetune_id", "finetune_id"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)

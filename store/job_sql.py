@@ -185,3 +185,22 @@ FROM jobs
 WHERE jobs.id = ANY(CAST(:ids AS uuid[])) AND jobs.kind = 'embed' AND jobs.state = 'queued'
   AND videos.id = jobs.video_id AND videos.state = 'failed'
 """
+
+# Bounded: after an outage a hundred thousand jobs may wait for their next try.
+WAITING_FOR_LATER = """
+SELECT kind, later FROM unnest(CAST(:kinds AS text[])) AS wanted(kind)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS later
+    FROM (SELECT FROM jobs
+          WHERE jobs.kind = wanted.kind AND state = 'queued' AND run_at > now()
+          LIMIT 10000) AS bounded) AS counted
+"""
+
+DUE_UP_TO = """
+SELECT kind, due FROM unnest(CAST(:kinds AS text[])) AS wanted(kind)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS due
+    FROM (SELECT FROM jobs
+          WHERE jobs.kind = wanted.kind AND state = 'queued' AND run_at <= now()
+          LIMIT :most) AS bounded) AS counted
+"""

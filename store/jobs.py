@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.elements import ColumnElement
 
 from store import job_sql
+from store.counts import read_counts
 from store.errors import IdempotencyConflict, IllegalMove, JobNotFound
 from store.identifiers import new_id
 from store.job_leases import LeasedJobs
@@ -161,20 +162,32 @@ class JobRepository(LeasedJobs):
         return self._session.scalars(query.order_by(JobEvent.seq)).all()
 
     def due_counts(self) -> dict[JobKind, int]:
-        """Count the jobs of each kind that could be claimed now; kinds with none are left out."""
-        query = (
-            select(Job.kind, func.count())
-            .where(Job.state == JobState.QUEUED, Job.run_at <= func.now())
-            .group_by(Job.kind)
-        )
-        return {row[0]: row[1] for row in self._session.execute(query)}
+        """Count the jobs of each kind that could be claimed now; kinds with none are left out.
+
+        Of each kind, at most 10,000 that wait for a later instant are told from those that are due.
+        """
+        rows = self._session.execute(text(job_sql.WAITING_FOR_LATER), {"kinds": list(JobKind)})
+        later = {JobKind(row.kind): row.later for row in rows}
+        queued = {kind: by.get(JobState.QUEUED, 0) for kind, by in self.counts().items()}
+        due = {kind: count - later[kind] for kind, count in queued.items()}
+        return {kind: count for kind, count in due.items() if count > 0}
+
+    def due_up_to(self, most: int) -> dict[JobKind, int]:
+        """Count the jobs of each kind that could be claimed now, up to a number of each.
+
+        Args:
+            most: as far as is counted, so that it takes no longer where a million wait.
+        """
+        parameters = {"kinds": list(JobKind), "most": most}
+        rows = self._session.execute(text(job_sql.DUE_UP_TO), parameters)
+        return {JobKind(row.kind): row.due for row in rows if row.due}
 
     def counts(self) -> dict[JobKind, dict[JobState, int]]:
         """Count all jobs by kind and state."""
         counts: dict[JobKind, dict[JobState, int]] = {}
-        query = select(Job.kind, Job.state, func.count()).group_by(Job.kind, Job.state)
-        for kind, state, count in self._session.execute(query):
-            counts.setdefault(kind, {})[state] = count
+        for name, count in read_counts(self._session, "jobs:").items():
+            kind, state = name.split(":")
+            counts.setdefault(JobKind(kind), {})[JobState(state)] = count
         return counts
 
     def request_cancel(self, job_id: UUID) -> Job:

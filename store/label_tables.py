@@ -111,6 +111,7 @@ class Dataset(Table):
     """A list of labels as they were at one moment; found again by the hash of their content."""
 
     __tablename__ = "datasets"
+    __table_args__ = (Index("ix_datasets_vocabulary_id", "vocabulary_id"),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     task: Mapped[Task] = mapped_column(enum_column(Task))

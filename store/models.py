@@ -9,10 +9,11 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from store.counts import count_indexed_videos, read_counts
 from store.errors import GenerationNotFound, ModelNotFound
 from store.identifiers import new_id
 from store.promotions import PromotedModels
-from store.tables import Clip, Generation, GenerationState, Model, Task, Video, VideoState
+from store.tables import SOUND_STATES, Generation, GenerationState, Model, Task
 
 MAX_NAME_LENGTH = 100
 MODEL_NAME_RULE = f"1 to {MAX_NAME_LENGTH} printable characters without @, the first not -"
@@ -223,14 +224,10 @@ class GenerationRepository:
         )
 
     def coverage(self, generation_id: UUID) -> Coverage:
-        """Count how much of the library a generation holds."""
-        indexed = select(Clip.video_id).where(Clip.generation_id == generation_id).distinct()
-        query = select(
-            select(func.count()).where(Video.state != VideoState.FAILED).scalar_subquery(),
-            select(func.count()).select_from(indexed.subquery()).scalar_subquery(),
-        )
-        num_videos, num_indexed = self._session.execute(query).one()
-        return Coverage(num_videos, num_indexed)
+        """Tell how much of the library a generation holds, from counts: nothing is counted."""
+        counts = read_counts(self._session, "videos:")
+        num_videos = sum(count for state, count in counts.items() if state in SOUND_STATES)
+        return Coverage(num_videos, count_indexed_videos(self._session, generation_id))
 
 
 def index_name(generation_id: UUID) -> str:

@@ -4,8 +4,8 @@ batches 1-n jobs n-1 videos 1-n clips n-1 generations n-1 models 1-n serving
             jobs 1-n job_events
             jobs 1-1 searches | questions | finetunes
 
-Those of labels are in label_tables.py, those of finetunes and schedules in finetune_tables.py; all
-can be imported from here.
+Those of labels are in label_tables.py, those of finetunes and schedules in finetune_tables.py,
+those of counts in count_tables.py; all can be imported from here.
 """
 
 from datetime import datetime
@@ -18,6 +18,7 @@ from sqlalchemy import BigInteger, ForeignKey, Index, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
+from store.count_tables import Count, CountChange
 from store.finetune_tables import (
     Finetune,
     FireOutcome,
@@ -43,9 +44,12 @@ from store.label_tables import (
 from store.table_base import Json, Table, Task, enum_column, listed
 
 __all__ = [
+    "SOUND_STATES",
     "ApiKey",
     "Batch",
     "Clip",
+    "Count",
+    "CountChange",
     "Dataset",
     "DatasetLabel",
     "Finetune",
@@ -95,6 +99,10 @@ class VideoState(StrEnum):
     READY = "ready"
     FAILED = "failed"
     SUPERSEDED = "superseded"
+
+
+SOUND_STATES = (VideoState.PROCESSING, VideoState.READY)
+"""The states of the videos that a generation is to hold."""
 
 
 class GenerationState(StrEnum):
@@ -189,7 +197,10 @@ class Model(Table):
     """A model folder in the blob store."""
 
     __tablename__ = "models"
-    __table_args__ = (Index("uq_models_name_version", "name", "version", unique=True),)
+    __table_args__ = (
+        Index("uq_models_name_version", "name", "version", unique=True),
+        Index("ix_models_parent_id", "parent_id"),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     name: Mapped[str]
@@ -209,6 +220,7 @@ class Serving(Table):
     """Which model does a task now. Promotion and rollback change one row."""
 
     __tablename__ = "serving"
+    __table_args__ = (Index("ix_serving_model_id", "model_id"),)
 
     task: Mapped[Task] = mapped_column(enum_column(Task), primary_key=True)
     model_id: Mapped[UUID] = mapped_column(ForeignKey("models.id"))
@@ -223,6 +235,8 @@ class Generation(Table):
         Index(
             "uq_generations_active", "state", unique=True, postgresql_where=text("state = 'active'")
         ),
+        Index("ix_generations_model_id", "model_id"),
+        Index("ix_generations_recall_model_id", "recall_model_id"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
@@ -286,6 +300,8 @@ class Job(Table):
             "id",
             postgresql_where=text("state = 'queued'"),
         ),
+        # How many are due, and how many are for later: without regard to their priority.
+        Index("ix_jobs_waiting", "kind", "run_at", postgresql_where=text("state = 'queued'")),
         Index(
             "ix_jobs_leased",
             "lease_expires_at",
@@ -364,6 +380,10 @@ class Search(Table):
     """A text searched for, and what was found. Its id is its job's."""
 
     __tablename__ = "searches"
+    __table_args__ = (
+        Index("ix_searches_model_id", "model_id"),
+        Index("ix_searches_generation_id", "generation_id"),
+    )
 
     id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     text: Mapped[str]
@@ -392,6 +412,8 @@ class Question(Table):
             postgresql_where=text("uncertainty IS NOT NULL"),
         ),
         Index("ix_questions_trials", "model_id", postgresql_where=text("trial_source IS NOT NULL")),
+        Index("ix_questions_model_id", "model_id"),
+        Index("ix_questions_generation_id", "generation_id"),
     )
 
     id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)

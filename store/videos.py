@@ -18,6 +18,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
+from store.counts import read_counts
 from store.damaged_spans import join_spans
 from store.errors import VideoNotFound
 from store.job_state import JobKind
@@ -303,8 +304,8 @@ class VideoRepository:
 
     def counts(self) -> dict[VideoState, int]:
         """Count the videos by state."""
-        query = select(Video.state, func.count()).group_by(Video.state)
-        return {row[0]: row[1] for row in self._session.execute(query)}
+        counts = read_counts(self._session, "videos:")
+        return {VideoState(state): count for state, count in counts.items()}
 
     def replace_clips(self, video_id: UUID, generation_id: UUID, clips: Sequence[NewClip]) -> None:
         """Store the clips of a video in a generation, in place of any that were there.

@@ -3,10 +3,13 @@
 Rung by beat every few seconds. Any number of reconcilers may run at once.
 """
 
+import time
 from collections import Counter
+from typing import Final
 
 import structlog
 
+from store.counts import FOLD_CHUNK, fold_counts
 from store.job_state import JobState
 from store.jobs import JobRepository
 from workers import generations
@@ -15,12 +18,16 @@ from workers.lifecycle import Workplace
 
 log = structlog.get_logger(__name__)
 
+_FOLD_SECONDS: Final = 1.0
+
 
 def reconcile(workplace: Workplace) -> None:
     """Return lost jobs, switch to a finished generation, and ring for jobs that wait unheard."""
     return_lost_jobs(workplace)
-    switch_generation(workplace)
+    # Before what may take longer: a lost message holds somebody up.
     ring_for_due_jobs(workplace)
+    fold(workplace)
+    switch_generation(workplace)
 
 
 def return_lost_jobs(workplace: Workplace) -> None:
@@ -41,7 +48,7 @@ def return_lost_jobs(workplace: Workplace) -> None:
 def ring_for_due_jobs(workplace: Workplace) -> None:
     """Ring the queues that have due rows and few messages: the ones sent for them may be lost."""
     with workplace.sessions.begin() as session:
-        due_by_kind = JobRepository(session).due_counts()
+        due_by_kind = JobRepository(session).due_up_to(MAX_RINGS)
     due = Counter[str]()
     for kind, count in due_by_kind.items():
         due[queue_of(kind)] += count
@@ -55,6 +62,15 @@ def ring_for_due_jobs(workplace: Workplace) -> None:
                 break
         if missing > 0:
             log.info("queue.rung", queue=queue, due=count, waiting=waiting)
+
+
+def fold(workplace: Workplace) -> None:
+    """Fold the changes of counts, for at most a second, in which busy workers make fewer."""
+    give_up_at = time.monotonic() + _FOLD_SECONDS
+    while time.monotonic() < give_up_at:
+        with workplace.sessions.begin() as session:
+            if fold_counts(session) < FOLD_CHUNK:
+                return
 
 
 def switch_generation(workplace: Workplace) -> None:

@@ -47,7 +47,7 @@ def put_trials(workplace: Workplace) -> int:
         room = min(
             settings.trials_waiting - counts.num_waiting, settings.trials_per_model - counts.num_all
         )
-        if room <= 0 or JobRepository(session).due_counts().get(JobKind.EMBED):
+        if room <= 0 or JobRepository(session).due_up_to(1).get(JobKind.EMBED):
             return 0
         count = _put(trials, model.id, room)
     if count:
