@@ -1,5 +1,6 @@
 """One JSON line a request, and everything else that is logged as JSON too. No secrets."""
 
+import importlib.metadata
 import logging
 import sys
 import time
@@ -16,6 +17,8 @@ log = structlog.get_logger(__name__)
 
 # Asked every few seconds by whoever watches over the process.
 _UNLOGGED_PATHS: Final = frozenset({"/healthz", "/readyz"})
+# In every answer, so that a client of another version can say so.
+_VERSION: Final = importlib.metadata.version("clipbert-workers").encode()
 
 
 def configure_logging(*, level: int = logging.INFO) -> None:
@@ -78,7 +81,11 @@ class AccessLogMiddleware:
             nonlocal status, sent_bytes
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
+                headers = [
+                    *message.get("headers", []),
+                    (b"x-request-id", request_id.encode()),
+                    (b"x-clipbert-version", _VERSION),
+                ]
                 message = {**message, "headers": headers}
             elif message["type"] == "http.response.body":
                 sent_bytes += len(message.get("body", b""))

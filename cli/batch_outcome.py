@@ -1,15 +1,18 @@
 """What became of the items of a batch: counted, followed until all are done, the failed listed."""
 
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from cli.client import ApiClient, Json
 from cli.console import console, file_name, print_table
 from cli.errors import ApiProblem, ServiceUnreachable, may_come_back
+from cli.pace import ProgressLines, format_duration, format_rate
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -62,38 +65,55 @@ def count_items(batch: Json) -> Counts:
     )
 
 
-def follow_batch(api: ApiClient, batch_id: str, *, visible: bool) -> Counts:
-    """Poll a batch until every item is done, with a progress bar if visible.
+def follow_batch(
+    api: ApiClient, batch_id: str, *, visible: bool = True, told: TextIO | None = None
+) -> Counts:
+    """Poll a batch until every item is done; a bar on a terminal, a line now and then elsewhere.
+
+    Args:
+        api: the service.
+        batch_id: the batch.
+        visible: whether progress is shown.
+        told: where; by default on stdout.
 
     Raises:
         ServiceUnreachable: the service has not answered for a minute.
     """
     started_at = answered_at = time.monotonic()
-    with _progress_bar(visible=visible) as progress:
-        task = progress.add_task("indexing", total=None, failed=0, rate=0.0, note="")
+    with _shown((told or sys.stdout) if visible else None) as show:
         while True:
             now = time.monotonic()
+            waited = now - started_at
             try:
                 counts = count_items(api.get(f"/v1/batches/{batch_id}"))
             except (ServiceUnreachable, ApiProblem) as error:
                 if not may_come_back(error) or now - answered_at > PATIENCE_SECONDS:
                     raise
-                progress.update(task, note="no answer, asking again")
+                show(None, waited)
             else:
                 answered_at = now
-                progress.update(
-                    task,
-                    total=counts.total,
-                    completed=counts.done,
-                    failed=counts.failed,
-                    rate=counts.done / max(now - started_at, 0.001),
-                    note="",
-                )
+                show(counts, waited)
                 if counts.done >= counts.total:
                     return counts
             # A batch that takes hours need not be asked for three times a second.
-            waited = now - started_at
             time.sleep(min(LONGEST_POLL_SECONDS, max(FIRST_POLL_SECONDS, waited / 100)))
+
+
+def describe_progress(counts: Counts, waited_seconds: float) -> str:
+    """Say in one line how far a batch is.
+
+    "indexing 120/3000, 2 failed, 4.1/s, 11:42 left"
+    """
+    parts = [f"indexing {counts.done}/{counts.total}"]
+    if counts.failed:
+        parts.append(f"{counts.failed} failed")
+    if counts.done and counts.done < counts.total and waited_seconds > 0:
+        rate = counts.done / waited_seconds
+        parts.append(format_rate(rate))
+        parts.append(f"{format_duration((counts.total - counts.done) / rate)} left")
+    elif counts.done < counts.total:
+        parts.append(f"{format_duration(waited_seconds)} so far")
+    return ", ".join(parts)
 
 
 def failed_items(api: ApiClient, batch_id: str) -> Iterator[Json]:
@@ -145,7 +165,57 @@ def _failure_row(item: Json) -> tuple[str, ...]:
     )
 
 
-def _progress_bar(*, visible: bool) -> "Progress":
+Show = Callable[[Counts | None, float], None]
+
+
+@contextmanager
+def _shown(told: TextIO | None) -> Iterator[Show]:
+    """Give a function to call with each answer (None: there was none) and the seconds waited."""
+    if told is None:
+        yield lambda _counts, _waited_seconds: None
+    elif told.isatty():
+        with _progress_bar(told) as bar:
+            yield _on_bar(bar)
+    else:
+        yield _in_lines(told)
+
+
+def _on_bar(bar: "Progress") -> Show:
+    task = bar.add_task("indexing", total=None, failed=0, rate="", note="")
+
+    def show(counts: Counts | None, waited_seconds: float) -> None:
+        if counts is None:
+            bar.update(task, note="no answer, asking again")
+            return
+        rate = format_rate(counts.done / max(waited_seconds, 0.001)) if counts.done else ""
+        bar.update(
+            task,
+            total=counts.total,
+            completed=counts.done,
+            failed=counts.failed,
+            rate=rate,
+            note="",
+        )
+
+    return show
+
+
+def _in_lines(told: TextIO) -> Show:
+    lines = ProgressLines(told)
+
+    def show(counts: Counts | None, waited_seconds: float) -> None:
+        if counts is None:
+            so_far = format_duration(waited_seconds)
+            lines.show(f"no answer, asking again, {so_far} so far", about="away")
+        elif counts.done >= counts.total:
+            lines.end(describe_progress(counts, waited_seconds))
+        else:
+            lines.show(describe_progress(counts, waited_seconds))
+
+    return show
+
+
+def _progress_bar(told: TextIO) -> "Progress":
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -160,11 +230,10 @@ def _progress_bar(*, visible: bool) -> "Progress":
         BarColumn(bar_width=32),
         MofNCompleteColumn(),
         TextColumn("[red]{task.fields[failed]} failed[/red]"),
-        TextColumn("{task.fields[rate]:.1f}/s"),
+        TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
         TextColumn("[yellow]{task.fields[note]}[/yellow]"),
-        console=console(),
-        disable=not visible,
+        console=console(told),
     )

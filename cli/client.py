@@ -3,22 +3,31 @@
 import json
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
+from urllib.parse import urlencode
 
-from cli.console import as_text
+from cli.console import as_text, print_error
 from cli.data_folder import read_client
 from cli.errors import ApiProblem, CliError, ServiceUnreachable
 from cli.file_to_send import FileToSend, sendable_name
-
-if TYPE_CHECKING:
-    import httpx
+from cli.http_connection import Answer, Connection, NoAnswer
+from cli.multipart_form import MultipartForm
+from cli.version import client_version
 
 Json = dict[str, Any]
+Params = Mapping[str, str | float | None]
+
+JSON_BODY = {"Content-Type": "application/json"}
+VERSION_HEADER = "x-clipbert-version"
 
 PAGE_SIZE = 500  # the most that the API gives at once
 LONGEST_WAIT_SECONDS = 30  # one ?wait= of the API; longer waits are several
+# As long as the API was asked to wait, and the time that a big batch takes to insert.
+READ_SECONDS = LONGEST_WAIT_SECONDS + 90.0
 # What the fields of a request are called on the command line.
 OPTION_OF_FIELD = {
     "body.choices": "--choice",
@@ -55,16 +64,9 @@ class ApiClient:
     """Talks to the API with its key; use as a context manager."""
 
     def __init__(self, api_url: str, api_key: str) -> None:
-        import httpx
-
         self.api_url = api_url
-        # Reading may take as long as the API was asked to wait, and a big batch its time to insert.
-        timeout = httpx.Timeout(10.0, read=LONGEST_WAIT_SECONDS + 90.0, write=120.0)
-        # Millions of lines are stored before they are answered, and gathered before they are sent.
-        self._patient = httpx.Timeout(10.0, read=None, write=120.0)
-        self._http = httpx.Client(
-            base_url=api_url, headers={"Authorization": f"Bearer {api_key}"}, timeout=timeout
-        )
+        self._connection = Connection(api_url, {"Authorization": f"Bearer {api_key}"})
+        self._has_compared_versions = False
 
     @classmethod
     def of_data_folder(cls, data: Path) -> Self:
@@ -76,65 +78,53 @@ class ApiClient:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._http.close()
+        self._connection.close()
 
     def get(self, path: str, **params: str | float | None) -> Json:
         """GET a resource; parameters that are None are left out."""
-        return self._json("GET", path, params=_without_none(params))
+        return self._json("GET", path, params)
 
     def post(self, path: str, body: Json | None = None, **params: str | float | None) -> Json:
         """POST a JSON body."""
         # ASCII carries what is no text in an argument too, and the API says that it is none.
         content = None if body is None else json.dumps(body).encode("ascii")
-        headers = {"Content-Type": "application/json"}
-        return self._json(
-            "POST", path, content=content, headers=headers, params=_without_none(params)
-        )
+        return self._json("POST", path, params, body=content, headers=JSON_BODY)
 
     def patch(self, path: str, body: Json) -> Json:
         """PATCH a resource with the fields that change."""
         content = json.dumps(body).encode("ascii")
-        return self._json(
-            "PATCH", path, content=content, headers={"Content-Type": "application/json"}
-        )
+        return self._json("PATCH", path, body=content, headers=JSON_BODY)
 
     def delete(self, path: str) -> None:
         """DELETE a resource."""
-        self._send("DELETE", path)
+        with self._answered("DELETE", path):
+            pass
 
     def send_lines(self, path: str, pieces: Iterable[bytes], **params: str | float | None) -> Json:
         """POST lines of JSON, streamed piece by piece; a piece may end within a line."""
-        headers = {"Content-Type": "application/x-ndjson"}
+        # A source that cannot be read is found out before the service hears of it.
+        pieces = iter(pieces)
+        first = next(pieces, b"")
         return self._json(
             "POST",
             path,
-            content=iter(pieces),
-            headers=headers,
-            params=_without_none(params),
-            timeout=self._patient,
+            params,
+            body=chain([first], pieces),
+            headers={"Content-Type": "application/x-ndjson"},
+            read_seconds=None,  # millions of lines are stored before they are answered
         )
 
     def lines(self, path: str, **params: str | float | None) -> Iterator[str]:
         """GET lines of JSON as they come, without their ends."""
-        import httpx
-
-        try:
-            with self._http.stream(
-                "GET", path, params=_without_none(params), timeout=self._patient
-            ) as response:
-                if response.is_error:
-                    response.read()
-                    raise _problem_of(response)
-                # Not iter_lines(): it also parts lines at letters that JSON leaves as they are.
-                rest = b""
-                for piece in response.iter_bytes():
-                    *whole, rest = (rest + piece).split(b"\n")
-                    for line in whole:
-                        yield line.decode()
-                if rest:
-                    yield rest.decode()
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
+        with self._answered("GET", path, params, read_seconds=None) as answer:
+            # Not by str.splitlines(): it also parts lines at letters that JSON leaves as they are.
+            rest = b""
+            for piece in answer.pieces():
+                *whole, rest = (rest + piece).split(b"\n")
+                for line in whole:
+                    yield line.decode()
+            if rest:
+                yield rest.decode()
 
     def upload(self, path: str, file: Path, fields: dict[str, str]) -> Json:
         """POST a file as multipart form field `file`, streamed from disk.
@@ -143,8 +133,14 @@ class ApiClient:
             OSError: it cannot be read, or is no regular file.
         """
         with FileToSend(file) as content:
-            form_file = (sendable_name(file.name), content)
-            return self._json("POST", path, files={"file": form_file}, data=fields)
+            form = MultipartForm(fields, filename=sendable_name(file.name), content=content)
+            return self._json(
+                "POST",
+                path,
+                body=form.pieces(),
+                size_bytes=form.size_bytes,
+                headers={"Content-Type": form.content_type},
+            )
 
     def items(self, path: str, *, limit: int | None, **params: str | None) -> Iterator[Json]:
         """Yield up to limit items of a list resource (None: all), page by page."""
@@ -162,20 +158,12 @@ class ApiClient:
 
     def download(self, path: str, target: Path, *, most_bytes: int) -> bool:
         """GET a file into target; False, with nothing kept, when it is larger than most_bytes."""
-        import httpx
-
-        try:
-            with self._http.stream("GET", path) as response:
-                if response.is_error:
-                    response.read()
-                    raise _problem_of(response)
-                if int(response.headers.get("content-length", 0)) > most_bytes:
-                    return False
-                with target.open("wb") as writer:
-                    for chunk in response.iter_bytes():
-                        writer.write(chunk)
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
+        with self._answered("GET", path) as answer:
+            if int(answer.headers.get("content-length", 0)) > most_bytes:
+                return False
+            with target.open("wb") as writer:
+                for piece in answer.pieces():
+                    writer.write(piece)
         return True
 
     def ask(self, path: str, body: Json, *, timeout_seconds: float) -> Json:
@@ -201,10 +189,17 @@ class ApiClient:
             raise CliError(f"{message or 'the job ' + resource['state']} ({code or 'no code'})")
         return resource
 
-    def _json(self, method: str, path: str, **options: Any) -> Json:  # noqa: ANN401  (httpx's own)
-        answer = self._send(method, path, **options)
+    def _json(
+        self,
+        method: str,
+        path: str,
+        params: Params | None = None,
+        **options: Any,  # noqa: ANN401
+    ) -> Json:
+        with self._answered(method, path, params, **options) as answer:
+            content = answer.read()
         try:
-            value = answer.json()
+            value = json.loads(content)
         except ValueError:
             raise CliError(
                 f"{self.api_url} answered {method} {path} with something that is not JSON",
@@ -214,16 +209,49 @@ class ApiClient:
             raise CliError(f"{self.api_url} answered {method} {path} with no JSON object")
         return value
 
-    def _send(self, method: str, path: str, **options: Any) -> "httpx.Response":  # noqa: ANN401
-        import httpx
-
+    @contextmanager
+    def _answered(
+        self,
+        method: str,
+        path: str,
+        params: Params | None = None,
+        *,
+        body: bytes | Iterable[bytes] | None = None,
+        size_bytes: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        read_seconds: float | None = READ_SECONDS,
+    ) -> Iterator[Answer]:
+        """Ask, and give the answer to whoever reads it; raises what the API refuses."""
         try:
-            response = self._http.request(method, path, **options)
-        except httpx.HTTPError as error:
+            answer = self._connection.request(
+                method,
+                path + _query(params or {}),
+                body=body,
+                size_bytes=size_bytes,
+                headers=headers,
+                read_seconds=read_seconds,
+            )
+            try:
+                self._compare_versions(answer.headers.get(VERSION_HEADER))
+                if answer.is_error:
+                    raise _problem_of(answer)
+                yield answer
+            finally:
+                answer.close()
+        except NoAnswer as error:
             raise self._unreachable(error) from error
-        if response.is_error:
-            raise _problem_of(response)
-        return response
+
+    def _compare_versions(self, of_service: str | None) -> None:
+        """Say once that command and service are not of one version."""
+        if self._has_compared_versions or of_service is None:
+            return
+        self._has_compared_versions = True
+        ours = client_version()
+        if ours != of_service:
+            print_error(
+                f"warning: this command is version {ours}, the service {of_service}",
+                "install one version on both sides: what one knows the other may refuse",
+            )
 
     def _unreachable(self, error: Exception) -> ServiceUnreachable:
         return ServiceUnreachable(
@@ -232,26 +260,27 @@ class ApiClient:
         )
 
 
-def _without_none(params: dict[str, str | float | None]) -> dict[str, str | float]:
-    return {
+def _query(params: Params) -> str:
+    given = {
         name: as_text(value) if isinstance(value, str) else value
         for name, value in params.items()
         if value is not None
     }
+    return f"?{urlencode(given)}" if given else ""
 
 
-def _problem_of(response: "httpx.Response") -> ApiProblem:
+def _problem_of(answer: Answer) -> ApiProblem:
     try:
-        problem = response.json()
+        problem = json.loads(answer.read())
     except ValueError:
         problem = {}
     if not isinstance(problem, dict):
         problem = {}
     listed = problem.get("errors")
     errors = tuple(listed) if isinstance(listed, list) else ()
-    detail = str(problem.get("detail") or problem.get("title") or response.reason_phrase)
+    detail = str(problem.get("detail") or problem.get("title") or answer.reason)
     return ApiProblem(
-        status=response.status_code,
+        status=answer.status,
         code=str(problem.get("code") or ""),
         detail=_in_terms_of_options(errors) or detail,
         errors=errors,

@@ -3,12 +3,15 @@
 import io
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 from uuid import UUID
 
 import typer
+
+from cli.table import table_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,17 +39,12 @@ STATE_STYLES = {
 }
 
 
-def console() -> "Console":
-    """Return a console on stdout; wide when stdout is no terminal, so that no cell is cut.
-
-    On a narrow terminal it is wider too: there a line goes on in the next one.
-    """
+def console(told: TextIO) -> "Console":
+    """Return a console for what moves on a terminal; wide enough for an id."""
     from rich.console import Console
 
-    if not sys.stdout.isatty():
-        return Console(width=160, highlight=False)
-    terminal = Console(highlight=False)
-    return Console(width=max(terminal.width, LEAST_WIDTH), highlight=False)
+    terminal = Console(file=told, highlight=False)
+    return Console(file=told, width=max(terminal.width, LEAST_WIDTH), highlight=False)
 
 
 def show_every_name() -> None:
@@ -82,19 +80,11 @@ def print_json(value: object) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows under column names; a name ending in `#` sets its column to the right."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(
-            column.removesuffix("#"),
-            justify="right" if column.endswith("#") else "left",
-            no_wrap=column == "id",  # to be copied in one piece
-        )
-    for row in rows:
-        table.add_row(*(Text(cell, style=STATE_STYLES.get(cell, "")) for cell in row))
-    console().print(table)
+    width, colours = None, None
+    if sys.stdout.isatty():
+        width = max(shutil.get_terminal_size().columns, LEAST_WIDTH)
+        colours = None if os.environ.get("NO_COLOR") else STATE_STYLES
+    print("\n".join(table_lines(columns, rows, width=width, colours=colours)))
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from cli.client import TERMINAL_STATES, ApiClient, Json
 from cli.errors import ApiProblem, ServiceUnreachable, may_come_back
+from cli.pace import ProgressLines, format_duration, format_rate
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 POLL_SECONDS = 0.5
-LINE_SECONDS = 10.0  # between two lines of the same stage, where there is no terminal
 PATIENCE_SECONDS = 60.0  # with a service that does not answer: `clipbert up` may be starting again
 _TRAINING_STAGES = frozenset({"training", "saving"})
 _FIGURES = ("loss", "rate", "speed", "left")
@@ -73,13 +73,6 @@ def stage_words(stage: str | None) -> str:
     return (stage or "starting").replace("_", " ")
 
 
-def format_duration(seconds: float) -> str:
-    """Format a span of time: 0:07, 1:20, 2:03:04."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
 def _note(finetune: Json, queued_seconds: float) -> str:
     if finetune["state"] == "paused":
         return f"go on: clipbert finetunes resume {finetune['id']}"
@@ -101,7 +94,7 @@ def _figures(finetune: Json) -> dict[str, str]:
     return {
         "loss": "" if loss is None else f"loss {loss:.3f}",
         "rate": "" if rate is None else f"rate {rate:.1e}",
-        "speed": "" if speed is None else f"{speed:.0f} clips/s",
+        "speed": "" if speed is None else format_rate(speed, "clips"),
         "left": "" if left is None else f"{format_duration(left)} left",
     }
 
@@ -138,23 +131,15 @@ def _on_bar(bar: "Progress") -> Show:
 
 
 def _in_lines(told: TextIO) -> Show:
-    said_at, said, stage = 0.0, "", ""
+    lines = ProgressLines(told)
 
     def show(finetune: Json | None, note: str) -> None:
-        nonlocal said_at, said, stage
-        now = time.monotonic()
-        if finetune is not None and finetune["state"] in TERMINAL_STATES:
-            return  # how it ended is told elsewhere
         if finetune is None:
-            line, current = note, "away"
-        else:
+            lines.show(note, about="away")
+        # How it ended is told elsewhere; saving is a part of the training, each minute of it.
+        elif finetune["state"] not in TERMINAL_STATES and finetune.get("stage") != "saving":
             line = describe(finetune) + (f" ({note})" if note else "")
-            current = f"{finetune['state']} {finetune.get('stage')} {bool(note)}"
-            if finetune.get("stage") == "saving":
-                return  # a part of the training, which it interrupts every minute
-        if current != stage or (line != said and now - said_at >= LINE_SECONDS):
-            print(line, file=told, flush=True)
-            said_at, said, stage = now, line, current
+            lines.show(line, about=f"{finetune['state']} {finetune.get('stage')} {bool(note)}")
 
     return show
 
@@ -170,5 +155,5 @@ def _progress_bar() -> "Progress":
         MofNCompleteColumn(),
         *(TextColumn("{task.fields[" + name + "]}") for name in _FIGURES),
         TextColumn("[yellow]{task.fields[note]}[/yellow]"),
-        console=console(),
+        console=console(sys.stdout),
     )

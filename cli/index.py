@@ -68,7 +68,7 @@ def index(
         follow = f"follow it with: clipbert batches show {batch_id}"
         try:
             not_sent = [*found.unreadable, *upload_files(api, batch_id, to_upload)]
-            counts = follow_batch(api, batch_id, visible=not as_json) if wait else None
+            counts = follow_batch(api, batch_id, told=told) if wait else None
         except KeyboardInterrupt:
             print(f"indexing of what was sent goes on; {follow}", file=told)
             raise typer.Exit(INTERRUPTED) from None

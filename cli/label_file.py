@@ -3,9 +3,11 @@
 import gzip
 import sys
 import zlib
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase, BufferedReader
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -14,47 +16,62 @@ from cli.errors import CliError
 STDIN = Path("-")
 PIECE_BYTES = 1 << 16
 _GZIP_MAGIC = b"\x1f\x8b"
-_UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+# The longer ones first: UTF-32's begins with UTF-16's.
+_OTHER_MARKS = {
+    BOM_UTF32_LE: "UTF-32",
+    BOM_UTF32_BE: "UTF-32",
+    BOM_UTF16_LE: "UTF-16",
+    BOM_UTF16_BE: "UTF-16",
+}
 
 
 @contextmanager
 def read_pieces(path: Path) -> Iterator[Iterator[bytes]]:
     """Open a file and give its content piece by piece; what is gzip is unpacked, by any name.
 
+    What the first bytes tell is told before anything is given: so nothing is sent of a file that
+    cannot be read at all.
+
     Args:
         path: a file or a pipe; `-` is stdin.
 
     Raises:
-        CliError: it cannot be opened or, while it is read, is found to be damaged.
+        CliError: it cannot be opened, is not UTF-8 by its first bytes or, while it is read, is
+            found to be damaged.
     """
     if path == STDIN:
-        yield _pieces(path, cast(BufferedReader, sys.stdin.buffer))
+        yield _checked_pieces(path, cast(BufferedReader, sys.stdin.buffer))
         return
     try:
         reader = path.expanduser().open("rb")
     except OSError as error:
         raise CliError(f"{path} cannot be read: {error.strerror}") from error
     with reader:
-        yield _pieces(path, reader)
+        yield _checked_pieces(path, reader)
+
+
+def _checked_pieces(path: Path, reader: BufferedReader) -> Iterator[bytes]:
+    pieces = _pieces(path, reader)
+    first = next(pieces, b"")
+    for mark, name in _OTHER_MARKS.items():
+        if first.startswith(mark):
+            what = "this" if path == STDIN else str(path)
+            raise CliError(
+                f"{what} is {name}: labels are read as UTF-8", f"iconv -f {name} -t UTF-8"
+            )
+    return chain([first.removeprefix(BOM_UTF8)], pieces)
 
 
 def _pieces(path: Path, reader: BufferedReader) -> Iterator[bytes]:
     """Raise CliError rather than end early: the service keeps nothing of a body that breaks off."""
     name = "stdin" if path == STDIN else str(path)
     try:
-        source = _unpacked(reader)
+        source: BufferedIOBase = reader
+        if reader.peek(len(_GZIP_MAGIC)).startswith(_GZIP_MAGIC):
+            source = gzip.GzipFile(fileobj=reader)
         while piece := source.read(PIECE_BYTES):
             yield piece
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise CliError(f"{name} is damaged gzip: {error}", "nothing was imported") from error
     except OSError as error:
         raise CliError(f"{name} cannot be read: {error.strerror or error}") from error
-
-
-def _unpacked(reader: BufferedReader) -> BufferedIOBase:
-    head = reader.peek(len(_GZIP_MAGIC))
-    if head.startswith(_GZIP_MAGIC):
-        return gzip.GzipFile(fileobj=reader)
-    if head.startswith(_UTF_16_MARKS):
-        raise CliError("this is UTF-16: labels are read as UTF-8", "iconv -f UTF-16 -t UTF-8")
-    return reader

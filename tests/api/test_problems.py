@@ -1,4 +1,5 @@
 import socket
+from importlib.metadata import version
 from uuid import uuid4
 
 import pytest
@@ -196,3 +197,8 @@ def test_a_fault_of_ours_is_a_problem_that_tells_no_internals(settings, api_key)
     body = problem(answer, 500, "internal_error")
     assert "secret" not in answer.text
     assert answer.headers["x-request-id"] in body["detail"]
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/v1/jobs", "/v1/nothing"])
+def test_every_answer_says_the_version_of_the_service(client, path):
+    assert client.get(path).headers["x-clipbert-version"] == version("clipbert-workers")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,6 +46,7 @@ class FakeApi:
     url: str
     answers: dict[tuple[str, str], Answer] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)  # of every answer
 
     def answer(self, method: str, path: str, value: Any, status: int = 200) -> None:
         self.answers[method, path] = value if callable(value) else lambda _: (status, value)
@@ -97,6 +99,8 @@ def fake_api() -> Iterator[FakeApi]:
             status, value = answer(request)
             content = value if isinstance(value, bytes) else json.dumps(value).encode()
             self.send_response(status)
+            for name, text in api.headers.items():
+                self.send_header(name, text)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
@@ -116,7 +120,14 @@ def fake_api() -> Iterator[FakeApi]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            # A connection that breaks off is part of many tests. Its traceback, printed by a
+            # thread of its own, would stand in the middle of what the command says.
+            if not isinstance(sys.exception(), ConnectionError):
+                super().handle_error(request, client_address)
+
+    server = Server(("127.0.0.1", 0), Handler)
     api = FakeApi(f"http://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
