@@ -303,7 +303,7 @@ def _read_config(
     settings: AuthorsSettings,
 ) -> ClipBertConfig:
     sizes = weights.bert_sizes()
-    paper = AuthorsSettings.of_paper(cast("AuthorsHead", head.name))
+    paper = AuthorsSettings.of_paper(head.name)
     most_tokens = min(cast("int", paper.max_text_tokens), sizes.num_positions)
     return ClipBertConfig(
         **dataclasses.asdict(sizes),

@@ -5,7 +5,6 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -95,7 +94,7 @@ def _choose_head(config: ClipBertConfig, head: AuthorsHead | None) -> AuthorsHea
     known = typing.get_args(AuthorsHead)
     names = [each.name for each in config.heads if each.name in known]
     if head is None and len(names) == 1:
-        return cast("AuthorsHead", names[0])
+        return names[0]
     if head is None:
         raise CheckpointError(
             f"the model has the heads {', '.join(names)}: say which, a checkpoint of theirs has one"
