@@ -13,7 +13,7 @@ import av
 import av.error
 from av.codec.context import Flags
 from av.container import InputContainer
-from av.stream import Discard, Disposition
+from av.stream import Discard
 from av.video.stream import VideoStream
 
 from clipbert.errors import (
@@ -21,13 +21,13 @@ from clipbert.errors import (
     EmptyFile,
     MediaNotFound,
     MediaTooLarge,
-    NoVideoStream,
     UnsupportedMedia,
 )
 from clipbert.pictures import is_animated, picture_size
 from clipbert.probed_video import MediaLimits
-from clipbert.video.formats import CODECS, CONTAINERS, READ_IN_WORDS
+from clipbert.video.formats import CONTAINERS, READ_IN_WORDS
 from clipbert.video.signatures import HEAD_BYTES, demuxer_of, kind_of
+from clipbert.video.streams import candidates, choose, covers_among, may_be_covers
 
 # The demuxers that sniff_format chooses from; a second lock should a demuxer open another.
 _OPEN_OPTIONS = {
@@ -77,20 +77,10 @@ def open_video(path: Path, limits: MediaLimits) -> Iterator[tuple[InputContainer
     size = picture_size(path, name)
     if size is not None:
         check_pixels(*size, limits)
-    try:
-        container = av.open(
-            str(path.absolute()),
-            format=name,
-            options=dict(_OPEN_OPTIONS),
-            metadata_errors="replace",  # titles in older encodings than UTF-8
-        )
-    except av.error.FFmpegError as error:
-        # The first bytes are right, and yet the header cannot be read.
-        raise UnsupportedMedia(f"{path.name} has no readable header: {error.strerror}") from error
-    with container:
+    with _opened(path, name) as container:
         if len(container.streams) > limits.max_streams:
             raise MediaTooLarge(f"{path.name} has {len(container.streams)} streams")
-        stream = _video_stream(container, path)
+        stream = _film(path, name, container)
         check_pixels(stream.codec_context.width, stream.codec_context.height, limits)
         for other in container.streams:
             if other is not stream:
@@ -115,15 +105,24 @@ def check_pixels(width: int, height: int, limits: MediaLimits) -> None:
         )
 
 
-def _video_stream(container: InputContainer, path: Path) -> VideoStream:
-    covers = Disposition.attached_pic | Disposition.timed_thumbnails
-    streams = [stream for stream in container.streams.video if not stream.disposition & covers]
-    if not streams:
-        raise NoVideoStream(f"{path.name} has no video stream")
-    stream = streams[0]
-    # A stream without a decoder has no codec context.
-    context = getattr(stream, "codec_context", None)
-    if context is None or context.name not in CODECS:
-        name = "unknown" if context is None else context.name
-        raise UnsupportedMedia(f"{path.name} has video of the codec {name}, which is not read here")
-    return stream
+def _film(path: Path, demuxer: str, container: InputContainer) -> VideoStream:
+    streams = candidates(container, name=path.name)
+    pictures = may_be_covers(streams)
+    if pictures:
+        with _opened(path, demuxer) as other:  # reading moves on
+            covers = covers_among(other, {stream.index for stream in pictures})
+        streams = [stream for stream in streams if stream.index not in covers] or streams
+    return choose(container, streams)
+
+
+def _opened(path: Path, demuxer: str) -> InputContainer:
+    try:
+        return av.open(
+            str(path.absolute()),
+            format=demuxer,
+            options=dict(_OPEN_OPTIONS),
+            metadata_errors="replace",  # titles in older encodings than UTF-8
+        )
+    except av.error.FFmpegError as error:
+        # The first bytes are right, and yet the header cannot be read.
+        raise UnsupportedMedia(f"{path.name} has no readable header: {error.strerror}") from error

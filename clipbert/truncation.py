@@ -16,6 +16,8 @@ from clipbert.pictures import jpeg_segments
 _HEADER_BYTES = 16
 # MP4 boxes without which a file is not whole; a cut trailing box of notes does no harm.
 _MP4_NEEDED = frozenset({b"moov", b"mdat", b"moof"})
+# The index of pictures (HEIC, AVIF), where there is no other.
+_HEIF_INDEX = b"meta"
 _MAX_OGG_PAGE_BYTES = 65_307
 _JPEG_END = b"\xff\xd9"
 _PIECE_BYTES = 1 << 20
@@ -68,11 +70,15 @@ def check_whole(path: Path, container: str) -> None:
 
 def _mp4_is_cut(file: BinaryIO, size_bytes: int) -> bool:
     found: list[bytes] = []
+    has_pictures = False
     for part in _mp4_boxes(file, size_bytes):
+        has_pictures |= part.name == _HEIF_INDEX and part.end <= size_bytes
         if part.name in _MP4_NEEDED:
             if part.end > size_bytes:
                 return True
             found.append(part.name)
+    if has_pictures and b"moov" not in found:
+        return False
     # The index comes last unless the file was made for streaming; then the pictures do, and of
     # each fragment too.
     return b"moov" not in found or len(set(found)) == 1 or found[-1] == b"moof"

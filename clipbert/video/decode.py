@@ -1,7 +1,7 @@
 """Instants -> frames.
 
 This module and those that it is made of alone import av: containers, packets, timeline,
-frame_reader, orientation.
+frame_reader, orientation, screen, colour.
 """
 
 import math
@@ -13,21 +13,18 @@ from pathlib import Path
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from clipbert.containers import open_video, sniff_format
 from clipbert.errors import DecodeFailed, ExtremeAspectRatio, MediaTooLarge
 from clipbert.frame_reader import FrameReader
-from clipbert.orientation import Orientation, orientation_of
-from clipbert.pictures import exif_orientation
 from clipbert.probed_video import MAX_ASPECT_RATIO, MediaLimits, VideoProbe
-from clipbert.resizing import shrunk_size
 from clipbert.sampling import Clip
 from clipbert.timeline import Timeline, read_timeline
 from clipbert.truncation import check_whole
-from clipbert.video.formats import STILL_DEMUXERS
+from clipbert.video.formats import ANIMATION_DEMUXERS
+from clipbert.video.screen import Screen
 
 __all__ = [
     "MediaLimits",
@@ -41,9 +38,6 @@ __all__ = [
 DEFAULT_LIMITS = MediaLimits()
 # In some codecs every frame is a keyframe; a probe is stored, and need not list them all.
 _MAX_KEYFRAMES = 4096
-# AREA averages all source pixels; a plain bilinear look-up would skip most of a 1080p frame. Alone
-# it halves the colours' resolution once more, and makes them about 2 levels darker.
-_INTERPOLATION = Interpolation.AREA | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 
 
 def probe_video(path: Path, *, limits: MediaLimits = DEFAULT_LIMITS) -> VideoProbe:
@@ -62,8 +56,8 @@ def probe_video(path: Path, *, limits: MediaLimits = DEFAULT_LIMITS) -> VideoPro
         if len(timeline.frame_pts) == 0:
             raise DecodeFailed(f"{path.name} has a video stream without frames")
         first = FrameReader(container, stream, limits=limits, name=path.name).first_frame()
-        orientation = _orientation(path, container, first)
-        probe = _probe_of(container, stream, timeline.as_shown(first), orientation, first)
+        screen = Screen(path, container, stream, name=path.name)
+        probe = _probe_of(container, stream, timeline.as_shown(first), screen, first)
     if probe.duration_seconds > limits.max_duration_seconds:
         raise MediaTooLarge(f"{path.name} is {probe.duration_seconds:.0f} s long")
     if max(probe.width, probe.height) > MAX_ASPECT_RATIO * min(probe.width, probe.height):
@@ -85,7 +79,8 @@ def decode_frames(
         path: the video.
         instants: seconds from the first presented frame, in any order, repeats allowed.
         max_side_px: shrink frames in the colour conversion so that the longer side is this; the
-            other is truncated, as in the paper's code. Smaller frames keep their size.
+            other is truncated, as in the paper's code. Smaller frames keep their size. Where
+            pixels are not square, one side is drawn out first.
         num_threads: of the decoder; 0 is one for each core.
         limits: what is refused as too large.
 
@@ -175,14 +170,16 @@ def _stream_frames(
         stream.codec_context.thread_count = num_threads
         reader = FrameReader(container, stream, limits=limits, name=path.name)
         shown: tuple[VideoFrame, NDArray[np.uint8]] | None = None
-        size: tuple[int, int] | None = None
+        screen = Screen(
+            path,
+            container,
+            stream,
+            name=path.name,
+            max_side_px=max_side_px,
+        )
         for instant, frame in reader.frames_on_screen(sorted(set(instants))):
-            if size is None:
-                # A stream whose size changes midway is shown at the size of its first frame here.
-                size = _size(frame, max_side_px)
             if shown is None or shown[0] is not frame:
-                orientation = _orientation(path, container, frame)
-                shown = (frame, orientation.show(_to_rgb(frame, *size)))
+                shown = (frame, screen.show(frame))
             yield instant, shown[1]
 
 
@@ -190,23 +187,23 @@ def _probe_of(
     container: InputContainer,
     stream: VideoStream,
     timeline: Timeline,
-    orientation: Orientation,
+    screen: Screen,
     first: VideoFrame,
 ) -> VideoProbe:
     name = container.format.name.split(",")[0]
-    is_still = name in STILL_DEMUXERS
+    is_still = screen.is_still or (name in ANIMATION_DEMUXERS and len(timeline.frame_pts) == 1)
     frame_pts, time_base = timeline.frame_pts, stream.time_base or Fraction(1)
     span_pts = int(frame_pts[-1] - frame_pts[0])
     thinning = math.ceil(len(timeline.keyframe_pts) / _MAX_KEYFRAMES) or 1
     keyframe_pts = timeline.keyframe_pts[::thinning] - frame_pts[0]
-    width, height = orientation.shown_size(first.width, first.height)
+    width, height = screen.shown_size(first)
     duration_pts = 0 if is_still else span_pts + timeline.last_duration_pts
     return VideoProbe(
         duration_seconds=float(duration_pts * time_base),
         last_frame_seconds=float(span_pts * time_base),
         width=width,
         height=height,
-        rotation_degrees=orientation.rotation_degrees,
+        rotation_degrees=screen.orientation(first).rotation_degrees,
         average_fps=None if stream.average_rate is None else float(stream.average_rate),
         num_frames=len(frame_pts),
         header_num_frames=stream.frames,
@@ -219,22 +216,3 @@ def _probe_of(
         is_still=is_still,
         frame_pts=frame_pts,
     )
-
-
-def _orientation(path: Path, container: InputContainer, frame: VideoFrame) -> Orientation:
-    name = container.format.name
-    noted = exif_orientation(path, name) if name in STILL_DEMUXERS else None
-    return noted or orientation_of(frame)
-
-
-def _size(frame: VideoFrame, max_side_px: int | None) -> tuple[int, int]:
-    if max_side_px is None:
-        return frame.height, frame.width
-    return shrunk_size(frame.height, frame.width, max_side_px)
-
-
-def _to_rgb(frame: VideoFrame, height: int, width: int) -> NDArray[np.uint8]:
-    pixels = frame.to_ndarray(
-        format="rgb24", width=width, height=height, interpolation=_INTERPOLATION
-    )
-    return np.asarray(pixels, dtype=np.uint8)  # (H, W, 3)

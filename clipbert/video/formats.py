@@ -60,3 +60,5 @@ CODECS = frozenset(
     | {"huffyuv", "ffvhuff", "ffv1", "utvideo", "magicyuv", "rawvideo", "v210"}
     | {"mjpeg", "png", "apng", "gif", "webp"}
 )
+# Of these, those that may be a track of one picture: a cover beside the film.
+PICTURE_CODECS = frozenset({"mjpeg", "png", "apng", "gif", "webp"})

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 from av.codec.context import Flags
-from av.video.reformatter import Interpolation
+from av.video.reformatter import Colorspace, Interpolation
 from PIL import Image
 from videos import (
     FRAME_HEIGHT,
@@ -45,8 +45,16 @@ def decode_all(path: Path, *, side: int) -> tuple[list[float], np.ndarray]:
         for frame in container.decode(stream):
             seconds.append(float(frame.pts * stream.time_base))
             height = int(side * (frame.height / frame.width))
+            # HD whose file does not say how its colours are coded is BT.709, as players take it.
+            is_hd = frame.colorspace == 2 and frame.width >= 1280
             frames.append(
-                frame.to_ndarray(format="rgb24", width=side, height=height, interpolation=averaging)
+                frame.to_ndarray(
+                    format="rgb24",
+                    width=side,
+                    height=height,
+                    src_colorspace=Colorspace.ITU709 if is_hd else None,
+                    interpolation=averaging,
+                )
             )
     return [second - seconds[0] for second in seconds], np.stack(frames)
 

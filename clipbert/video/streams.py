@@ -1,0 +1,93 @@
+"""Which of a file's streams is the film.
+
+As players choose: never a cover, the stream that is marked as the default, else the largest.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import av.error
+from av.container import InputContainer
+from av.stream import Discard, Disposition
+from av.video.stream import VideoStream
+
+from clipbert.errors import NoVideoStream, UnsupportedMedia
+from clipbert.video.formats import CODECS, PICTURE_CODECS, STILL_DEMUXERS
+
+_COVERS = Disposition.attached_pic | Disposition.timed_thumbnails
+# Packets read to tell a track of one picture, which is a cover that was not marked as one.
+_MAX_PACKETS = 2000
+_HEIF_BRANDS = ("avif", "avis", "heic", "heix", "hevc", "hevx", "mif1", "msf1")
+
+
+def is_picture(container: InputContainer, stream: VideoStream) -> bool:
+    """Say whether an open file is a still picture: JPEG, PNG, WebP, or one of HEIC and AVIF."""
+    return container.format.name in STILL_DEMUXERS or _is_heif_item(container, stream)
+
+
+def candidates(container: InputContainer, *, name: str) -> list[VideoStream]:
+    """Give the streams that may be the film and can be decoded, in the file's order.
+
+    Raises:
+        NoVideoStream: there is no stream, or covers only.
+        UnsupportedMedia: none of them can be decoded.
+    """
+    films = [stream for stream in container.streams.video if not stream.disposition & _COVERS]
+    if not films:
+        what = "a cover picture only" if container.streams.video else "no video stream"
+        raise NoVideoStream(f"{name} has {what}")
+    readable = [stream for stream in films if _codec(stream) in CODECS]
+    if not readable:
+        codec = _codec(films[0])
+        raise UnsupportedMedia(f"{name} has video of the codec {codec}, which is not read here")
+    tracks = [stream for stream in readable if not _is_heif_item(container, stream)]
+    # A track without frames has no size.
+    filled = [stream for stream in tracks if stream.codec_context.width > 0]
+    return filled or tracks or readable
+
+
+def may_be_covers(streams: Sequence[VideoStream]) -> list[VideoStream]:
+    """Give those of several streams that may hold one picture only, by their codecs."""
+    pictures = [stream for stream in streams if _codec(stream) in PICTURE_CODECS]
+    return pictures if len(streams) > 1 else []
+
+
+def covers_among(container: InputContainer, indices: set[int]) -> set[int]:
+    """Find the streams of one picture among these, by reading on. The file is of no use after."""
+    for stream in container.streams:
+        if stream.type != "video":
+            stream.discard = Discard.all
+    counts: Counter[int] = Counter()
+    try:
+        for number, packet in enumerate(container.demux(*container.streams.video)):
+            counts[packet.stream_index] += packet.size > 0
+            if number == _MAX_PACKETS or all(counts[index] > 1 for index in indices):
+                break
+    except av.error.FFmpegError:
+        pass  # What was read until then decides; whoever reads the film will say what is wrong.
+    return {index for index in indices if counts[index] <= 1}
+
+
+def choose(container: InputContainer, streams: Sequence[VideoStream]) -> VideoStream:
+    """Choose the default stream, else the largest, else the first."""
+    defaults = [stream for stream in streams if stream.disposition & Disposition.default]
+    if container.format.name.startswith("mov") and defaults == [streams[0]]:
+        # Writers of MP4 enable the first track, whichever it is: nobody chose it.
+        defaults = []
+    return max(
+        defaults or streams,
+        key=lambda stream: stream.codec_context.width * stream.codec_context.height,
+    )
+
+
+def _codec(stream: VideoStream) -> str:
+    # A stream without a decoder has no codec context.
+    context = getattr(stream, "codec_context", None)
+    return "unknown" if context is None else context.name
+
+
+def _is_heif_item(container: InputContainer, stream: VideoStream) -> bool:
+    brands = container.metadata.get("compatible_brands", "")
+    brands += container.metadata.get("major_brand", "")
+    is_heif = any(brand in brands for brand in _HEIF_BRANDS)
+    return is_heif and stream.duration is None and stream.time_base == 1
