@@ -6,6 +6,7 @@ so that a client sees all of an import or nothing.
 
 import dataclasses
 import difflib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -29,6 +30,7 @@ from api.schemas.labels import (
     RefusedLine,
 )
 from api.schemas.text import MAX_TEXT_LENGTH, Metadata
+from clipbert.datasets.same_answers import merge_counts
 from clipbert.errors import AnnotationError
 from clipbert.training.annotation import Annotation
 from clipbert.training.annotation_fields import LineFields
@@ -37,6 +39,7 @@ from store import labels as stored
 from store.errors import IllegalLabel
 from store.labels import LabelRepository
 from store.tables import Task
+from workers.finetune_data import contradictions, tell_contradictions
 
 MAX_LISTED_LINES: Final = 100
 
@@ -84,6 +87,8 @@ class _Outcome:
     num_unchanged: int = 0
     num_refused: int = 0
     errors: list[RefusedLine] = field(default_factory=list)
+    video_ids: set[UUID] = field(default_factory=set)
+    answers: Counter[str] = field(default_factory=Counter)
 
     def refuse(self, line: int, error: IllegalLabel) -> None:
         self.num_refused += 1
@@ -186,7 +191,15 @@ def import_labels(
             outcome.keep_first_errors()
         if outcome.num_refused and on_error is OnRefused.FAIL:
             raise _labels_refused(outcome)  # and leave the transaction by that
-    return LabelsImported(**dataclasses.asdict(outcome))
+        warnings = _warnings(session, outcome)
+    return LabelsImported(
+        num_lines=outcome.num_lines,
+        num_inserted=outcome.num_inserted,
+        num_unchanged=outcome.num_unchanged,
+        num_refused=outcome.num_refused,
+        errors=outcome.errors,
+        warnings=warnings,
+    )
 
 
 def add_label(session: Session, new: NewLabel) -> tuple[UUID, bool]:
@@ -236,6 +249,8 @@ def _import_chunk(session: Session, drafts: Sequence[LabelDraft], outcome: _Outc
             outcome.refuse(draft.line, error)
         else:
             kept.append(draft)
+    outcome.video_ids.update(label.video_id for label in new)
+    outcome.answers.update(label.answer for label in new if label.answer and not label.choices)
     added = labels.add_many(new)
     outcome.num_inserted += added.num_inserted
     outcome.num_unchanged += added.num_unchanged
@@ -244,6 +259,24 @@ def _import_chunk(session: Session, drafts: Sequence[LabelDraft], outcome: _Outc
         # The store knows videos by their ids; whoever reads this knows them by their names.
         sentence = f"{refused.message} (video {draft.names[0]!r})"
         outcome.refuse(draft.line, IllegalLabel(refused.code, sentence))
+
+
+def _warnings(session: Session, outcome: _Outcome) -> list[str]:
+    """Say what may be wrong with labels that are right line by line."""
+    found = []
+    disputed = contradictions(LabelRepository(session).disputed(outcome.video_ids))
+    if disputed:
+        noun = "question has" if len(disputed) == 1 else "questions have"
+        found.append(
+            f"{len(disputed)} {noun} contradicting answers: {tell_contradictions(disputed)}"
+        )
+    merged = merge_counts(outcome.answers.items())
+    if len(merged) == 1 and merged[0][1] > 1:
+        found.append(
+            f"all {merged[0][1]} open-ended questions of this import have the answer "
+            f"{merged[0][0]!r}: a model needs at least two different ones"
+        )
+    return found
 
 
 def _one_video(draft: LabelDraft, found: dict[str, list[UUID]]) -> UUID:

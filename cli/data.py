@@ -125,14 +125,24 @@ def _facts(report: "DataReport") -> Iterator[tuple[str, str]]:
         yield from _answer_facts(lines.answers)
     if lines.num_long_texts is not None:
         yield "too long", f"{lines.num_long_texts:,} texts that the model cuts"
-    if lines.num_doubled:
-        some = [f"{line} as {before}" for line, before in lines.doubled[:MOST_LISTED]]
-        rest = ["..."] * (lines.num_doubled > MOST_LISTED)
-        yield "doubled lines", f"{lines.num_doubled:,}: {', '.join(some + rest)}"
+    for name, count, pairs in (
+        ("doubled lines", lines.num_doubled, lines.doubled),
+        ("contradicting", lines.num_contradicting, lines.contradicting),
+        ("across splits", lines.num_across_splits, lines.across_splits),
+    ):
+        if count:
+            some = [f"{line} and {before}" for line, before in pairs[:MOST_LISTED]]
+            rest = ["..."] * (count > MOST_LISTED)
+            yield name, f"{count:,}: {', '.join(some + rest)}"
+    for split, answer in lines.only_answers.items():
+        where = f"all of the split {split}" if split else "all questions"
+        yield "one answer", f"{where} have the answer {answer!r}: nothing can be learned or judged"
 
 
 def _answer_facts(answers: "AnswerReport") -> Iterator[tuple[str, str]]:
-    yield "answers", f"{answers.num_distinct:,} distinct; {_listed(answers.most_common)}"
+    forms = answers.num_forms - answers.num_distinct
+    typed = f" ({forms:,} more by case, spaces or Unicode form alone)" if forms else ""
+    yield "answers", f"{answers.num_distinct:,} distinct{typed}; {_listed(answers.most_common)}"
     if answers.num_unanswered:
         yield "unanswered", f"{answers.num_unanswered:,} lines"
     if answers.num_unknown is not None:

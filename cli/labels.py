@@ -268,6 +268,8 @@ def _print_import(found: Json, *, is_kept: bool) -> None:
         if found["num_refused"]:
             parts.append(f"{refused} refused")
         print(f"labels: {', '.join(parts)}")
+    for warning in found.get("warnings") or ():
+        print(f"note: {warning}")
     errors: Sequence[Json] = found.get("errors") or ()
     if errors:
         shown = errors[:MOST_REFUSED_SHOWN]

@@ -13,6 +13,7 @@ from clipbert.assessments import (
 from clipbert.config import ClipBertConfig, HeadName
 from clipbert.errors import AnnotationError, MissingHead
 from clipbert.training.annotations import Annotation, AnnotationFile, Task
+from clipbert.training.answers import in_words_of
 
 
 def build_assessment(
@@ -62,7 +63,9 @@ def build_assessment(
         _require(config, "count")
         return CountAssessment(annotations, how=how)
     _require(config, "qa")
-    return AnswerAssessment(annotations, how=how, answers=config.answers)
+    return AnswerAssessment(
+        in_words_of(annotations, config.answers), how=how, answers=config.answers
+    )
 
 
 def _check(file: AnnotationFile, task: Task, annotations: Sequence[Annotation]) -> None:

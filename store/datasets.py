@@ -5,7 +5,7 @@ The same content is the same data set: freezing unchanged labels again makes no 
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session, aliased
 from store.errors import DatasetNotFound
 from store.identifiers import new_id
 from store.label_filters import LabelFilter
+from store.label_records import DisputedQuestion
 from store.label_tables import Dataset, DatasetLabel, Label, Split
 from store.pages import Page, PageTokens, clamp_page_size
 from store.table_base import Task
@@ -36,6 +37,18 @@ __all__ = ["DatasetRepository", "VocabularyRepository"]
 
 CHUNK = 2000
 """Rows that are in memory at once."""
+
+MergeCounts = Callable[[Sequence[tuple[str, int]]], Sequence[tuple[str, int]]]
+
+_DISPUTED_OF_DATASET = """
+SELECT video_id, min(content ->> 'text'), array_agg(DISTINCT content ->> 'answer')
+FROM dataset_labels
+WHERE dataset_id = :dataset_id AND content ->> 'answer' IS NOT NULL
+GROUP BY video_id, lower(normalize(content ->> 'text')), content ->> 'start_seconds',
+         content ->> 'end_seconds', content -> 'choices'
+HAVING count(DISTINCT content ->> 'answer') > 1
+ORDER BY video_id, 2
+"""
 
 # Any constant will do, as long as nothing else locks it: "datasets" in ASCII, its top bit clear.
 _FREEZE_LOCK = 0x6461746173657473
@@ -52,7 +65,12 @@ class DatasetRepository:
         self._session = session
 
     def freeze(
-        self, task: Task | str, filter: LabelFilter | None = None, *, only_ready: bool = False
+        self,
+        task: Task | str,
+        filter: LabelFilter | None = None,
+        *,
+        only_ready: bool = False,
+        merge: MergeCounts = list,
     ) -> Dataset:
         """Copy the labels that a filter means now, or find the data set with just this content.
 
@@ -62,6 +80,8 @@ class DatasetRepository:
             task: whose labels; a task in the filter counts for nothing.
             filter: which of them; None is all.
             only_ready: leave out those too whose videos are not indexed yet.
+            merge: of (answer, count) as they were typed, those that are one answer, the most
+                frequent first; it makes the vocabulary. By itself each is one.
 
         Returns:
             The data set; it may have no label.
@@ -80,7 +100,7 @@ class DatasetRepository:
         sha256 = self._hash(dataset_id, task)
         found = self._session.scalar(select(Dataset).where(Dataset.sha256 == sha256))
         if found is None:
-            return self._complete(made, sha256)
+            return self._complete(made, sha256, merge)
         if self.missing_videos(found.id):
             self._renew(found.id, dataset_id)
         self._session.execute(delete(DatasetLabel).where(DatasetLabel.dataset_id == dataset_id))
@@ -170,6 +190,24 @@ class DatasetRepository:
         more = len(rows) > size
         return Page(rows[:size], tokens.of_index(rows[size - 1].position) if more else None)
 
+    def answer_counts(
+        self, dataset_id: UUID, split: Split | str = Split.TRAIN
+    ) -> Sequence[tuple[str, int]]:
+        """List the answers of a split as they were typed and how often, the most frequent first."""
+        answer = DatasetLabel.content["answer"].astext
+        query = (
+            select(answer, func.count())
+            .where(DatasetLabel.dataset_id == dataset_id, DatasetLabel.split == Split(split))
+            .group_by(answer)
+            .order_by(func.count().desc(), answer.collate("C"))
+        )
+        return [(answer or "", count) for answer, count in self._session.execute(query)]
+
+    def disputed(self, dataset_id: UUID) -> Iterator[DisputedQuestion]:
+        """Give the questions of a data set that have several answers as they were typed."""
+        rows = self._session.execute(text(_DISPUTED_OF_DATASET), {"dataset_id": dataset_id})
+        return (DisputedQuestion(*row) for row in rows)
+
     def missing_videos(self, dataset_id: UUID) -> Sequence[UUID]:
         """List the videos of a data set that were deleted or cannot be searched."""
         query = (
@@ -245,7 +283,7 @@ class DatasetRepository:
             digest.update(_line([row.video_sha256, row.split, row.content]))
         return digest.hexdigest()
 
-    def _complete(self, dataset: Dataset, sha256: str) -> Dataset:
+    def _complete(self, dataset: Dataset, sha256: str, merge: MergeCounts) -> Dataset:
         is_train = DatasetLabel.split == Split.TRAIN
         counted = select(
             func.count().filter(is_train),
@@ -256,22 +294,13 @@ class DatasetRepository:
         dataset.num_train, dataset.num_holdout, dataset.num_videos = row
         dataset.sha256 = sha256
         if dataset.task == Task.QA:
-            dataset.answers = list(self._train_answers(dataset.id))
+            merged = merge(self.answer_counts(dataset.id))
+            dataset.answers = [answer for answer, _ in merged]
         if dataset.answers:
             dataset.vocabulary_id = VocabularyRepository(self._session).keep(dataset.answers).id
         self._session.flush()
         self._session.refresh(dataset)
         return dataset
-
-    def _train_answers(self, dataset_id: UUID) -> Sequence[str]:
-        answer = DatasetLabel.content["answer"].astext
-        query = (
-            select(answer)
-            .where(DatasetLabel.dataset_id == dataset_id, DatasetLabel.split == Split.TRAIN)
-            .group_by(answer)
-            .order_by(func.count().desc(), answer.collate("C"))
-        )
-        return self._session.scalars(query).all()
 
     def _renew(self, dataset_id: UUID, copy_id: UUID) -> None:
         # The same content was deleted and has come again: the data set is about the new rows.

@@ -98,6 +98,21 @@ class LabelsAdded:
     refused: Sequence[LabelRefused]
 
 
+@dataclass(frozen=True)
+class DisputedQuestion:
+    """A question about one moment of a video to which labels give several answers.
+
+    Attributes:
+        video_id: the video.
+        text: the question.
+        answers: as they were typed; some may differ in spelling alone.
+    """
+
+    video_id: UUID
+    text: str
+    answers: Sequence[str]
+
+
 def parse_split(name: str) -> Split:
     """Read the name of a split, also as data sets call it: `val` is the holdout.
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -26,6 +26,7 @@ from store.label_additions import (
 )
 from store.label_filters import LabelFilter
 from store.label_records import (
+    DisputedQuestion,
     LabelRefused,
     LabelsAdded,
     NewLabel,
@@ -51,6 +52,15 @@ __all__ = [
 
 CHUNK = 2000
 """Rows that are in memory at once."""
+
+_DISPUTED = """
+SELECT video_id, min(text), array_agg(DISTINCT answer)
+FROM labels
+WHERE video_id = ANY(CAST(:video_ids AS uuid[])) AND deleted_at IS NULL AND answer IS NOT NULL
+GROUP BY video_id, lower(normalize(text)), start_seconds, end_seconds, choices
+HAVING count(DISTINCT answer) > 1
+ORDER BY video_id, 2
+"""
 
 EDITABLE = (
     "text",
@@ -211,6 +221,15 @@ class LabelRepository:
             .order_by(func.count().desc(), Label.answer.collate("C"))
         )
         return [(answer or "", count) for answer, count in self._session.execute(query)]
+
+    def disputed(self, video_ids: Collection[UUID]) -> Iterator[DisputedQuestion]:
+        """Give the questions about these videos that have several answers as they were typed.
+
+        Args:
+            video_ids: any number; all of their labels are looked at, new or not.
+        """
+        rows = self._session.execute(text(_DISPUTED), {"video_ids": list(video_ids)})
+        return (DisputedQuestion(*row) for row in rows)
 
     def split_of(self, video_ids: Collection[UUID]) -> dict[UUID, Split]:
         """Tell the split of videos; those that never had a label are left out."""

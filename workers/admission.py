@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from clipbert.config_json import dataclass_from_json
+from clipbert.datasets.same_answers import merge_counts
 from clipbert.errors import ConfigError
 from clipbert.training.annotation import Task as TrainedTask
 from clipbert.training.finetune_recipes import default_recipe
@@ -27,7 +28,13 @@ from store.jobs import JobRepository, NewJob
 from store.labels import LabelFilter, LabelRepository
 from store.models import GenerationRepository, ModelRepository
 from store.tables import Dataset, Finetune, Model, Task
-from workers.finetune_data import check_enough, check_videos, count_of, no_active_generation
+from workers.finetune_data import (
+    check_enough,
+    check_videos,
+    count_of,
+    doubts_about,
+    no_active_generation,
+)
 from workers.finetune_request import FINETUNE_TASKS, FinetuneRefused, FinetuneRequest, Gate
 
 __all__ = [
@@ -102,7 +109,7 @@ def check_finetune(session: Session, request: FinetuneRequest) -> Admission:
     if request.gate.regression_dataset_id is not None:
         # Its videos need not all be there: what cannot be looked at is wrong for both models.
         _get_dataset(session, request.gate.regression_dataset_id, request.task)
-    warnings = warnings_of(request.gate, dataset)
+    warnings = [*warnings_of(request.gate, dataset), *doubts_about(session, dataset)]
     if num_left_out:
         left_out = count_of(num_left_out, "label")
         warnings.append(f"{left_out} left out: the videos are not indexed (yet)")
@@ -222,7 +229,9 @@ def _find_dataset(session: Session, request: FinetuneRequest) -> tuple[Dataset, 
             "`clipbert label import` or POST /v1/labels"
         )
         raise FinetuneRefused("no_labels", sentence, task=str(request.task), num_labels=others)
-    dataset = DatasetRepository(session).freeze(str(request.task), wanted, only_ready=True)
+    dataset = DatasetRepository(session).freeze(
+        str(request.task), wanted, only_ready=True, merge=merge_counts
+    )
     num_frozen = dataset.num_train + dataset.num_holdout
     if num_frozen == 0:
         raise FinetuneRefused(

@@ -4,14 +4,17 @@ Never imports torch.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from clipbert.datasets.same_answers import merge_counts
 from clipbert.training.recipe import Recipe
 from store.datasets import DatasetRepository
 from store.generation_coverage import dataset_videos_without_clips
+from store.label_records import DisputedQuestion
 from store.models import GenerationRepository, ModelRepository
 from store.tables import Dataset, Model, Split, Task
 from store.videos import VideoRepository
@@ -80,6 +83,46 @@ def check_enough(session: Session, dataset: Dataset) -> None:
             num_videos=dataset.num_videos,
             **counts,
         )
+
+
+def doubts_about(session: Session, dataset: Dataset) -> list[str]:
+    """Say what may be wrong with labels that a model can be trained from, as sentences."""
+    datasets = DatasetRepository(session)
+    found = []
+    disputed = contradictions(datasets.disputed(dataset.id))
+    if disputed:
+        found.append(
+            f"{count_of(len(disputed), 'question')} of one video with contradicting answers: "
+            f"{tell_contradictions(disputed)}"
+        )
+    if dataset.task == Task.QA:
+        held_out = merge_counts(datasets.answer_counts(dataset.id, Split.HOLDOUT))
+        if len(held_out) == 1 and held_out[0][1] > 1:
+            found.append(
+                f"all {held_out[0][1]} labels of the holdout have the answer {held_out[0][0]!r}: "
+                "a model that gives no other is always right by them"
+            )
+    return found
+
+
+def contradictions(disputed: Iterable[DisputedQuestion]) -> list[DisputedQuestion]:
+    """Keep the questions whose answers differ in more than spelling, each answer in one form."""
+    found = []
+    for question in disputed:
+        answers = [answer for answer, _ in merge_counts((each, 1) for each in question.answers)]
+        if len(answers) > 1:
+            found.append(replace(question, answers=answers))
+    return found
+
+
+def tell_contradictions(disputed: Sequence[DisputedQuestion]) -> str:
+    """Name the first few contradictions, each with its video, question and answers."""
+    told = [
+        f"{each.text!r} of video {each.video_id}: {', '.join(map(repr, each.answers))}"
+        for each in disputed[:_NUM_LISTED]
+    ]
+    more = len(disputed) - _NUM_LISTED
+    return "; ".join(told) + (f"; and {more} more" if more > 0 else "")
 
 
 def check_videos(session: Session, dataset: Dataset, recipe: Recipe, base: Model) -> None:

@@ -38,6 +38,7 @@ from api.schemas.labels import (
 )
 from api.schemas.resources import Page
 from api.schemas.text import Name
+from clipbert.datasets.same_answers import merge_counts
 from clipbert.training.annotation_kinds import AnnotationKind
 from store.errors import IllegalLabel
 from store.labels import LabelFilter, LabelRepository, parse_split
@@ -227,7 +228,7 @@ def export_labels(
 def list_label_answers(services: ServicesDep, wanted: FilterDep) -> AnswerCounts:
     """Count the answers to open-ended questions: what a finetune's vocabulary would be."""
     with services.sessions() as session:
-        found = LabelRepository(session).answers(wanted)
+        found = merge_counts(LabelRepository(session).answers(wanted))
     return AnswerCounts(
         items=[AnswerCount(answer=answer, count=count) for answer, count in found],
         num_labels=sum(count for _, count in found),

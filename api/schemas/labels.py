@@ -66,6 +66,7 @@ IMPORT_EXAMPLE: JsonDict = {
     "errors": [
         {"line": 3, "code": "unknown_video", "message": "video: no video is named 'pigeon.mp4'"}
     ],
+    "warnings": [],
 }
 ANSWERS_EXAMPLE: JsonDict = {
     "items": [{"answer": "green", "count": 12}, {"answer": "red", "count": 7}],
@@ -197,6 +198,10 @@ class LabelsImported(Resource):
     num_unchanged: int = Field(description="labels that were there already")
     num_refused: int
     errors: list[RefusedLine] = Field(description="of the first refused lines")
+    warnings: list[str] = Field(
+        description="what may be wrong with labels that are kept: contradicting answers to one "
+        "question, one answer to all questions"
+    )
 
 
 class AnswerCount(Resource):

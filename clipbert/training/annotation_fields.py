@@ -1,10 +1,12 @@
 """Lines of an annotation file and their fields: what is wrong is an error that names it."""
 
+import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn, TypeGuard
 
+from clipbert.datasets.shipped import HEAD_BYTES, NotShipped, is_lines, read_shipped
 from clipbert.errors import AnnotationError
 from clipbert.training.media_folder import media_name
 
@@ -149,19 +151,33 @@ class LineFields:
 def read_lines(path: Path) -> Iterator[LineFields | AnnotationError]:
     """Read a file line by line; a line that is no JSON object in UTF-8 comes as its error.
 
-    Blank lines and a byte order mark are skipped.
+    Blank lines and a byte order mark are skipped. A file in the form in which its data set is
+    shipped comes as the lines that it means, see clipbert.datasets.shipped; a line's number is then
+    that of its record.
 
     Raises:
         AnnotationError: the file cannot be read at all.
     """
     try:
-        with path.open("rb") as file:
+        with io.BufferedReader(path.open("rb", buffering=0), HEAD_BYTES) as file:
+            if not is_lines(file.peek(HEAD_BYTES).removeprefix(_BYTE_ORDER_MARK)):
+                yield from _shipped_lines(path)
+                return
             for number, line in enumerate(file, start=1):
                 text = (line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line).strip()
                 if text:
                     yield _parse(path, number, text)
     except OSError as error:
         raise AnnotationError(path, f"cannot be read: {error.strerror}") from error
+
+
+def _shipped_lines(path: Path) -> Iterator[LineFields]:
+    with path.open(encoding="utf-8-sig") as file:
+        try:
+            for number, record in enumerate(read_shipped(file), start=1):
+                yield LineFields(path, number, record)
+        except NotShipped as error:
+            raise AnnotationError(path, str(error)) from error
 
 
 def _parse(path: Path, number: int, line: bytes) -> LineFields | AnnotationError:

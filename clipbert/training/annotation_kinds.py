@@ -21,6 +21,7 @@ AnnotationKind = Literal[
 ]
 KINDS: tuple[AnnotationKind, ...] = get_args(AnnotationKind)
 
+_QUESTION_WORDS = frozenset({"what", "who", "how", "where", "when"})  # MSRVTT-QA's answer types
 # COCO numbers its pictures; their files have twelve digits. MSRVTT-QA's original files number its
 # videos, which are video0.mp4 to video9999.mp4.
 _COCO_FORM, _MSRVTT_FORM = "{:012d}", "video{}"
@@ -99,7 +100,19 @@ def _read_tgif_count(line: LineFields) -> Annotation:
 
 
 def _read_msrvtt_qa(line: LineFields) -> Annotation:
-    return _open_question(line, _media(line, "video_id", _MSRVTT_FORM))
+    video = _media(line, "video_id", _MSRVTT_FORM)
+    if "answer_type" in line:
+        return _open_question(line, video)
+    # The data set's own file does not say it: it is the question's first word.
+    question = line.text("question")
+    word = question.split(maxsplit=1)[0].lower()
+    return Annotation(
+        line.number,
+        video,
+        question,
+        answer=sys.intern(line.text("answer")),
+        answer_type=sys.intern(word) if word in _QUESTION_WORDS else None,
+    )
 
 
 def _read_vqa(line: LineFields) -> Annotation:

@@ -8,7 +8,7 @@ One JSON object a line; fields that are not named here are ignored.
     tgif_choice   gif_name, question, options, answer (index)     multiple_choice
     tgif_frameqa  gif_name, question, answer, answer_type         qa
     tgif_count    gif_name, question, answer (number)             count
-    msrvtt_qa     video_id, question, answer, answer_type         qa
+    msrvtt_qa     video_id, question, answer, [answer_type]       qa
     vqa           image_id, question, [labels], [answer_type]     qa
     captions      caption, coco_id | vg_id                        pretraining
     labels        video, caption                                  retrieval
@@ -16,8 +16,10 @@ One JSON object a line; fields that are not named here are ignored.
                   video, question, choices, answer (either form)  multiple_choice
                   and of each: [split], [start_seconds], [end_seconds], [source]
 
-`retrieval` is the form of MSRVTT, DiDeMo and ActivityNet, `tgif_choice` that of TGIF-QA's action
-and transition, `labels` the project's own: one task a file, an answer as text or as index.
+Files as the data sets ship them (arrays, documents, tables) are read as the lines that they mean:
+clipbert.datasets.shipped lists them. `retrieval` is the form of MSRVTT, DiDeMo and ActivityNet,
+`tgif_choice` that of TGIF-QA's action and transition, `labels` the project's own: one task a file,
+an answer as text or as index.
 """
 
 from collections.abc import Sequence

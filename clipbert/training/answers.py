@@ -1,16 +1,22 @@
 """Answer vocabularies: what an open-ended question may be answered with."""
 
+import dataclasses
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from clipbert.datasets.same_answers import SameAnswers, Vocabulary, merge_counts
 from clipbert.errors import AnnotationError
 from clipbert.training.annotation import Annotation
 
 
 def answer_vocabulary(
-    annotations: Iterable[Annotation], *, min_count: int = 1, max_answers: int | None = None
+    annotations: Iterable[Annotation],
+    *,
+    min_count: int = 1,
+    max_answers: int | None = None,
+    same: SameAnswers = "folded",
 ) -> tuple[str, ...]:
     """Collect the answers of a data set, the most frequent first.
 
@@ -18,6 +24,7 @@ def answer_vocabulary(
         annotations: of open-ended questions. Of soft labels (VQA), each answer counts once.
         min_count: leaves out answers that fewer annotations give, at least 1.
         max_answers: keeps so many, at least 1; None keeps all.
+        same: which answers are one; it is shown in the form most used.
 
     Returns:
         The answers by falling count, those of one count in the order of their characters. An
@@ -29,8 +36,36 @@ def answer_vocabulary(
     if min_count < 1 or (max_answers is not None and max_answers < 1):
         raise ValueError(f"need at least 1, got {min_count=} and {max_answers=}")
     counts = Counter(answer for annotation in annotations for answer in answers_of(annotation))
-    ranked = sorted(counts, key=lambda answer: (-counts[answer], answer))
-    return tuple(answer for answer in ranked[:max_answers] if counts[answer] >= min_count)
+    ranked = merge_counts(counts.items(), same=same)
+    return tuple(answer for answer, count in ranked[:max_answers] if count >= min_count)
+
+
+def in_words_of(
+    annotations: Iterable[Annotation], answers: Sequence[str], *, same: SameAnswers = "folded"
+) -> tuple[Annotation, ...]:
+    """Put the answers of annotations into the words of a vocabulary.
+
+    Args:
+        annotations: of open-ended questions.
+        answers: the vocabulary.
+        same: which answers are one.
+
+    Returns:
+        The annotations; answers that the vocabulary has in no form are left as they are.
+    """
+    vocabulary = Vocabulary(answers, same=same)
+    return tuple(_translated(annotation, vocabulary) for annotation in annotations)
+
+
+def _translated(annotation: Annotation, vocabulary: Vocabulary) -> Annotation:
+    answer, scores = annotation.answer, annotation.answer_scores
+    if answer is not None:
+        answer = vocabulary.in_its_words(answer)
+    if scores:
+        scores = vocabulary.scores_in_its_words(scores)
+    if answer == annotation.answer and scores == annotation.answer_scores:
+        return annotation
+    return dataclasses.replace(annotation, answer=answer, answer_scores=scores)
 
 
 def answers_of(annotation: Annotation) -> Iterator[str]:
@@ -41,23 +76,24 @@ def answers_of(annotation: Annotation) -> Iterator[str]:
 
 
 def count_unknown_answers(
-    annotations: Iterable[Annotation], answers: Collection[str]
+    annotations: Iterable[Annotation], answers: Sequence[str], *, same: SameAnswers = "folded"
 ) -> Counter[str]:
     """Count the answers that a vocabulary lacks.
 
     Args:
         annotations: of open-ended questions.
         answers: the vocabulary.
+        same: which answers are one.
 
     Returns:
         Answer -> number of annotations that give it, most frequent first by `most_common()`.
     """
-    known = frozenset(answers)
+    vocabulary = Vocabulary(answers, same=same)
     return Counter(
         answer
         for annotation in annotations
         for answer in answers_of(annotation)
-        if answer not in known
+        if vocabulary.find(answer) is None
     )
 
 

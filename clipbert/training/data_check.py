@@ -2,12 +2,13 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from clipbert.datasets.same_answers import fold, merge_counts
 from clipbert.errors import AmbiguousMedia, MediaNotFound, VideoError
 from clipbert.probe import probe_in_subprocess
 from clipbert.probed_video import VideoProbe
@@ -47,7 +48,7 @@ def check_data(
     videos: Path,
     kind: AnnotationKind | None = None,
     probe: bool = True,
-    answers: Collection[str] | None = None,
+    answers: Sequence[str] | None = None,
     text_limit: TextLimit | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> DataReport:
@@ -88,7 +89,10 @@ def check_data(
 def _check_lines(
     annotations: Sequence[Annotation], *, answers: AnswerReport | None, num_long_texts: int | None
 ) -> LineReport:
-    doubled = list(_doubled(annotations))
+    pairs = list(_doubled(annotations))
+    doubled = [(one.line, before.line) for one, before in pairs]
+    contradicting = [(one.line, before.line) for one, before in pairs if _contradict(one, before)]
+    across = [(one.line, before.line) for one, before in pairs if one.split != before.split]
     return LineReport(
         num_lines=len(annotations),
         answer_types=_count(annotation.answer_type for annotation in annotations),
@@ -97,6 +101,11 @@ def _check_lines(
         answers=answers,
         num_doubled=len(doubled),
         doubled=tuple(doubled[:MOST_LINES_NAMED]),
+        num_contradicting=len(contradicting),
+        contradicting=tuple(contradicting[:MOST_LINES_NAMED]),
+        num_across_splits=len(across),
+        across_splits=tuple(across[:MOST_LINES_NAMED]),
+        only_answers=_only_answers(annotations),
         num_long_texts=num_long_texts,
     )
 
@@ -106,25 +115,55 @@ def _count(values: Iterable[_Key | None]) -> dict[_Key, int]:
     return dict(counts.most_common())
 
 
-def _doubled(annotations: Iterable[Annotation]) -> Iterator[tuple[int, int]]:
-    lines: dict[Hashable, int] = {}
+def _doubled(annotations: Iterable[Annotation]) -> Iterator[tuple[Annotation, Annotation]]:
+    """Give each line that asks or says what a line before it does, with the first such line."""
+    first: dict[Hashable, Annotation] = {}
     for one in annotations:
-        said = (one.video, one.text, one.choices, one.start_seconds, one.end_seconds)
-        before = lines.setdefault(said, one.line)
-        if before != one.line:
-            yield one.line, before
+        choices = tuple(sorted(map(fold, one.choices)))
+        said = (one.video, fold(one.text), choices, one.start_seconds, one.end_seconds)
+        before = first.setdefault(said, one)
+        if before is not one:
+            yield one, before
+
+
+def _contradict(one: Annotation, other: Annotation) -> bool:
+    return _meant(one) != _meant(other)
+
+
+def _meant(annotation: Annotation) -> frozenset[str] | int | None:
+    """Reduce what a line says is right to what can be compared; of captions that is nothing."""
+    if annotation.right_choice is not None:
+        return frozenset({fold(annotation.choices[annotation.right_choice])})
+    if annotation.count is not None:
+        return annotation.count
+    return frozenset(map(fold, answers_of(annotation)))
+
+
+def _only_answers(annotations: Sequence[Annotation]) -> dict[str, str]:
+    """Find the splits in which every question has one and the same answer."""
+    answers: dict[str, Counter[str]] = {}
+    for annotation in annotations:
+        answers.setdefault(annotation.split or "", Counter()).update(answers_of(annotation))
+    merged = {split: merge_counts(counts.items()) for split, counts in answers.items()}
+    return {
+        split: counts[0][0]
+        for split, counts in merged.items()
+        if len(counts) == 1 and counts[0][1] > 1
+    }
 
 
 def _check_answers(
-    annotations: Sequence[Annotation], vocabulary: Collection[str] | None
+    annotations: Sequence[Annotation], vocabulary: Sequence[str] | None
 ) -> AnswerReport:
-    counts = Counter(answer for annotation in annotations for answer in answers_of(annotation))
+    typed = Counter(answer for annotation in annotations for answer in answers_of(annotation))
+    counts = merge_counts(typed.items())
     unknown: Counter[str] = Counter()
     if vocabulary is not None:
         unknown = count_unknown_answers(annotations, vocabulary)
     return AnswerReport(
         num_distinct=len(counts),
-        most_common=tuple(counts.most_common(MOST_ANSWERS_NAMED)),
+        most_common=tuple(counts[:MOST_ANSWERS_NAMED]),
+        num_forms=len(typed),
         num_unanswered=sum(not any(answers_of(annotation)) for annotation in annotations),
         num_unknown=None if vocabulary is None else unknown.total(),
         unknown=tuple(unknown.most_common(MOST_ANSWERS_NAMED)),

@@ -32,8 +32,10 @@ class AnswerReport:
     """The answers of open-ended questions.
 
     Attributes:
-        num_distinct: different answers.
-        most_common: the first of them by count, with their counts.
+        num_distinct: different answers; those that differ only in case, spaces or Unicode form are
+            one.
+        most_common: the first of them by count, each in the form most used, with their counts.
+        num_forms: how many there are as they are typed.
         num_unanswered: lines that do not say the answer.
         num_unknown: lines that give an answer which the vocabulary lacks, by answer and line;
             None without a vocabulary.
@@ -42,6 +44,7 @@ class AnswerReport:
 
     num_distinct: int
     most_common: tuple[tuple[str, int], ...]
+    num_forms: int
     num_unanswered: int
     num_unknown: int | None
     unknown: tuple[tuple[str, int], ...]
@@ -57,8 +60,14 @@ class LineReport:
         choices: lines of each number of choices.
         splits: lines of each split.
         answers: of open-ended questions; None for other tasks.
-        num_doubled: lines that say of a video what a line before them says.
+        num_doubled: lines that ask or say of a video what a line before them does.
         doubled: numbers of a doubled line and of the line before.
+        num_contradicting: doubled lines with another answer than the line before.
+        contradicting: numbers of such a line and of the line before.
+        num_across_splits: doubled lines whose line before is in another split.
+        across_splits: numbers of such a line and of the line before.
+        only_answers: splits ("" for lines without one) whose questions all have one answer, and
+            that answer.
         num_long_texts: texts that the model would cut; None without a model.
     """
 
@@ -69,6 +78,11 @@ class LineReport:
     answers: AnswerReport | None
     num_doubled: int
     doubled: tuple[tuple[int, int], ...]
+    num_contradicting: int
+    contradicting: tuple[tuple[int, int], ...]
+    num_across_splits: int
+    across_splits: tuple[tuple[int, int], ...]
+    only_answers: Mapping[str, str]
     num_long_texts: int | None
 
 
@@ -123,7 +137,8 @@ class DataReport:
     def is_sound(self) -> bool:
         """Whether training can use all of it.
 
-        Doubled lines, long texts and answers outside the vocabulary do not stop it.
+        Doubled and contradicting lines, long texts and answers outside the vocabulary do not stop
+        it.
         """
         media = self.media
         return not (self.num_bad_lines or media.missing or media.broken or media.num_late)

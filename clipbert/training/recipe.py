@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from clipbert.config import Aggregation
 from clipbert.config_json import dataclass_from_json
+from clipbert.datasets.same_answers import SameAnswers
 from clipbert.errors import ConfigError
 from clipbert.sampling import PlanName, SamplingPlan
 from clipbert.training.annotation import Task
@@ -37,6 +38,7 @@ _CHOICES = {
     "decay": typing.get_args(Decay),
     "precision": typing.get_args(Precision),
     "visual": typing.get_args(Visual),
+    "same_answers": typing.get_args(SameAnswers),
 }
 _LEAST = {
     "texts_per_video": 1,
@@ -110,6 +112,8 @@ class Recipe:
             keeps all.
         max_answers: qa: the most frequent answers make the vocabulary, so many at the most; None
             takes every answer. An answer file given to the run goes before it.
+        same_answers: qa: `folded`, answers that differ only in case, spaces or Unicode form are
+            one, shown in the form most used; `exact`, as the paper's code compares them.
         clips: K of each video at each step.
         random_clips: they are drawn anew at each look; otherwise they are the plan's fixed ones.
         frames_per_clip: T.
@@ -165,6 +169,7 @@ class Recipe:
     mismatch_probability: float = 0.5
     kept_cells: int | None = None
     max_answers: int | None = None
+    same_answers: SameAnswers = "folded"
     clips: int = 8
     random_clips: bool = True
     frames_per_clip: int = 2

@@ -1,5 +1,6 @@
 """The data of a run: which lines of which videos it learns from, and its answers."""
 
+import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from clipbert.errors import AnnotationError, ConfigError, OutsideVideo
 from clipbert.stored_tokens import StoredVideo
 from clipbert.training.annotation import Annotation
 from clipbert.training.annotations import AnnotationFile, read_annotations
-from clipbert.training.answers import answer_vocabulary, read_answer_labels
+from clipbert.training.answers import answer_vocabulary, in_words_of, read_answer_labels
 from clipbert.training.dataset import Example, group_by_video
 from clipbert.training.processes import Processes
 from clipbert.training.recipe import Recipe
@@ -70,6 +71,9 @@ def read_run_data(
         AnnotationError: as select_annotations; or none of the videos can be used.
     """
     file = read_annotations(path)
+    if recipe.task == "qa":
+        spoken = in_words_of(file.annotations, answers, same=recipe.same_answers)
+        file = dataclasses.replace(file, annotations=spoken)
     selection = select_annotations(file, recipe.task, answers=answers, split=split)
     names = [annotation.video for annotation in selection.annotations]
     videos = processes.from_main(lambda: find(names))
@@ -124,7 +128,9 @@ def choose_answers(
     if labels is not None:
         return read_answer_labels(labels)
     annotations = of_split(read_annotations(data), split)
-    answers = answer_vocabulary(annotations, max_answers=recipe.max_answers)
+    answers = answer_vocabulary(
+        annotations, max_answers=recipe.max_answers, same=recipe.same_answers
+    )
     if not answers:
         raise AnnotationError(data, "has no answers to learn from")
     return tuple(known) if set(known) == set(answers) else answers

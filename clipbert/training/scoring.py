@@ -16,7 +16,7 @@ from clipbert.metrics import RetrievalMetrics
 from clipbert.stored_tokens import TokenFolder
 from clipbert.training.annotation import Task
 from clipbert.training.annotations import AnnotationFile, read_annotations
-from clipbert.training.answers import answer_vocabulary, answers_of
+from clipbert.training.answers import answer_vocabulary, answers_of, in_words_of
 from clipbert.training.media_folder import MediaFolder
 from clipbert.training.recall_scores import read_vectors, score_by_recall
 from clipbert.training.selection import of_split
@@ -144,7 +144,7 @@ def score_majority(data: Path, *, split: str | None, training: Path | None = Non
         raise AnnotationError(learned, f"has no answers in the split {TRAINING_SPLIT!r}")
     scores = {
         each.line: each.answer_scores.get(answers[0], float(answers[0] in answers_of(each)))
-        for each in of_split(file, split)
+        for each in in_words_of(of_split(file, split), answers)
     }
     return Scores("qa", scores, {}, {}, None)
 

@@ -118,7 +118,7 @@ def test_lines_of_our_own_form_are_imported_once(client, parrot):
     first = send(client, lines, split="test", source="review")
     again = send(client, lines, split="test", source="review")
 
-    counts = {"num_lines": 3, "num_refused": 0, "errors": []}
+    counts = {"num_lines": 3, "num_refused": 0, "errors": [], "warnings": []}
     assert first.status_code == 200
     assert first.json() == counts | {"num_inserted": 3, "num_unchanged": 0}
     assert again.json() == counts | {"num_inserted": 0, "num_unchanged": 3}
@@ -145,6 +145,39 @@ ERRORS = [
     (5, "invalid_label", "answer has an empty text"),
     (6, "invalid_label", "the line is no JSON object"),
 ]
+
+
+def test_an_import_names_contradictions_with_what_was_there_before(client, parrot):
+    first = {"video": str(parrot), "question": "Is it green?", "answer": "Yes"}
+    client.post("/v1/labels", json=first)
+    lines = [
+        {"video": str(parrot), "question": "is it green?", "answer": "yes"},
+        {"video": str(parrot), "question": "IS IT GREEN?", "answer": "no"},
+        {"video": str(parrot), "question": "is it a bird?", "answer": "no"},
+    ]
+
+    imported = send(client, lines).json()
+
+    assert imported["num_inserted"] == 3
+    (warning,) = imported["warnings"]
+    assert warning.startswith("1 question has contradicting answers: ")
+    assert warning.count("no") == 1
+    assert send(client, lines[2:] * 2).json()["warnings"] == [
+        warning,
+        "all 2 open-ended questions of this import have the answer 'no': a model needs at least "
+        "two different ones",
+    ]
+
+
+def test_answers_are_counted_together_whatever_their_case(client, parrot):
+    for answer, question in (("Red", "a?"), ("red", "b?"), ("red", "c?"), ("blue", "d?")):
+        client.post(
+            "/v1/labels", json={"video": str(parrot), "question": question, "answer": answer}
+        )
+
+    counted = client.get("/v1/labels/answers").json()["items"]
+
+    assert counted == [{"answer": "red", "count": 3}, {"answer": "blue", "count": 1}]
 
 
 def test_a_field_that_no_label_has_is_refused_rather_than_lost(client, parrot):

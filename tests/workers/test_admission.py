@@ -133,6 +133,38 @@ def test_one_answer_only_is_refused(session):
     assert "'red'" in str(refused)
 
 
+def test_answers_that_differ_in_case_alone_are_one_answer(session):
+    add_questions(session, [f"t{n}" for n in range(4)], answers=("yes", "Yes"), split="train")
+    add_questions(session, ["h0", "h1"], answers=("no", "yes"), split="holdout")
+
+    refused = refusal(session, {"task": "qa"})
+
+    assert refused.code == "one_answer"
+    assert "'Yes'" in str(refused)  # of two forms used equally often, by letters
+
+
+def test_the_vocabulary_has_each_answer_in_the_form_most_used(session):
+    answers = ("Red", "red", "red", "BLUE", "blue", "blue")
+    add_questions(session, [f"t{n}" for n in range(6)], answers=answers, split="train")
+    add_questions(session, ["h0", "h1"], answers=("RED", "blue"), split="holdout")
+
+    admission = check_finetune(session, QA)
+
+    assert admission.dataset.answers == ["blue", "red"]
+
+
+def test_contradictions_and_a_holdout_of_one_answer_are_said(session):
+    (video_id, *_) = add_questions(session, ["t0", "t1"], split="train")
+    add_questions(session, ["h0", "h1"], answers=("red", "RED"), split="holdout")
+    other = NewLabel(video_id, "qa", "what colour is it?", answer="green")
+    LabelRepository(session).add_many([other])
+
+    warnings = "; ".join(check_finetune(session, QA).warnings)
+
+    assert f"of video {video_id}: 'green', 'red'" in warnings
+    assert "all 2 labels of the holdout have the answer 'RED'" in warnings
+
+
 def test_an_empty_holdout_is_refused_with_what_would_fill_it(session):
     add_questions(session, [f"t{index}" for index in range(40)], split="train")
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 import structlog
 
 from clipbert.training.recipe import Recipe
+from store.datasets import DatasetRepository
 from workers.errors import HoldLost, JobError
 from workers.finetuning.devices import (
     TrainerDevice,
@@ -252,7 +253,7 @@ def _write_recipe(folder: FinetuneFolder, recipe: Recipe) -> Path:
 
 def _write_answers(work: Work) -> Path | None:
     """Write the vocabulary of a data set of questions, so that a model can be trained again."""
-    answers: Sequence[str] = work.dataset.answers[: work.recipe.max_answers]
+    answers: Sequence[str] = _vocabulary(work)[: work.recipe.max_answers]
     if work.recipe.task != "qa" or not answers:
         return None
     known = list(work.base.config.get("answers") or ())
@@ -261,6 +262,14 @@ def _write_answers(work: Work) -> Path | None:
     path = work.folder.path / _ANSWERS_FILE
     write_text(path, json.dumps({answer: label for label, answer in enumerate(answers)}))
     return path
+
+
+def _vocabulary(work: Work) -> Sequence[str]:
+    if work.recipe.same_answers == "folded":
+        return work.dataset.answers
+    with work.workplace.sessions.begin() as session:
+        counts = DatasetRepository(session).answer_counts(work.dataset.id)
+    return [answer for answer, _ in counts]
 
 
 def _detail(folder: FinetuneFolder) -> dict[str, Any]:

@@ -193,6 +193,8 @@ def test_a_byte_order_mark_blank_lines_and_carriage_returns_do_no_harm(tmp_path)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_missing_field_is_named(kind, tmp_path):
     optional = {"qid", "labels", "choices"}
+    if kind == "msrvtt_qa":  # its own file has none
+        optional |= {"answer_type"}
     for field in GOOD_LINES[kind].keys() - optional:
         path = write(tmp_path / "a.jsonl", GOOD_LINES[kind], changed(kind, **{field: ...}))
 

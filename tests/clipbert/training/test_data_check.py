@@ -223,3 +223,24 @@ def test_a_file_of_which_nothing_can_be_read_is_an_error(tmp_path, videos):
         check_data(path, videos=videos)
     with pytest.raises(MediaNotFound, match="is no folder"):
         check_data(FILES / "vqa.jsonl", videos=tmp_path / "none")
+
+
+def test_contradictions_doubles_across_the_split_and_a_single_answer_are_named(tmp_path):
+    lines = [
+        {"video": "a", "question": "Is it a dog?", "answer": "yes", "split": "train"},
+        {"video": "a", "question": "is it a dog? ", "answer": "no", "split": "train"},
+        {"video": "b", "question": "is it a dog?", "answer": "yes", "split": "train"},
+        {"video": "b", "question": "is it a dog?", "answer": "Yes", "split": "holdout"},
+        {"video": "c", "question": "is it a cat?", "answer": "YES", "split": "holdout"},
+    ]
+    path = tmp_path / "lines.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "videos").mkdir()
+
+    found = check_data(path, videos=tmp_path / "videos", probe=False).lines
+
+    assert found.doubled == ((2, 1), (4, 3))
+    assert found.contradicting == ((2, 1),)
+    assert found.across_splits == ((4, 3),)
+    assert found.only_answers == {"holdout": "YES"}  # of two forms used equally often, by letters
+    assert (found.answers.num_distinct, found.answers.num_forms) == (2, 4)

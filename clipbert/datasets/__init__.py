@@ -1,0 +1,1 @@
+"""What people say of videos, as files and as answers. Never imports torch."""
