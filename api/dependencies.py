@@ -8,10 +8,12 @@ import anyio
 from fastapi import Depends, Header, Query, Request
 
 from api.media_roots import MediaRoots
+from api.readiness import ReadinessWatch
 from api.settings import ApiSettings
 from api.waiting import MAX_WAIT_SECONDS, WaitingRoom
 from store.blobs import BlobStore
 from store.database import Sessions
+from store.disk_space import DiskWatch
 from workers.dispatch import Doorbell
 
 
@@ -26,6 +28,8 @@ class Services:
     media_roots: MediaRoots
     waiting_room: WaitingRoom
     spool_folder: Path
+    disk: DiskWatch
+    readiness: ReadinessWatch
     batch_threads: anyio.CapacityLimiter
     label_threads: anyio.CapacityLimiter
 

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from store.disk_space import is_storage_full
 from store.errors import (
     BlobNotFound,
     IdempotencyConflict,
@@ -50,7 +51,10 @@ _STORE_ERRORS: Final[tuple[tuple[type[StoreError], HTTPStatus, str], ...]] = (
     (BlobNotFound, HTTPStatus.NOT_FOUND, "media_not_found"),
 )
 
-_CODE_OF_STATUS: Final = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "payload_too_large"}
+_CODE_OF_STATUS: Final = {
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "payload_too_large",
+    HTTPStatus.INSUFFICIENT_STORAGE: "storage_full",
+}
 
 
 class ApiError(Exception):
@@ -115,6 +119,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(InterfaceError, _answer_store_unavailable)
     app.add_exception_handler(PoolTimeout, _answer_store_unavailable)
     app.add_exception_handler(ClientDisconnect, _answer_gone_client)
+    app.add_exception_handler(OSError, _answer_os_error)
 
 
 async def _answer_api_error(request: Request, error: ApiError) -> Response:
@@ -181,12 +186,32 @@ async def _answer_http_error(request: Request, error: HTTPException) -> Response
 
 
 async def _answer_store_unavailable(request: Request, error: Exception) -> Response:
+    if is_storage_full(error):
+        return _storage_full(request, error)
     log.error("store.unavailable", path=request.url.path, error=type(error).__name__)
     return problem_response(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "store_unavailable",
         "The database does not answer; try again in a few seconds.",
         headers={"Retry-After": "5"},
+    )
+
+
+async def _answer_os_error(request: Request, error: Exception) -> Response:
+    if is_storage_full(error):
+        return _storage_full(request, error)
+    raise error  # a fault of ours, or of the machine
+
+
+def _storage_full(request: Request, error: Exception) -> Response:
+    log.error("storage.full", path=request.url.path, error=type(error).__name__)
+    request.app.state.services.disk.note_full()
+    return problem_response(
+        HTTPStatus.INSUFFICIENT_STORAGE,
+        "storage_full",
+        "A write found no room on the service's disk; nothing was kept. It goes on by itself when "
+        "there is room.",
+        headers={"Retry-After": "30"},
     )
 
 

@@ -16,6 +16,8 @@ from api.dependencies import Services
 from api.errors import install_error_handlers
 from api.media_roots import MediaRoots
 from api.openapi import install_openapi
+from api.read_only import ReadOnlyMiddleware
+from api.readiness import ReadinessWatch
 from api.routes import (
     batches,
     datasets,
@@ -34,6 +36,7 @@ from api.settings import ApiSettings
 from api.waiting import WaitingRoom
 from store.blobs import open_blobs
 from store.database import make_sessions
+from store.disk_space import watch_disks
 from workers.dispatch import Doorbell
 
 _MAX_JSON_BYTES = 2**20  # of every body but uploads and batches
@@ -60,14 +63,20 @@ def create_app(settings: ApiSettings) -> FastAPI:
         pool_size=settings.num_threads // 2,
         max_overflow=settings.num_threads - settings.num_threads // 2 + _SPARE_CONNECTIONS,
     )
+    spool_folder = settings.spool_folder or blobs.staging_folder()
+    disk = watch_disks(settings.store, spool_folder)
+    doorbell = Doorbell(settings.redis_url)
+    readiness = ReadinessWatch(settings.store.database_url, doorbell, disk)
     services = Services(
         settings=settings,
         sessions=sessions,
         blobs=blobs,
-        doorbell=Doorbell(settings.redis_url),
+        doorbell=doorbell,
         media_roots=MediaRoots(settings.store.media_roots),
         waiting_room=WaitingRoom(max_waiters=settings.max_waiters),
-        spool_folder=settings.spool_folder or blobs.staging_folder(),
+        spool_folder=spool_folder,
+        disk=disk,
+        readiness=readiness,
         batch_threads=anyio.CapacityLimiter(_BATCH_THREADS),
         label_threads=anyio.CapacityLimiter(_LABEL_THREADS),
     )
@@ -75,8 +84,10 @@ def create_app(settings: ApiSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = settings.num_threads
+        readiness.start()
         yield
         services.waiting_room.close()
+        readiness.close()
         services.doorbell.close()
         sessions.kw["bind"].dispose()
 
@@ -84,6 +95,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.services = services
     verifier = KeyVerifier(sessions, remember=settings.key_cache)
     app.add_middleware(BodyLimitMiddleware, max_bytes=_MAX_JSON_BYTES)
+    app.add_middleware(ReadOnlyMiddleware, disk=disk)
     app.add_middleware(AuthenticationMiddleware, verifier=verifier)
     app.add_middleware(AccessLogMiddleware)
     return app

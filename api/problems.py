@@ -68,8 +68,14 @@ _CODES: Final[dict[str, tuple[int, str]]] = {
     "too_many_streams": (503, "as many event streams are open as there may be"),
     "not_ready": (503, "the service cannot take requests yet"),
     "store_unavailable": (503, "the database does not answer"),
+    "storage_full": (507, "a disk of the service is full, so that nothing new is taken in"),
 }
-_OF_EVERY_ROUTE: Final = ("unauthorized", "internal_error", "store_unavailable")
+_OF_EVERY_ROUTE: Final = (
+    "unauthorized",
+    "internal_error",
+    "store_unavailable",
+    "storage_full",
+)
 
 Responses = dict[int | str, dict[str, Any]]
 

@@ -20,6 +20,14 @@ class ApiSettings(BaseSettings):
         redis_url: where the workers' queues are (WORKER_REDIS_URL).
         host: address to listen on.
         port: TCP port to listen on.
+        listen_fd: a listening socket that whoever started this process hands over; several
+            processes may share one, and a new one takes over what an old one leaves.
+        head_seconds: within which the head of a request must have come.
+        body_seconds: within which some more of a body must have come; a slow one that moves is
+            waited for.
+        idle_seconds: after which a connection without a request is closed.
+        max_connections: open at once; when there are as many, those without a request and then
+            the slowest give way.
         num_threads: requests that may be in the store at once; each needs a connection.
         max_waiters: requests with ?wait= that may wait at once; more are answered as with wait=0.
         key_cache: for how long a checked API key is believed without asking the database.
@@ -39,6 +47,11 @@ class ApiSettings(BaseSettings):
     redis_url: str = Field(validation_alias=AliasChoices("redis_url", "WORKER_REDIS_URL"))
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    listen_fd: int | None = Field(default=None, ge=3)
+    head_seconds: float = Field(default=15.0, gt=0)
+    body_seconds: float = Field(default=30.0, gt=0)
+    idle_seconds: int = Field(default=75, ge=1)
+    max_connections: int = Field(default=1000, ge=1)
     num_threads: int = Field(default=24, ge=2)
     max_waiters: int = Field(default=200, ge=0)
     key_cache: timedelta = timedelta(seconds=5)

@@ -6,21 +6,26 @@ import socket
 from cli.errors import CliError
 
 
-def free_port(host: str, port: int) -> int:
-    """Check that the port can be listened on, or choose one for 0."""
+def bind_port(host: str, port: int) -> socket.socket:
+    """Take the port, or a free one for 0; nobody can connect before somebody listens on it.
+
+    Raises:
+        CliError: it is taken, or the address is not one of this machine.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise CliError(
-                    f"port {port} on {host} is taken",
-                    f"choose another (clipbert up --port {port + 1}) or a free one (--port 0)",
-                ) from error
-            raise CliError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-        return int(probe.getsockname()[1])
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRINUSE:
+            raise CliError(
+                f"port {port} on {host} is taken",
+                f"choose another (clipbert up --port {port + 1}) or a free one (--port 0)",
+            ) from error
+        raise CliError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return bound
 
 
 def address_for_clients(host: str) -> str:

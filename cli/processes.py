@@ -1,6 +1,7 @@
 """The processes of a deployment and their variables; docker-compose.yml runs the same ones."""
 
 import os
+import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,23 +28,51 @@ class Services:
     blob_url: str
 
 
-def plan_processes(*, ingest_workers: int, python: str = sys.executable) -> list[ProcessSpec]:
+# An API process that died or was told to end is needed at once: requests wait in its socket.
+API_BACKOFF_SECONDS = 0.1
+
+
+def plan_processes(
+    *,
+    ingest_workers: int,
+    api_processes: int = 1,
+    listener: socket.socket | None = None,
+    python: str = sys.executable,
+) -> list[ProcessSpec]:
     """Name every process of a deployment.
 
     Those that bring work stop first (stage 0), those that do it after them (stage 1).
 
     Args:
         ingest_workers: how many videos are probed at once.
+        api_processes: that serve requests; several, so that one can end while others serve.
+        listener: the socket that they listen on, which outlives each of them; None: their own.
         python: the interpreter of the environment that the project is installed in.
     """
     return [
-        ProcessSpec("api", (python, "-m", "api"), stop_stage=0),
+        *_api_specs(api_processes, listener, python),
         ProcessSpec("ingest", worker_command("ingest", ingest_workers, python), stop_stage=1),
         ProcessSpec("model", worker_command("interactive,embed", 1, python), stop_stage=1),
         ProcessSpec("finetune", worker_command("finetune", 1, python), stop_stage=1),
         # Two: while one sweeps, which may take minutes, the other does what is urgent.
         ProcessSpec("maint", worker_command("maintenance", 2, python), stop_stage=1),
         ProcessSpec("beat", beat_command(python), stop_stage=0),
+    ]
+
+
+def _api_specs(count: int, listener: socket.socket | None, python: str) -> list[ProcessSpec]:
+    descriptors = () if listener is None else (listener.fileno(),)
+    variables = {} if listener is None else {"API_LISTEN_FD": str(listener.fileno())}
+    return [
+        ProcessSpec(
+            "api" if count == 1 else f"api-{number}",
+            (python, "-m", "api"),
+            stop_stage=0,
+            first_backoff_seconds=API_BACKOFF_SECONDS,
+            variables=variables,
+            pass_fds=descriptors,
+        )
+        for number in range(1, count + 1)
     ]
 
 

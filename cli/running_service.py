@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,7 +21,7 @@ from cli.data_folder import (
     write_running,
 )
 from cli.errors import CliError
-from cli.ports import address_for_clients, free_port
+from cli.ports import address_for_clients, bind_port
 from cli.process_log import ProcessLog
 from cli.processes import Services, plan_processes, service_environment
 from cli.readiness import api_is_ready
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 READY_SECONDS = 120.0
 WORKER_READY = "worker.ready"  # what a worker logs when it listens to its queues
+LISTEN_BACKLOG = 2048  # connections that wait while no API process takes them
 MOST_EARLY_EXITS = 3  # processes that ended before all was ready: more will not help
 
 
@@ -53,18 +55,23 @@ def run_service(options: "UpOptions") -> None:
             _say_already_running(options.data)
             return
         cleanup.callback(remove_running, options.data)
-        port = free_port(options.host, options.port)
+        listener = cleanup.enter_context(bind_port(options.host, options.port))
+        port = listener.getsockname()[1]
         api_url = f"http://{address_for_clients(options.host)}:{port}"
         write_running(options.data, RunningUp(os.getpid(), api_url, ready=False, environment={}))
         try:
-            _serve(options, port, api_url, stop, cleanup)
+            _serve(options, listener, api_url, stop, cleanup)
         except StopRequested:
             print("\nstopping ...", flush=True)
     print("stopped", flush=True)
 
 
 def _serve(
-    options: "UpOptions", port: int, api_url: str, stop: threading.Event, cleanup: ExitStack
+    options: "UpOptions",
+    listener: socket.socket,
+    api_url: str,
+    stop: threading.Event,
+    cleanup: ExitStack,
 ) -> None:
     started_at = time.monotonic()
     model = options.model or cache_folder() / "clipbert-mini"
@@ -76,7 +83,7 @@ def _serve(
         media_roots=list(options.media_roots),
         device=options.device,
         host=options.host,
-        port=port,
+        port=listener.getsockname()[1],
     )
     write_running(options.data, RunningUp(os.getpid(), api_url, False, environment))
     whole_environment = {**os.environ, **environment}
@@ -88,7 +95,11 @@ def _serve(
         stop=stop,
     )
 
-    specs = plan_processes(ingest_workers=options.ingest_workers)
+    specs = plan_processes(
+        ingest_workers=options.ingest_workers,
+        api_processes=options.api_processes,
+        listener=listener,
+    )
     log = ProcessLog([spec.name for spec in specs], with_routine=options.verbose)
     starting = {spec.name for spec in specs if "worker" in spec.argv}
 
@@ -100,6 +111,8 @@ def _serve(
         specs, environment=whole_environment, folder=options.data, on_line=note_line
     )
     cleanup.callback(supervisor.stop)
+    cleanup.callback(listener.close)  # before the API ends: clients are refused, and do not wait
+    listener.listen(LISTEN_BACKLOG)
     supervisor.start()
     _wait_until_ready(supervisor, log, stop, api_url=api_url, starting=starting)
     write_running(options.data, RunningUp(os.getpid(), api_url, True, environment))

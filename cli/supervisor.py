@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO, cast
 
@@ -19,6 +19,7 @@ from typing import TextIO, cast
 BOUND_PROCESS = Path(__file__).parents[1] / "workers" / "bound_process.py"
 FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 1.0, 30.0
 STEADY_SECONDS = 60.0  # a process that ran this long starts again with the first backoff
+LONGEST_LINE = 2**16  # characters
 TERM_SECONDS, QUIT_SECONDS = 8.0, 3.0  # patience with SIGTERM, then with SIGQUIT; then SIGKILL
 
 
@@ -30,11 +31,17 @@ class ProcessSpec:
         name: how the log calls it.
         argv: the command; the first word is found on PATH or is absolute.
         stop_stage: processes stop stage by stage, lowest first, those of one stage together.
+        first_backoff_seconds: until it starts again after it died for the first time.
+        variables: its own ones, beside those of all.
+        pass_fds: open files, such as a listening socket, that it inherits under their numbers.
     """
 
     name: str
     argv: tuple[str, ...]
     stop_stage: int = 0
+    first_backoff_seconds: float = FIRST_BACKOFF_SECONDS
+    variables: Mapping[str, str] = field(default_factory=dict)
+    pass_fds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,16 +95,16 @@ class Supervisor:
         for child in self._children:
             if child.process is None:
                 if now >= child.restart_at:
-                    self._spawn(child)
+                    self._spawn_again(child)
                 continue
             return_code = child.process.poll()
             if return_code is None:
                 continue
             if now - child.started_at > STEADY_SECONDS:
-                child.backoff_seconds = FIRST_BACKOFF_SECONDS
+                child.backoff_seconds = child.spec.first_backoff_seconds
             exits.append(Exit(child.spec.name, return_code, child.backoff_seconds))
-            child.process, child.restart_at = None, now + child.backoff_seconds
-            child.backoff_seconds = min(child.backoff_seconds * 2, LONGEST_BACKOFF_SECONDS)
+            child.process = None
+            child.wait_longer(now)
         return exits
 
     def pids(self) -> dict[str, int]:
@@ -132,6 +139,13 @@ class Supervisor:
             if child.reader is not None:
                 child.reader.join(timeout=0.5)  # its last words; a grandchild may hold the pipe
 
+    def _spawn_again(self, child: "_Child") -> None:
+        try:
+            self._spawn(child)
+        except OSError as error:  # no memory, no process number: there may be later
+            self._on_line(child.spec.name, f"*** cannot be started: {error}\n")
+            child.wait_longer(time.monotonic())
+
     def _spawn(self, child: "_Child") -> None:
         child.process = subprocess.Popen(  # noqa: S603  (our own command, no shell)
             [
@@ -139,7 +153,8 @@ class Supervisor:
                 *(str(os.getpid()), str(int(signal.SIGTERM)), "0"),
                 *child.spec.argv,
             ],
-            env=self._environment,
+            env={**self._environment, **child.spec.variables},
+            pass_fds=child.spec.pass_fds,
             # Not the user's: Python and Celery import from the current folder first, and somebody's
             # own api.py would be taken for ours.
             cwd=self._folder,
@@ -161,7 +176,8 @@ class Supervisor:
 
     def _read_lines(self, name: str, output: TextIO) -> None:
         with output:
-            for line in output:
+            # A line without an end is passed on in pieces.
+            while line := output.readline(LONGEST_LINE):
                 self._on_line(name, line)
 
 
@@ -172,7 +188,12 @@ class _Child:
         self.reader: threading.Thread | None = None
         self.started_at = 0.0
         self.restart_at = 0.0
-        self.backoff_seconds = FIRST_BACKOFF_SECONDS
+        self.backoff_seconds = spec.first_backoff_seconds
+
+    def wait_longer(self, now: float) -> None:
+        """Note that it did not stay up, and when it is tried again."""
+        self.restart_at = now + self.backoff_seconds
+        self.backoff_seconds = min(self.backoff_seconds * 2, LONGEST_BACKOFF_SECONDS)
 
     def is_running(self) -> bool:
         return self.process is not None and self.process.poll() is None

@@ -41,6 +41,7 @@ class UpOptions:
     device: str
     ingest_workers: int
     model: Path | None
+    api_processes: int = 1
     verbose: bool = False
 
 
@@ -70,6 +71,10 @@ def up(
             show_default=False,
         ),
     ] = None,
+    api_processes: Annotated[
+        int,
+        typer.Option(min=1, max=16, help="Processes of the API, which share its port."),
+    ] = 1,
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Also log every request that was answered.")
     ] = False,
@@ -87,6 +92,7 @@ def up(
         device=device,
         ingest_workers=ingest_workers or default_ingest_workers(),
         model=None if model is None else model.expanduser().absolute(),
+        api_processes=api_processes,
         verbose=verbose,
     )
     if background:
@@ -196,6 +202,7 @@ def _arguments(options: UpOptions) -> list[str]:
     for root in options.media_roots:
         arguments += ["--media-root", str(root)]
     arguments += ["--device", options.device, "--ingest-workers", str(options.ingest_workers)]
+    arguments += ["--api-processes", str(options.api_processes)]
     if options.verbose:
         arguments.append("--verbose")
     if options.model is not None:

@@ -9,9 +9,12 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session, sessionmaker
 
 Sessions = sessionmaker[Session]
+
+_VERSIONS = "SELECT version_num FROM alembic_version"
 
 
 def create_engine(url: str, *, pool_size: int = 5, max_overflow: int = 10) -> Engine:
@@ -56,6 +59,43 @@ def schema_is_current(url: str) -> bool:
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     with engine.connect() as connection:
         return set(MigrationContext.configure(connection).get_current_heads()) == wanted
+
+
+class SchemaLook:
+    """Asks again and again whether the schema is current, at the price of one short query.
+
+    The migrations are read once. Between two looks one connection stays open.
+
+    Args:
+        url: as of create_engine.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._wanted = set(ScriptDirectory.from_config(alembic_config(url)).get_heads())
+        self._engine = sqlalchemy.create_engine(
+            url,
+            pool_size=1,
+            max_overflow=0,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": 3, "options": "-c statement_timeout=3000"},
+        )
+
+    def is_current(self) -> bool:
+        """Tell whether the database has exactly the newest migration.
+
+        Raises:
+            SQLAlchemyError: the database does not answer.
+        """
+        with self._engine.connect() as connection:
+            try:
+                found = connection.scalars(sqlalchemy.text(_VERSIONS)).all()
+            except ProgrammingError:  # a database without tables
+                return False
+        return set(found) == self._wanted
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._engine.dispose()
 
 
 def alembic_config(url: str) -> Config:

@@ -1,12 +1,10 @@
 """Counts and health."""
 
 from http import HTTPStatus
-from typing import Literal
 
 from fastapi import APIRouter
-from sqlalchemy.exc import SQLAlchemyError
 
-from api.dependencies import Services, ServicesDep
+from api.dependencies import ServicesDep
 from api.errors import ApiError
 from api.problems import open_refusals, refusals
 from api.schemas.system import (
@@ -15,13 +13,12 @@ from api.schemas.system import (
     Readiness,
     Stats,
 )
-from store.database import schema_is_current
 from store.job_state import JobKind
 from store.jobs import JobRepository
 from store.models import GenerationRepository
 from store.tables import VideoState
 from store.videos import VideoRepository
-from workers.dispatch import INTERACTIVE, QUEUES
+from workers.dispatch import QUEUES
 
 router = APIRouter()
 
@@ -54,26 +51,24 @@ async def get_health() -> Health:
 @router.get(
     "/readyz", tags=["system"], response_model=Readiness, responses=open_refusals("not_ready")
 )
-def get_readiness(services: ServicesDep) -> Readiness:
-    """Tell whether requests can be served. Needs no key."""
-    if not _schema_is_current(services):
+async def get_readiness(services: ServicesDep) -> Readiness:
+    """Tell whether requests can be served. Needs no key; costs nothing, however often it comes."""
+    seen = await services.readiness.seen()
+    if not seen.database:
+        raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, "not_ready", "The database does not answer.")
+    if not seen.schema_current:
         raise ApiError(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "not_ready",
             "The database's schema is not the one of this version; run the migrations.",
         )
-    redis = services.doorbell.queue_length(INTERACTIVE) is not None
-    status: Literal["ready", "degraded"] = "ready" if redis else "degraded"
-    return Readiness(status=status, database=True, schema_current=True, redis=redis)
-
-
-def _schema_is_current(services: Services) -> bool:
-    try:
-        return schema_is_current(services.settings.store.database_url)
-    except SQLAlchemyError as error:
-        raise ApiError(
-            HTTPStatus.SERVICE_UNAVAILABLE, "not_ready", "The database does not answer."
-        ) from error
+    return Readiness(
+        status="ready" if seen.redis else "degraded",
+        state="read_write" if services.disk.state.has_room else "read_only",
+        database=True,
+        schema_current=True,
+        redis=seen.redis,
+    )
 
 
 def _generation_stats(generations: GenerationRepository) -> GenerationStats | None:

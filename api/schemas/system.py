@@ -65,12 +65,22 @@ class Readiness(Resource):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {"status": "ready", "database": True, "schema_current": True, "redis": True}
+                {
+                    "status": "ready",
+                    "state": "read_write",
+                    "database": True,
+                    "schema_current": True,
+                    "redis": True,
+                }
             ]
         }
     )
 
     status: Literal["ready", "degraded"] = Field(description="degraded: Redis does not answer")
+    state: Literal["read_write", "read_only"] = Field(
+        description="read_only: a disk is full; what adds something is answered 507 until there "
+        "is room again"
+    )
     database: bool
     schema_current: bool
     redis: bool

@@ -20,7 +20,7 @@ MIB = 2**20
 
 
 class Process:
-    def __init__(self, settings, log):
+    def __init__(self, settings, log, **variables):
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
         environment = {
@@ -30,6 +30,7 @@ class Process:
             "STORE_MEDIA_ROOTS": os.pathsep.join(map(str, settings.store.media_roots)),
             "WORKER_REDIS_URL": settings.redis_url,
             "API_PORT": str(port),
+            **variables,
         }
         self.url = f"http://127.0.0.1:{port}"
         self.log = log
