@@ -6,41 +6,76 @@ from datetime import timedelta
 from uuid import UUID
 
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import delete, exists, func, select, text, update
+from sqlalchemy import exists, func, select, text, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from store.models import index_name
-from store.tables import Clip, DatasetLabel, Generation, GenerationState, Video
+from store.tables import (
+    SOUND_STATES,
+    Clip,
+    DatasetLabel,
+    Generation,
+    GenerationState,
+    Video,
+    VideoState,
+)
 
 _LOCK_SECONDS = 2
+_REVIVABLE = (VideoState.PROCESSING, VideoState.FAILED)
 
-_MISSING = """
-SELECT videos.id,
-       coalesce(bool_or(jobs.state NOT IN ('succeeded', 'failed', 'cancelled', 'quarantined')),
-                false) AS is_waiting,
-       coalesce(bool_or(jobs.state IN ('failed', 'cancelled', 'quarantined')), false) AS has_failed
-FROM videos
-LEFT JOIN jobs ON jobs.video_id = videos.id AND jobs.kind = 'embed'
-              AND jobs.input ->> 'generation_id' = :generation_id
-WHERE videos.state <> 'failed'
-  AND NOT EXISTS (SELECT FROM clips WHERE clips.generation_id = CAST(:generation_id AS uuid)
-                                      AND clips.video_id = videos.id)
-GROUP BY videos.id
-ORDER BY videos.id
+# Each video is looked up by itself, so that a part of the library costs as much as it is long.
+_LOOK = """
+SELECT seen.id, seen.state, clip.found IS NOT NULL AS has_clips,
+       coalesce(embeds.is_waiting, false) AS is_waiting,
+       coalesce(embeds.has_failed, false) AS has_failed
+FROM (SELECT id, state FROM videos
+      WHERE id > CAST(:after AS uuid) ORDER BY id LIMIT :limit) AS seen
+LEFT JOIN LATERAL (
+    SELECT true AS found FROM clips
+    WHERE clips.generation_id = CAST(:generation_id AS uuid) AND clips.video_id = seen.id
+    LIMIT 1) AS clip ON true
+LEFT JOIN LATERAL (
+    SELECT bool_or(jobs.state NOT IN ('succeeded', 'failed', 'cancelled', 'quarantined'))
+               AS is_waiting,
+           bool_or(jobs.state IN ('failed', 'cancelled', 'quarantined')) AS has_failed
+    FROM jobs
+    WHERE clip.found IS NULL AND jobs.video_id = seen.id AND jobs.kind = 'embed'
+      AND jobs.input ->> 'generation_id' = CAST(:generation_id AS text)) AS embeds ON true
+ORDER BY seen.id
 """
 
+# Nearly always the first job answers it. One that embeds anew what has clips keeps nobody waiting.
+_IS_WAITED_FOR = """
+SELECT EXISTS (
+    SELECT FROM jobs
+    LEFT JOIN LATERAL (
+        SELECT true AS found FROM clips
+        WHERE clips.generation_id = CAST(:generation_id AS uuid)
+          AND clips.video_id = jobs.video_id
+        LIMIT 1) AS clip ON true
+    WHERE jobs.kind = 'embed' AND jobs.input ->> 'generation_id' = CAST(:generation_id AS text)
+      AND jobs.state NOT IN ('succeeded', 'failed', 'cancelled', 'quarantined')
+      AND clip.found IS NULL)
+"""
+
+# In the order of the ids, as everybody locks videos.
+_LOCK = """
+SELECT id FROM videos WHERE id = ANY(CAST(:video_ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE
+"""
+
+# After the lock and in statements of their own, so that they see clips written a moment ago.
 _MARK_READY = """
 UPDATE videos SET state = 'ready', error_code = NULL, error_message = NULL, updated_at = now()
-WHERE state <> 'ready'
-  AND EXISTS (SELECT FROM clips WHERE clips.generation_id = :generation_id
+WHERE id = ANY(CAST(:video_ids AS uuid[])) AND state IN ('processing', 'failed')
+  AND EXISTS (SELECT FROM clips WHERE clips.generation_id = CAST(:generation_id AS uuid)
                                   AND clips.video_id = videos.id)
 """
 
 _MARK_PROCESSING = """
 UPDATE videos SET state = 'processing', updated_at = now()
-WHERE state = 'ready'
-  AND NOT EXISTS (SELECT FROM clips WHERE clips.generation_id = :generation_id
+WHERE id = ANY(CAST(:video_ids AS uuid[])) AND state = 'ready'
+  AND NOT EXISTS (SELECT FROM clips WHERE clips.generation_id = CAST(:generation_id AS uuid)
                                       AND clips.video_id = videos.id)
 """
 
@@ -54,40 +89,95 @@ FROM (SELECT DISTINCT ON (video_id) video_id, error_code, error_message
       FROM jobs
       WHERE kind = 'embed' AND state IN ('failed', 'cancelled', 'quarantined')
         AND video_id = ANY(CAST(:video_ids AS uuid[]))
-        AND input ->> 'generation_id' = :generation_id
+        AND input ->> 'generation_id' = CAST(:generation_id AS text)
       ORDER BY video_id, id DESC) AS last
-WHERE videos.id = last.video_id
+WHERE videos.id = last.video_id AND videos.state IN ('processing', 'ready')
 """
+
+_DELETE_CLIPS = """
+DELETE FROM clips
+WHERE ctid = ANY(ARRAY(SELECT ctid FROM clips WHERE generation_id = :generation_id LIMIT :limit))
+RETURNING tokens_key
+"""
+
+_BEFORE_ALL = UUID(int=0)
 
 
 @dataclass(frozen=True)
-class MissingVideos:
-    """Sound videos that have no clips in a generation, each in one of three lists.
+class SeenVideos:
+    """A part of the library, in the order of the ids, as one generation has it.
 
     Attributes:
-        waiting: a job is going to embed them.
-        failed: their job is over without success.
-        forgotten: nothing is going to embed them.
+        last: the last video of the part; None if no video comes after the part.
+        waiting: sound videos without clips which a job is going to embed.
+        failed: the same, whose job is over without success.
+        forgotten: the same, which nothing is going to embed.
+        to_be_ready: videos with clips that are not called searchable.
+        to_be_processing: videos without clips that are called searchable.
     """
 
+    last: UUID | None
     waiting: Sequence[UUID]
     failed: Sequence[UUID]
     forgotten: Sequence[UUID]
+    to_be_ready: Sequence[UUID]
+    to_be_processing: Sequence[UUID]
 
 
-def missing_videos(session: Session, generation_id: UUID) -> MissingVideos:
-    """Find the sound videos that have no clips in a generation, and what becomes of them.
+def look_at_videos(
+    session: Session, generation_id: UUID, *, after: UUID | None = None, limit: int
+) -> SeenVideos:
+    """See which of some videos have no clips in a generation, and what becomes of them.
 
     Args:
         session: in a transaction of the caller's.
         generation_id: the generation.
+        after: begin with the video after this one; None begins with the first.
+        limit: how many videos are looked at.
     """
-    waiting: list[UUID] = []
-    failed: list[UUID] = []
-    forgotten: list[UUID] = []
-    for row in session.execute(text(_MISSING), {"generation_id": str(generation_id)}):
-        (waiting if row.is_waiting else failed if row.has_failed else forgotten).append(row.id)
-    return MissingVideos(waiting, failed, forgotten)
+    parameters = {"generation_id": str(generation_id), "after": after or _BEFORE_ALL}
+    rows = session.execute(text(_LOOK), parameters | {"limit": limit}).all()
+    missing = [row for row in rows if not row.has_clips and row.state in SOUND_STATES]
+    settled = [row for row in missing if not row.is_waiting]
+    return SeenVideos(
+        last=rows[-1].id if len(rows) == limit else None,
+        waiting=[row.id for row in missing if row.is_waiting],
+        failed=[row.id for row in settled if row.has_failed],
+        forgotten=[row.id for row in settled if not row.has_failed],
+        to_be_ready=[row.id for row in rows if row.has_clips and row.state in _REVIVABLE],
+        to_be_processing=[row.id for row in missing if row.state == VideoState.READY],
+    )
+
+
+def is_waited_for(session: Session, generation_id: UUID) -> bool:
+    """Tell whether a job is going to embed a video that a generation lacks."""
+    parameters = {"generation_id": str(generation_id)}
+    return bool(session.scalar(text(_IS_WAITED_FOR), parameters))
+
+
+def settle_videos(
+    session: Session, generation_id: UUID, seen: SeenVideos, *, failed: Sequence[UUID] = ()
+) -> None:
+    """Give some videos the state that they have in the generation which is searched.
+
+    Args:
+        session: in a transaction of the caller's.
+        generation_id: the generation.
+        seen: what was seen of the videos, in the same transaction.
+        failed: those of them that the generation will not have, and whose jobs say why.
+    """
+    changed = sorted({*seen.to_be_ready, *seen.to_be_processing, *failed})
+    if not changed:
+        return
+    session.execute(text(_LOCK), {"video_ids": changed})
+    for statement, video_ids in (
+        (_MARK_READY, seen.to_be_ready),
+        (_MARK_PROCESSING, seen.to_be_processing),
+        (_MARK_FAILED, failed),
+    ):
+        if video_ids:
+            parameters = {"generation_id": str(generation_id), "video_ids": list(video_ids)}
+            session.execute(text(statement), parameters)
 
 
 def dataset_videos_without_clips(
@@ -98,20 +188,6 @@ def dataset_videos_without_clips(
     of_dataset = select(DatasetLabel.video_id).where(DatasetLabel.dataset_id == dataset_id)
     query = select(Video.id).where(Video.id.in_(of_dataset), ~has_clips).order_by(Video.id)
     return session.scalars(query).all()
-
-
-def settle_videos(session: Session, generation_id: UUID, *, failed: Sequence[UUID] = ()) -> None:
-    """Give every video the state that it has in a generation which is searched from now on.
-
-    Args:
-        session: in a transaction of the caller's.
-        generation_id: the generation.
-        failed: videos that it will not have, and whose jobs say why.
-    """
-    for statement in (_MARK_READY, _MARK_PROCESSING):
-        session.execute(text(statement), {"generation_id": generation_id})
-    parameters = {"generation_id": str(generation_id), "video_ids": list(failed)}
-    session.execute(text(_MARK_FAILED), parameters)
 
 
 def deletable_generations(session: Session, *, kept_for: timedelta) -> Sequence[UUID]:
@@ -163,26 +239,15 @@ def generations_to_empty(session: Session) -> Sequence[UUID]:
 
 
 def delete_clips(session: Session, generation_id: UUID, *, limit: int) -> Sequence[str]:
-    """Delete the clips of some videos in a generation.
+    """Delete some clips of a generation that is searched no more.
 
     Args:
         session: in a transaction of the caller's.
         generation_id: the generation.
-        limit: at most so many videos.
+        limit: at most so many clips, however many a video has.
 
     Returns:
-        The keys of their tokens, to be removed after the commit; none when all are gone.
+        The keys of their tokens, to be removed after the commit; none when all clips are gone.
     """
-    some = (
-        select(Clip.video_id)
-        .where(Clip.generation_id == generation_id)
-        .distinct()
-        .order_by(Clip.video_id)
-        .limit(limit)
-    )
-    deleted = session.scalars(
-        delete(Clip)
-        .where(Clip.generation_id == generation_id, Clip.video_id.in_(some))
-        .returning(Clip.tokens_key)
-    )
-    return sorted(set(deleted))
+    parameters = {"generation_id": generation_id, "limit": limit}
+    return sorted(set(session.scalars(text(_DELETE_CLIPS), parameters)))

@@ -196,6 +196,15 @@ class GenerationRepository:
             .values(state=GenerationState.ACTIVE, activated_at=func.now(), retired_at=None)
         )
 
+    def walking(self) -> Generation | None:
+        """Find the generation with a passage to be gone on with, the searched one first."""
+        query = (
+            select(Generation)
+            .where(Generation.walk.is_not(None))
+            .order_by(Generation.state != GenerationState.ACTIVE, Generation.id.desc())
+        )
+        return self._session.scalar(query.limit(1).execution_options(populate_existing=True))
+
     def ensure_index(self, generation_id: UUID, dim: int) -> None:
         """Make the HNSW index of a generation's recall vectors, if it is not there.
 

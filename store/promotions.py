@@ -120,6 +120,11 @@ class PromotedModels:
         """
         self._session.execute(text(f"SELECT pg_advisory_xact_lock({_PROMOTION_LOCK})"))
 
+    def try_lock(self) -> bool:
+        """Do as `lock`, unless somebody else is at it or waits for it; then False, at once."""
+        query = f"SELECT pg_try_advisory_xact_lock({_PROMOTION_LOCK})"
+        return bool(self._session.scalar(text(query)))
+
     def serving(self, task: Task | str) -> Model | None:
         """Find the model that serves a task; None if none was promoted for it."""
         query = select(Model).join(Serving).where(Serving.task == Task(task))

@@ -79,6 +79,7 @@ __all__ = [
     "VideoSplit",
     "VideoState",
     "Vocabulary",
+    "Walk",
 ]
 
 
@@ -115,6 +116,16 @@ class GenerationState(StrEnum):
     ACTIVE = "active"
     RETIRED = "retired"
     DELETED = "deleted"
+
+
+class Walk(StrEnum):
+    """What a passage through the library is for; see workers/library_walk.py."""
+
+    FILL = "fill"
+    CHECK = "check"
+    REFILL = "refill"
+    SETTLE = "settle"
+    REVIVE = "revive"
 
 
 class Video(Table):
@@ -250,6 +261,11 @@ class Generation(Table):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     activated_at: Mapped[datetime | None]
     retired_at: Mapped[datetime | None]
+    # A passage through the library, done in steps by whoever comes: what for, and how far it is.
+    walk: Mapped[Walk | None] = mapped_column(enum_column(Walk))
+    walked_to: Mapped[UUID | None]  # the last video that was looked at; not a reference
+    walk_failed: Mapped[int] = mapped_column(default=0, server_default="0")
+    checked_at: Mapped[datetime | None]  # when it was held back, its jobs being over
 
 
 class Clip(Table):
@@ -323,6 +339,18 @@ class Job(Table):
         ),
         Index("ix_jobs_state_id", "state", "id"),
         Index("ix_jobs_video_id", "video_id", postgresql_where=text("video_id IS NOT NULL")),
+        # Whether a generation waits for clips.
+        Index(
+            "ix_jobs_active_embeds",
+            text("(input ->> 'generation_id')"),
+            postgresql_where=text(f"kind = 'embed' AND state NOT IN ({listed(TERMINAL_STATES)})"),
+        ),
+        # Whether an upload is still needed.
+        Index(
+            "ix_jobs_blob_key",
+            text("(input ->> 'blob_key')"),
+            postgresql_where=text("kind = 'ingest' AND (input ->> 'blob_key') IS NOT NULL"),
+        ),
         Index(
             "ix_jobs_copy_stem",
             text(COPY_STEM),

@@ -19,12 +19,14 @@ from store.identifiers import new_id
 from store.models import MODEL_NAME_RULE, ModelRepository, is_model_name
 from store.tables import Generation, Promotion, Task
 from workers.generations import follow_serving
+from workers.library_walk import advance
 from workers.model_folder import hash_visual_side, list_folder, put_folder
 
 log = structlog.get_logger(__name__)
 
 MINI_NAME: Final = "clipbert-mini"
 _VERSION_LENGTH: Final = 12
+_FOLLOW_UP_SECONDS: Final = 1.0
 
 
 def register_model(
@@ -90,6 +92,21 @@ def promote(sessions: Sessions, model_id: UUID, tasks: Iterable[Task | str] | No
     """Let a model serve, in a transaction of its own; see `promote_in`."""
     with sessions.begin() as session:
         promote_in(session, model_id, tasks)
+    follow_up(sessions)
+
+
+def follow_up(sessions: Sessions) -> int:
+    """Do, after the commit of a promotion or rollback, what it has begun: jobs for the library.
+
+    All of it in a small library; of a large one a part, and maintenance goes on.
+
+    Args:
+        sessions: for transactions of its own.
+
+    Returns:
+        How many jobs there are for `embed` to be rung for.
+    """
+    return advance(sessions, seconds=_FOLLOW_UP_SECONDS)
 
 
 def promote_in(
@@ -106,7 +123,7 @@ def promote_in(
     built; until then the last model promoted before it that fits goes on.
 
     Args:
-        session: in a transaction of the caller's; after its commit `embed` may be rung.
+        session: in a transaction of the caller's; after its commit call `follow_up`.
         model_id: a registered model.
         tasks: which ones; None for all it can do.
         reason: why, as a sentence.
@@ -133,7 +150,9 @@ def rollback(
 ) -> Sequence[Promotion]:
     """Bring back what served before a model, in a transaction of its own; see `rollback_in`."""
     with sessions.begin() as session:
-        return rollback_in(session, model_id, reason=reason)
+        changes = rollback_in(session, model_id, reason=reason)
+    follow_up(sessions)
+    return changes
 
 
 def rollback_in(
@@ -144,7 +163,7 @@ def rollback_in(
     The generation that model needs is searched again from the commit on, if it is still kept.
 
     Args:
-        session: in a transaction of the caller's; after its commit `embed` may be rung.
+        session: in a transaction of the caller's; after its commit call `follow_up`.
         model_id: the model that is to serve no more.
         reason: why, as a sentence.
 

@@ -3,28 +3,23 @@
 All models that serve read the tokens and vectors of one generation: that of the task promoted last.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
 import structlog
-from sqlalchemy import func
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from clipbert.sampling import INDEX_PLAN
-from store.generation_coverage import MissingVideos, missing_videos, settle_videos
 from store.job_state import JobKind
-from store.jobs import JobRepository, NewJob
+from store.jobs import NewJob
 from store.models import GenerationRepository, ModelRepository
-from store.tables import Generation, GenerationState, Model, Task
+from store.tables import SOUND_STATES, Generation, GenerationState, Model, Task, Video, Walk
 
 log = structlog.get_logger(__name__)
 
-_REBUILD_PRIORITY: Final = 8  # after new videos, which somebody waits for
-_NEW_PRIORITY: Final = 5
-# So many videos may be lost to a switch. If more fail, it is rather the model's fault than theirs.
-_MOST_FAILED: Final = 0.05
 _IN_USE: Final = (GenerationState.ACTIVE, GenerationState.BUILDING)
 
 
@@ -69,6 +64,7 @@ def follow_serving(session: Session) -> Generation | None:
     One that is searched already stays. One that was searched before and is kept still is searched
     again at once; the videos that came since are embedded for it. Otherwise one is built in the
     background, or the building of one goes on, and what is searched now is searched until then.
+    None of this reads the library: the jobs are made by a passage through it after the commit.
 
     Args:
         session: holds the promotion lock.
@@ -94,66 +90,49 @@ def follow_serving(session: Session) -> Generation | None:
         )
         log.info("generation.created", generation_id=str(wanted.id))
     _abandon(known, but=wanted)
-    was_searched = wanted.activated_at is not None
-    missing = missing_videos(session, wanted.id)
-    _enqueue(session, wanted, missing, _NEW_PRIORITY if was_searched else _REBUILD_PRIORITY)
     if wanted.recall_dim is None:
-        # After the many jobs: until the commit nobody else can write clips.
         generations.ensure_index(wanted.id, needed.recall.config["hidden_size"])
-    if was_searched or not any((missing.waiting, missing.failed, missing.forgotten)):
-        _search(session, wanted)
+    if wanted.activated_at is not None:
+        search(session, wanted, Walk.REVIVE)
+        return None
+    if not _has_sound_videos(session):
+        search(session, wanted, Walk.SETTLE)
         return None
     wanted.state, wanted.retired_at = GenerationState.BUILDING, None
+    begin_walk(wanted, Walk.FILL)
     session.flush()
     return wanted
 
 
-def switch_generation(session: Session) -> Generation | None:
-    """Let searches use the building generation once it holds every video that it can hold.
+def begin_walk(generation: Generation, walk: Walk) -> None:
+    """Have a passage through the library done for a generation, from the first video on.
 
-    Meanwhile videos that nobody is going to embed for it get their job.
-
-    Returns:
-        The generation that is searched from the commit on; None if nothing changes.
+    Whoever commits this should go on with `workers.library_walk.advance`; maintenance does too.
     """
-    if _newest_building(session) is None:
-        return None  # as nearly always: without the lock
-    ModelRepository(session).lock()
-    building = _newest_building(session)
-    if building is None:
-        return None
-    missing = missing_videos(session, building.id)
-    if missing.forgotten:
-        # They came while the generation was made.
-        jobs = _embed_jobs(missing.forgotten, building.id, _REBUILD_PRIORITY)
-        JobRepository(session).enqueue_many(jobs)
-        return None
-    if missing.waiting:
-        return None
-    num_videos = GenerationRepository(session).coverage(building.id).num_videos
-    if len(missing.failed) > max(1, _MOST_FAILED * num_videos):
-        log.warning(
-            "generation.held_back",
-            generation_id=str(building.id),
-            failed=len(missing.failed),
-            videos=num_videos,
-        )
-        return None
-    _search(session, building, failed=missing.failed)
-    return building
+    generation.walk, generation.walked_to, generation.walk_failed = walk, None, 0
+    generation.checked_at = None
 
 
-def embed_forgotten(session: Session) -> int:
-    """Give a job to the videos that the searched generation lacks and nobody is going to embed.
+def search(session: Session, generation: Generation, walk: Walk) -> None:
+    """Let a generation be searched from the commit on.
 
-    Returns:
-        How many there were.
+    What is found changes at once, with the clips that are searched. What the videos' rows say of
+    being searchable follows, part by part.
+
+    Args:
+        session: holds the promotion lock.
+        generation: the one to search.
+        walk: SETTLE, or REVIVE to try once more what has failed in it before.
     """
-    active = GenerationRepository(session).active()
-    if active is None:
-        return 0
-    forgotten = missing_videos(session, active.id).forgotten
-    return JobRepository(session).enqueue_many(_embed_jobs(forgotten, active.id, _NEW_PRIORITY))
+    begin_walk(generation, walk)
+    session.flush()
+    GenerationRepository(session).activate(generation.id)
+    log.info("generation.activated", generation_id=str(generation.id))
+
+
+def _has_sound_videos(session: Session) -> bool:
+    query = select(exists().where(Video.state.in_(SOUND_STATES)))
+    return bool(session.scalar(query))
 
 
 def _needed_models(session: Session) -> _Needed:
@@ -192,28 +171,4 @@ def _abandon(known: Iterable[Generation], *, but: Generation) -> None:
     for generation in known:
         if generation.state == GenerationState.BUILDING and generation.id != but.id:
             generation.state, generation.retired_at = GenerationState.RETIRED, func.now()
-
-
-def _enqueue(
-    session: Session, generation: Generation, missing: MissingVideos, priority: int
-) -> None:
-    # Those that failed before are tried once more.
-    video_ids = [*missing.forgotten, *missing.failed]
-    count = JobRepository(session).enqueue_many(_embed_jobs(video_ids, generation.id, priority))
-    log.info("generation.filling", generation_id=str(generation.id), videos=count)
-
-
-def _embed_jobs(video_ids: Iterable[UUID], generation_id: UUID, priority: int) -> Iterator[NewJob]:
-    return (embed_job(video_id, generation_id, priority=priority) for video_id in video_ids)
-
-
-def _search(session: Session, generation: Generation, *, failed: Sequence[UUID] = ()) -> None:
-    session.flush()
-    GenerationRepository(session).activate(generation.id)
-    settle_videos(session, generation.id, failed=failed)
-    log.info("generation.activated", generation_id=str(generation.id), failed=len(failed))
-
-
-def _newest_building(session: Session) -> Generation | None:
-    generations = GenerationRepository(session).list()
-    return next((some for some in generations if some.state == GenerationState.BUILDING), None)
+            generation.walk = None

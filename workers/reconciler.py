@@ -10,15 +10,16 @@ from typing import Final
 import structlog
 
 from store.counts import FOLD_CHUNK, fold_counts
-from store.job_state import JobState
+from store.job_state import JobKind, JobState
 from store.jobs import JobRepository
-from workers import generations
 from workers.dispatch import MAX_RINGS, queue_of
+from workers.library_walk import advance
 from workers.lifecycle import Workplace
 
 log = structlog.get_logger(__name__)
 
 _FOLD_SECONDS: Final = 1.0
+_WALK_SECONDS: Final = 2.0  # of every five
 
 
 def reconcile(workplace: Workplace) -> None:
@@ -74,6 +75,10 @@ def fold(workplace: Workplace) -> None:
 
 
 def switch_generation(workplace: Workplace) -> None:
-    """Let searches use the building generation once it holds every video that it can hold."""
-    with workplace.sessions.begin() as session:
-        generations.switch_generation(session)
+    """Let searches use the building generation once it holds every video that it can hold.
+
+    So it goes on with whatever passage through the library a promotion has begun.
+    """
+    num_enqueued = advance(workplace.sessions, seconds=_WALK_SECONDS)
+    if num_enqueued:
+        workplace.doorbell.ring_many(JobKind.EMBED, num_enqueued)

@@ -25,13 +25,14 @@ from store.job_state import JobKind
 from store.models import GenerationRepository, ModelRepository
 from store.tables import GenerationState
 from store.videos import VideoRepository
-from workers.generations import embed_forgotten
+from workers.library_walk import embed_forgotten
 from workers.lifecycle import Workplace
 from workers.run_sweeping import sweep_curves, sweep_runs
 
 log = structlog.get_logger(__name__)
 
 _CHUNK: Final = 500
+_CLIPS: Final = 2000  # that one statement deletes
 # Any constant will do, as long as nothing else locks it: "sweeping" in ASCII.
 _SWEEP_LOCK: Final = 0x7377656570696E67
 _RETRYABLE_FOR: Final = timedelta(days=7)
@@ -71,7 +72,7 @@ def remove_old_generations(workplace: Workplace) -> None:
     for generation_id in to_empty:
         while True:
             with workplace.sessions.begin() as session:
-                keys = delete_clips(session, generation_id, limit=_CHUNK)
+                keys = delete_clips(session, generation_id, limit=_CLIPS)
             if not keys:
                 break
             for key in keys:

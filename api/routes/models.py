@@ -27,7 +27,7 @@ from store.finetunes import FinetuneRepository
 from store.job_state import JobKind
 from store.models import GenerationRepository, ModelRepository
 from store.tables import Generation, GenerationState, Model, Task
-from workers.deployment import promote_in, rollback_in
+from workers.deployment import follow_up, promote_in, rollback_in
 from workers.serving import read_serving
 
 router = APIRouter(prefix="/v1", tags=["models"])
@@ -104,6 +104,7 @@ def promote_model(
             promote_in(session, model_id, tasks, reason=_by_hand(key_name))
     except ValueError as error:
         raise _conflict("cannot_promote", error) from error
+    follow_up(services.sessions)
     services.doorbell.ring(JobKind.EMBED)
     return _read(services, model_id)
 
@@ -120,6 +121,7 @@ def roll_back_model(services: ServicesDep, model_id: UUID, key_name: KeyName) ->
             rollback_in(session, model_id, reason=_by_hand(key_name))
     except ValueError as error:
         raise _conflict("illegal_rollback", error) from error
+    follow_up(services.sessions)
     services.doorbell.ring(JobKind.EMBED)
     return _read(services, model_id)
 

@@ -5,7 +5,7 @@ from sqlalchemy import func, text, update
 from videos import write_counting_video
 
 from store.errors import IllegalRollback
-from store.generation_coverage import missing_videos
+from store.generation_coverage import look_at_videos
 from store.job_state import JobKind, JobState
 from store.jobs import JobRepository, NewJob
 from store.models import GenerationRepository, ModelRepository, index_name
@@ -17,8 +17,9 @@ from tests.workers.library import add_video, embed_all
 from tests.workers.models import save_recall_model, save_tiny
 from workers.deployment import ensure_default, promote, register_model, rollback
 from workers.embedding import embed_next
-from workers.generations import embed_forgotten, embed_job, generations_in_use
+from workers.generations import embed_job, generations_in_use
 from workers.interactive import serve_interactive
+from workers.library_walk import embed_forgotten
 from workers.reconciler import reconcile, switch_generation
 from workers.serving import read_serving
 from workers.sweeping import remove_old_generations, sweep
@@ -233,7 +234,7 @@ def test_a_building_that_was_abandoned_goes_on_where_it_stopped(sessions, videos
 
     assert states(sessions) == [GenerationState.ACTIVE, GenerationState.BUILDING]
     with sessions.begin() as session:
-        missing = missing_videos(session, new.id)
+        missing = look_at_videos(session, new.id, limit=100)
     assert sorted(missing.waiting) == sorted(videos[1:])
 
 
