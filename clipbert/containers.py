@@ -39,8 +39,12 @@ _OPEN_OPTIONS = {
 }
 
 
-def sniff_format(path: Path) -> str:
+def sniff_format(path: Path, *, name: str | None = None) -> str:
     """Name the FFmpeg demuxer for a file by its first bytes.
+
+    Args:
+        path: the file.
+        name: what messages call it; None for the path itself.
 
     Raises:
         MediaNotFound: there is no such file, or it may not be read.
@@ -48,39 +52,48 @@ def sniff_format(path: Path) -> str:
         UnsupportedMedia: it is of no kind that is read here.
     """
     if not path.is_file():  # nor a folder, nor a pipe that would wait for its writer
-        raise MediaNotFound(f"there is no file {path}")
+        raise MediaNotFound(f"there is no file {name or path}")
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
     except OSError as error:
-        raise MediaNotFound(f"{path} cannot be read: {error.strerror}") from error
+        raise MediaNotFound(f"{name or path} cannot be read: {error.strerror}") from error
+    name = name or path.name
     if not head:
-        raise EmptyFile(f"{path.name} is empty")
-    name = demuxer_of(head)
-    if name is None:
-        raise UnsupportedMedia(f"{path.name} is {kind_of(head)}; what is read is {READ_IN_WORDS}")
-    if name == "webp_pipe" and is_animated(path, name):
-        raise UnsupportedMedia(f"{path.name} is an animated WebP, which is not read here")
-    if name == "png_pipe" and is_animated(path, name):
+        raise EmptyFile(f"{name} is empty")
+    found = demuxer_of(head)
+    if found is None:
+        raise UnsupportedMedia(f"{name} is {kind_of(head)}; what is read is {READ_IN_WORDS}")
+    if found == "webp_pipe" and is_animated(path, found):
+        raise UnsupportedMedia(f"{name} is an animated WebP, which is not read here")
+    if found == "png_pipe" and is_animated(path, found):
         return "apng"
-    return name
+    return found
 
 
 @contextmanager
-def open_video(path: Path, limits: MediaLimits) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_video(
+    path: Path, limits: MediaLimits, *, name: str | None = None
+) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a file and its video stream; other streams are skipped while reading.
+
+    Args:
+        path: the file.
+        limits: what is refused as too large.
+        name: what messages call the file; None for the path's own name.
 
     Raises:
         VideoError: the file is missing, empty, of an unknown kind, without video, or too large.
     """
-    name = sniff_format(path)
-    size = picture_size(path, name)
+    name = name or path.name
+    demuxer = sniff_format(path, name=name)
+    size = picture_size(path, demuxer)
     if size is not None:
         check_pixels(*size, limits)
-    with _opened(path, name) as container:
+    with _opened(path, demuxer, name=name) as container:
         if len(container.streams) > limits.max_streams:
-            raise MediaTooLarge(f"{path.name} has {len(container.streams)} streams")
-        stream = _film(path, name, container)
+            raise MediaTooLarge(f"{name} has {len(container.streams)} streams")
+        stream = _film(path, demuxer, container, name=name)
         check_pixels(stream.codec_context.width, stream.codec_context.height, limits)
         for other in container.streams:
             if other is not stream:
@@ -92,9 +105,9 @@ def open_video(path: Path, limits: MediaLimits) -> Iterator[tuple[InputContainer
         try:
             yield container, stream
         except MemoryError as error:  # FFmpeg's own is one of these
-            raise MediaTooLarge(f"{path.name} needs more memory than is allowed") from error
+            raise MediaTooLarge(f"{name} needs more memory than is allowed") from error
         except av.error.FFmpegError as error:
-            raise DecodeFailed(f"{path.name} cannot be read: {error.strerror}") from error
+            raise DecodeFailed(f"{name} cannot be read: {error.strerror}") from error
 
 
 def check_pixels(width: int, height: int, limits: MediaLimits) -> None:
@@ -105,17 +118,17 @@ def check_pixels(width: int, height: int, limits: MediaLimits) -> None:
         )
 
 
-def _film(path: Path, demuxer: str, container: InputContainer) -> VideoStream:
-    streams = candidates(container, name=path.name)
+def _film(path: Path, demuxer: str, container: InputContainer, *, name: str) -> VideoStream:
+    streams = candidates(container, name=name)
     pictures = may_be_covers(streams)
     if pictures:
-        with _opened(path, demuxer) as other:  # reading moves on
+        with _opened(path, demuxer, name=name) as other:  # reading moves on
             covers = covers_among(other, {stream.index for stream in pictures})
         streams = [stream for stream in streams if stream.index not in covers] or streams
     return choose(container, streams)
 
 
-def _opened(path: Path, demuxer: str) -> InputContainer:
+def _opened(path: Path, demuxer: str, *, name: str) -> InputContainer:
     try:
         return av.open(
             str(path.absolute()),
@@ -125,4 +138,4 @@ def _opened(path: Path, demuxer: str) -> InputContainer:
         )
     except av.error.FFmpegError as error:
         # The first bytes are right, and yet the header cannot be read.
-        raise UnsupportedMedia(f"{path.name} has no readable header: {error.strerror}") from error
+        raise UnsupportedMedia(f"{name} has no readable header: {error.strerror}") from error

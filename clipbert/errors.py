@@ -8,6 +8,7 @@ ClipBertError
 │   ├── NoVideoStream       sound only, or a cover picture
 │   ├── TruncatedMedia      the file ends before its own header says
 │   ├── DecodeFailed        the pictures cannot be decoded
+│   │   └── FrameDamaged    those around a wanted instant cannot; others can
 │   ├── FrameNotFound       the video ends before a wanted instant
 │   ├── ExtremeAspectRatio  more than five times as long as wide
 │   ├── MediaTooLarge       over a limit on pixels, streams, frames or length
@@ -88,6 +89,31 @@ class DecodeFailed(VideoError):
     code = "decode_failed"
 
 
+class FrameDamaged(DecodeFailed):
+    """Nothing sound can be decoded around a wanted instant; elsewhere in the video it can.
+
+    Attributes:
+        start_seconds: where the damaged span begins, from the first presented frame; None if the
+            error comes from another process.
+        end_seconds: where it ends.
+    """
+
+    code = "frame_damaged"
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+
+    def __init__(self, name: str, start_seconds: float, end_seconds: float) -> None:
+        super().__init__(
+            f"the pictures of {name} from {start_seconds:.3f} s to {end_seconds:.3f} s are damaged"
+        )
+        self.start_seconds, self.end_seconds = start_seconds, end_seconds
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """(start_seconds, end_seconds); (0, 0) if the error comes from another process."""
+        return self.start_seconds or 0.0, self.end_seconds or 0.0
+
+
 class FrameNotFound(VideoError):
     """The video ends before a wanted instant."""
 
@@ -137,6 +163,15 @@ class OutsideVideo(VideoError):
 
     def __init__(self, start_seconds: float, duration_seconds: float) -> None:
         super().__init__(f"the video ends at {duration_seconds:g} s, before {start_seconds:g} s")
+
+    @classmethod
+    def in_gap(cls, start_seconds: float, end_seconds: float) -> "OutsideVideo":
+        """Say that the video has no pictures from start to end."""
+        error = cls.__new__(cls)
+        Exception.__init__(
+            error, f"the video has no pictures from {start_seconds:g} s to {end_seconds:g} s"
+        )
+        return error
 
 
 class AmbiguousMedia(VideoError):
@@ -234,4 +269,4 @@ class MissingHead(ClipBertError):
 
 _VIDEO_ERRORS: dict[str, type[VideoError]] = {
     error_class.code: error_class for error_class in VideoError.__subclasses__()
-}
+} | {FrameDamaged.code: FrameDamaged}

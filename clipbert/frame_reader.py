@@ -19,7 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from clipbert.containers import check_pixels
-from clipbert.errors import DecodeFailed, FrameNotFound
+from clipbert.errors import DecodeFailed, FrameDamaged, FrameNotFound
 from clipbert.frame_clock import NUM_FIRST_PACKETS, FrameClock
 from clipbert.packets import (
     Stamping,
@@ -114,10 +114,14 @@ class FrameReader:
         hidden_pts = self._first_pts - self._unskipped_pts
         self._skip_before_pts = hidden_pts if self._skippable else None
         for _, frame in self._decoded():
-            return self._sound(frame, 0.0)
+            if frame.is_corrupt:
+                raise DecodeFailed(f"the first frame of {self._name} is damaged")
+            return frame
         raise DecodeFailed(f"no frame of {self._name} can be decoded")
 
-    def frames_on_screen(self, instants: Sequence[float]) -> Iterator[tuple[float, VideoFrame]]:
+    def frames_on_screen(
+        self, instants: Sequence[float]
+    ) -> Iterator[tuple[float, VideoFrame | FrameDamaged]]:
         """Decode the frame on screen at each instant.
 
         Args:
@@ -125,7 +129,7 @@ class FrameReader:
 
         Yields:
             (instant, frame) in the order of instants; the same frame object when it is on screen
-            at several of them.
+            at several of them. FrameDamaged instead, if the frame cannot be decoded whole.
 
         Raises:
             FrameNotFound: an instant is more than a frame's length past the last frame's end.
@@ -207,7 +211,7 @@ class FrameReader:
             return None
         return None
 
-    def _on_screen(self, run: _Run) -> Iterator[tuple[float, VideoFrame]]:
+    def _on_screen(self, run: _Run) -> Iterator[tuple[float, VideoFrame | FrameDamaged]]:
         self._rewind(run.seek_pts)
         targets = deque(run.targets)
         self._aim(run, targets[0])
@@ -236,7 +240,7 @@ class FrameReader:
         last: VideoFrame | None,
         last_pts: int,
         last_gap: int,
-    ) -> Iterator[tuple[float, VideoFrame]]:
+    ) -> Iterator[tuple[float, VideoFrame | FrameDamaged]]:
         if not self._is_certain(run, targets[-1], last, last_pts):
             yield from self._on_screen(self._slower(run, targets))
             return
@@ -306,7 +310,8 @@ class FrameReader:
         if context.skip_frame != wanted:
             context.skip_frame = wanted
 
-    def _sound(self, frame: VideoFrame, instant: float) -> VideoFrame:
+    def _sound(self, frame: VideoFrame, instant: float) -> VideoFrame | FrameDamaged:
         if frame.is_corrupt:
-            raise DecodeFailed(f"the frame of {self._name} at {instant:.3f} s is damaged")
+            length = (frame.duration or 1) * self._seconds_per_tick
+            return FrameDamaged(self._name, instant, instant + length)
         return frame

@@ -4,7 +4,7 @@ Media come from strangers, and demuxers and decoders are the code they attack. T
 limits on memory, time, file size and open files, an empty environment and no secrets; whatever it
 does, the caller gets a VideoProbe or a VideoError.
 
-    python -m clipbert.probe PATH [--poster FILE] [--strip FILE]
+    python -m clipbert.probe PATH [--poster FILE] [--strip FILE] [--name NAME] [--partial]
 
 prints one line of JSON: {"probe": {...}} or {"error": {"code": ..., "message": ...}}.
 """
@@ -20,6 +20,8 @@ import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from clipbert.errors import ClipBertError, DecodeFailed, MediaTooLarge, ProbeTimeout, VideoError
 from clipbert.probed_video import VideoProbe
@@ -38,6 +40,8 @@ def probe_in_subprocess(
     *,
     poster: Path | None = None,
     strip: Path | None = None,
+    name: str | None = None,
+    strict: bool = True,
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     memory_bytes: int = DEFAULT_MEMORY_BYTES,
 ) -> VideoProbe:
@@ -47,6 +51,8 @@ def probe_in_subprocess(
         path: the file.
         poster: where to write a picture of the video (JPEG, longer side at most 640 px).
         strip: where to write up to 8 tiles of 160 px width, evenly spaced, side by side (JPEG).
+        name: what messages call the file; None for the path's own name.
+        strict: as probe_video's.
         timeout_seconds: the process is killed after so long.
         memory_bytes: the address space that it may use.
 
@@ -63,6 +69,8 @@ def probe_in_subprocess(
     for option, target in (("--poster", poster), ("--strip", strip)):
         if target is not None:
             command += [option, str(target.absolute())]
+    name = name or path.name
+    command += ["--name", name] if strict else ["--name", name, "--partial"]
     command += ["--memory-bytes", str(memory_bytes)]
     command += ["--cpu-seconds", str(math.ceil(timeout_seconds * (os.cpu_count() or 1)))]
     process = subprocess.Popen(  # noqa: S603 (our own module, its arguments a list)
@@ -77,10 +85,10 @@ def probe_in_subprocess(
     try:
         output, complaints = process.communicate(timeout=timeout_seconds)
     except subprocess.TimeoutExpired as error:
-        raise ProbeTimeout(f"{path.name} took more than {timeout_seconds:.0f} s") from error
+        raise ProbeTimeout(f"{name} took more than {timeout_seconds:.0f} s") from error
     finally:
         _kill(process)
-    return _read_answer(path, process.returncode, output, complaints)
+    return _read_answer(name, process.returncode, output, complaints)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -89,6 +97,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("path", type=Path)
     parser.add_argument("--poster", type=Path)
     parser.add_argument("--strip", type=Path)
+    parser.add_argument("--name")
+    parser.add_argument("--partial", action="store_true")
     parser.add_argument("--memory-bytes", type=int, default=DEFAULT_MEMORY_BYTES)
     parser.add_argument("--cpu-seconds", type=int, default=math.ceil(DEFAULT_TIMEOUT_SECONDS))
     options = parser.parse_args(arguments)
@@ -98,28 +108,49 @@ def main(arguments: list[str] | None = None) -> int:
         import_module(module)
     answer: dict[str, Any]
     try:
-        answer = {"probe": _probe(options.path, options.poster, options.strip).to_json()}
+        probe = _probe(
+            options.path,
+            options.poster,
+            options.strip,
+            name=options.name,
+            strict=not options.partial,
+        )
+        answer = {"probe": probe.to_json()}
     except VideoError as error:
         answer = {"error": {"code": error.code, "message": str(error)}}
     except MemoryError:
-        message = f"{options.path.name} needs more memory than is allowed"
+        message = f"{options.name or options.path.name} needs more memory than is allowed"
         answer = {"error": {"code": MediaTooLarge.code, "message": message}}
     sys.stdout.write(json.dumps(answer) + "\n")
     return 0
 
 
-def _probe(path: Path, poster: Path | None, strip: Path | None) -> VideoProbe:
+def _probe(
+    path: Path, poster: Path | None, strip: Path | None, *, name: str | None, strict: bool
+) -> VideoProbe:
     from clipbert import thumbnails  # noqa: PLC0415 (main loads them under the limits)
-    from clipbert.video.decode import decode_frames, probe_video  # noqa: PLC0415
+    from clipbert.sampling import Clip  # noqa: PLC0415
+    from clipbert.video.decode import decode_sound_clips, probe_video  # noqa: PLC0415
 
-    probe = probe_video(path)
+    probe = probe_video(path, name=name, strict=strict)
     if poster is None and strip is None:
         return probe
-    instants = thumbnails.strip_instants(probe)
-    frames = decode_frames(
-        path, instants, max_side_px=thumbnails.POSTER_SIDE_PX, num_threads=_DECODER_THREADS
+    looks = [
+        Clip(index, instant, instant, (instant,))
+        for index, instant in enumerate(thumbnails.strip_instants(probe))
+    ]
+    sound = decode_sound_clips(
+        path,
+        looks,
+        max_side_px=thumbnails.POSTER_SIDE_PX,
+        num_threads=_DECODER_THREADS,
+        name=name,
     )
+    if not sound.frames:
+        raise DecodeFailed(f"no frame of {name or path.name} is sound where one was looked for")
+    frames = np.concatenate(sound.frames)  # (N, H, W, 3)
     if poster is not None:
+        instants = [clip.instants[0] for clip in sound.clips]
         row = thumbnails.choose_poster(frames, instants, probe)
         thumbnails.write_poster(frames[row], poster)
     if strip is not None:
@@ -156,17 +187,17 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
         process.communicate()
 
 
-def _read_answer(path: Path, return_code: int, output: bytes, complaints: bytes) -> VideoProbe:
+def _read_answer(name: str, return_code: int, output: bytes, complaints: bytes) -> VideoProbe:
     if return_code == -signal.SIGXCPU:
-        raise ProbeTimeout(f"{path.name} took too much computing time")
+        raise ProbeTimeout(f"{name} took too much computing time")
     if return_code == -signal.SIGKILL:
-        raise MediaTooLarge(f"probing {path.name} was killed, most likely for its memory")
+        raise MediaTooLarge(f"probing {name} was killed, most likely for its memory")
     if return_code < 0:
-        name = signal.Signals(-return_code).name
-        raise DecodeFailed(f"the decoder crashed on {path.name} ({name})")
+        crash = signal.Signals(-return_code).name
+        raise DecodeFailed(f"the decoder crashed on {name} ({crash})")
     if return_code != 0 or not output:
         last_words = complaints.decode(errors="replace")[-_MESSAGE_CHARACTERS:].strip()
-        raise ClipBertError(f"the probe of {path.name} failed (exit {return_code}): {last_words}")
+        raise ClipBertError(f"the probe of {name} failed (exit {return_code}): {last_words}")
     answer = json.loads(output)
     if "error" in answer:
         raise VideoError.from_code(answer["error"]["code"], answer["error"]["message"])

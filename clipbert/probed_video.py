@@ -1,5 +1,6 @@
 """What is known of a video without decoding it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -49,6 +50,14 @@ class VideoProbe:
         codec: FFmpeg's name, as `h264`.
         container: FFmpeg's first name, as `mov`.
         is_still: a single picture (JPEG, PNG, WebP).
+        starts_at_seconds: what a player's clock shows at the first presented frame, as where the
+            sound begins earlier. All other times count from that frame.
+        mended: what of the file's clock was not believed: `joined_recordings` (it starts again,
+            each part follows the one before), `damaged_timestamps` (some contradict their
+            neighbours), `clock_gap` (it jumps: there are gaps), `last_duration`.
+        gaps: (start, end) of each hole without pictures, ascending. No clip lies in one.
+        damaged_spans: (start, end) of what is known not to be decodable, as the missing end of a
+            file that is cut off; ascending. It may go beyond duration_seconds.
         frame_pts: timestamps of all frames, int64, (num_frames,), ascending. Not in the JSON form:
             a probe from JSON has none.
     """
@@ -68,6 +77,10 @@ class VideoProbe:
     codec: str
     container: str
     is_still: bool
+    starts_at_seconds: float = 0.0
+    mended: tuple[str, ...] = ()
+    gaps: tuple[tuple[float, float], ...] = ()
+    damaged_spans: tuple[tuple[float, float], ...] = ()
     frame_pts: NDArray[np.int64] = field(
         default_factory=lambda: np.empty(0, dtype=np.int64), compare=False, repr=False
     )
@@ -78,15 +91,34 @@ class VideoProbe:
         del fields["frame_pts"]
         fields["time_base"] = [self.time_base.numerator, self.time_base.denominator]
         fields["keyframe_seconds"] = list(self.keyframe_seconds)
+        fields["mended"] = list(self.mended)
+        for name in ("gaps", "damaged_spans"):
+            fields[name] = [list(span) for span in fields[name]]
         return fields
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "VideoProbe":
-        """Rebuild a probe from to_json's object, without frame_pts."""
+        """Rebuild a probe from to_json's object, without frame_pts; older ones lack fields."""
         return cls(
             **fields
             | {
                 "time_base": Fraction(*fields["time_base"]),
                 "keyframe_seconds": tuple(fields["keyframe_seconds"]),
+                "mended": tuple(fields.get("mended", ())),
+                "gaps": tuple((start, end) for start, end in fields.get("gaps", ())),
+                "damaged_spans": tuple(
+                    (start, end) for start, end in fields.get("damaged_spans", ())
+                ),
             }
         )
+
+
+def joined_spans(spans: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """Join (start, end) spans that overlap or touch: ascending, disjoint."""
+    joined: list[tuple[float, float]] = []
+    for start, end in sorted(spans):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return tuple(joined)

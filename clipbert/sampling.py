@@ -13,12 +13,18 @@ Instants are seconds from the first presented frame.
 
 import math
 import random
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from clipbert.errors import OutsideVideo
 
 if TYPE_CHECKING:
     from clipbert.probed_video import VideoProbe
+
+# An instant is kept this far from a gap: shorter than any frame.
+_EDGE_SECONDS = 1e-3
 
 PlanName = Literal["segments", "authors", "keyframes"]
 AuthorsStrategy = Literal["clips", "start", "middle", "end", "uniform"]
@@ -133,13 +139,15 @@ def plan_clips(
             `segments` and `keyframes` draw each clip within its segment; `authors` draws each
             clip anywhere, so clips may overlap and are not in order.
         window: seconds from where to where clips are placed, as if the video were no longer;
-            None: in all of the video.
+            None: in all of the video. Nothing is placed in the probe's gaps: segments tile what
+            is between them.
 
     Returns:
         The clips, by index.
 
     Raises:
         NoFrameCount: the `authors` plan, and the header lacks what its formula divides by.
+        OutsideVideo: the window lies in a gap.
         FrameNotFound: the `authors` plan, and no frame lies in the window that it computes.
         ValueError: the `authors` plan, and the probe came from JSON, without frame timestamps.
 
@@ -151,20 +159,126 @@ def plan_clips(
 
         return plan_authors_clips(probe, plan, generator=generator, window=window)
     first, last = (0.0, probe.duration_seconds) if window is None else window
-    num_clips = _num_clips(probe, plan, last - first)
-    segment_seconds = (last - first) / num_clips
-    keyframes = tuple(at for at in probe.keyframe_seconds if window is None or first <= at <= last)
+    pieces = _pieces(first, last, probe.gaps)
+    num_clips = _num_clips(probe, plan, sum(end - start for start, end in pieces))
     clips = []
-    for index in range(num_clips):
-        start = first + index * segment_seconds
-        end = last if index == num_clips - 1 else first + (index + 1) * segment_seconds
-        instants = _segment_instants(start, end, plan, generator)
+    for index, (start, end, parts) in enumerate(_segments(pieces, num_clips)):
+        instants = _instants_in(parts, plan, generator)
+        instants = [_before_gap(instant, probe.gaps) for instant in instants]
         # The end of the last segment is the end of the last frame, where no frame begins.
         instants = [min(instant, probe.last_frame_seconds) for instant in instants]
         if plan.name == "keyframes":
-            instants = [_nearest(keyframes, instant) for instant in instants]
+            instants = [
+                _nearest_keyframe(instant, pieces, probe.keyframe_seconds) for instant in instants
+            ]
         clips.append(Clip(index, start, end, tuple(instants)))
     return clips
+
+
+def _instants_in(
+    parts: list[tuple[float, float]], plan: SamplingPlan, generator: random.Random | None
+) -> list[float]:
+    """Place the instants of one clip in the parts of its segment, as if there was no gap."""
+    if len(parts) == 1:
+        return _segment_instants(*parts[0], plan, generator)
+    seconds = sum(end - start for start, end in parts)
+    instants = _segment_instants(0.0, seconds, plan, generator)
+    return [_from_picture_time(instant, parts) for instant in instants]
+
+
+def _before_gap(instant: float, gaps: tuple[tuple[float, float], ...]) -> float:
+    """Move an instant at the very edge of a gap to the pictures before it."""
+    for start, end in gaps:
+        if start <= instant < end:
+            return max(0.0, start - _EDGE_SECONDS)
+    return instant
+
+
+def _pieces(
+    first: float, last: float, gaps: tuple[tuple[float, float], ...]
+) -> list[tuple[float, float]]:
+    """Give the parts of a span that have pictures: (start, end), ascending.
+
+    Raises:
+        OutsideVideo: there are none.
+    """
+    pieces = []
+    start = first
+    for gap_start, gap_end in gaps:
+        if start < min(gap_start, last):
+            pieces.append((start, min(gap_start, last)))
+        start = max(start, gap_end)
+    if start < last or not gaps:
+        pieces.append((start, last))
+    if not pieces:
+        raise OutsideVideo.in_gap(first, last)
+    return pieces
+
+
+def _segments(
+    pieces: list[tuple[float, float]], num_clips: int
+) -> list[tuple[float, float, list[tuple[float, float]]]]:
+    """Cut pieces into (start, end, parts of pieces), as equal as can be, that tile them.
+
+    None goes over a gap if there are enough of them.
+    """
+    if len(pieces) > num_clips:
+        total = sum(end - start for start, end in pieces)
+        cuts = [total * index / num_clips for index in range(num_clips + 1)]
+        cut_pieces = [_cut(pieces, low, high) for low, high in pairwise(cuts)]
+        return [(parts[0][0], parts[-1][1], parts) for parts in cut_pieces]
+    segments = []
+    for (start, end), count in zip(pieces, _apportioned(pieces, num_clips), strict=True):
+        seconds = (end - start) / count
+        for index in range(count):
+            low = start + index * seconds
+            high = end if index == count - 1 else start + (index + 1) * seconds
+            segments.append((low, high, [(low, high)]))
+    return segments
+
+
+def _apportioned(pieces: list[tuple[float, float]], num_clips: int) -> list[int]:
+    """Share clips out among pieces: each gets one, and the longest per clip gets the next."""
+    counts = [1] * len(pieces)
+    for _ in range(num_clips - len(pieces)):
+        neediest = max(
+            range(len(pieces)), key=lambda row: (pieces[row][1] - pieces[row][0]) / counts[row]
+        )
+        counts[neediest] += 1
+    return counts
+
+
+def _cut(pieces: list[tuple[float, float]], low: float, high: float) -> list[tuple[float, float]]:
+    """Give the parts of pieces from low to high, in seconds of pictures."""
+    parts, passed = [], 0.0
+    for start, end in pieces:
+        part = (start + max(0.0, low - passed), min(end, start + high - passed))
+        if part[0] < part[1]:
+            parts.append(part)
+        passed += end - start
+    return parts or [pieces[-1]]
+
+
+def _from_picture_time(seconds: float, parts: list[tuple[float, float]]) -> float:
+    """Turn seconds of pictures, counted from the first part's start, into seconds of the video."""
+    for start, end in parts[:-1]:
+        if seconds < end - start:
+            return start + seconds
+        seconds -= end - start
+    return parts[-1][0] + seconds
+
+
+def _nearest_keyframe(
+    instant: float, pieces: list[tuple[float, float]], keyframes: tuple[float, ...]
+) -> float:
+    """Give the nearest keyframe of the piece that an instant lies in; the instant, if none is."""
+    start, end = next((piece for piece in pieces if instant <= piece[1]), pieces[-1])
+    first, stop = bisect_left(keyframes, start), bisect_right(keyframes, end)
+    if first == stop:
+        return instant
+    place = bisect_left(keyframes, instant, first, stop)
+    neighbours = keyframes[max(first, place - 1) : min(place + 1, stop)]
+    return min(neighbours, key=lambda candidate: abs(candidate - instant))
 
 
 def _num_clips(probe: "VideoProbe", plan: SamplingPlan, seconds: float) -> int:
@@ -184,11 +298,3 @@ def _segment_instants(
     first = (start + latest) / 2 if generator is None else generator.uniform(start, latest)
     step = span / (plan.frames_per_clip - 1)
     return [first + step * frame for frame in range(plan.frames_per_clip)]
-
-
-def _nearest(ascending: tuple[float, ...], instant: float) -> float:
-    if not ascending:
-        return instant
-    place = bisect_left(ascending, instant)
-    neighbours = ascending[max(0, place - 1) : place + 1]
-    return min(neighbours, key=lambda candidate: abs(candidate - instant))

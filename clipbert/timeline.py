@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 from av.container import InputContainer
@@ -51,8 +50,10 @@ class Timeline:
         return replace(self, frame_pts=shown, keyframe_pts=shown[keyframe_rows])
 
 
-def read_timeline(container: InputContainer, stream: VideoStream, *, max_frames: int) -> Timeline:
-    """Read all packets of a stream from its beginning.
+def read_timeline(
+    container: InputContainer, stream: VideoStream, *, max_frames: int, name: str
+) -> Timeline:
+    """Read all packets of a stream from its beginning; name is what messages call the file.
 
     Raises:
         MediaTooLarge: there are more than max_frames.
@@ -66,7 +67,7 @@ def read_timeline(container: InputContainer, stream: VideoStream, *, max_frames:
             continue
         num_packets += 1
         if num_packets > max_frames:
-            raise MediaTooLarge(f"{Path(container.name).name} has more than {max_frames} frames")
+            raise MediaTooLarge(f"{name} has more than {max_frames} frames")
         stamp = stamp_of(packet, stamping)
         if stamp is None:
             continue

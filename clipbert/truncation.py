@@ -44,12 +44,13 @@ class _Part:
     end: int
 
 
-def check_whole(path: Path, container: str) -> None:
+def check_whole(path: Path, container: str, *, name: str | None = None) -> None:
     """Raise TruncatedMedia if the file's own sizes go past its end.
 
     Args:
         path: the file.
         container: FFmpeg's name of its demuxer, as containers.sniff_format gives it.
+        name: what messages call the file; None for the path's own name.
     """
     checks = {
         "mov": _mp4_is_cut,
@@ -65,7 +66,9 @@ def check_whole(path: Path, container: str) -> None:
     size_bytes = path.stat().st_size
     with path.open("rb") as file:
         if checks[container](file, size_bytes):
-            raise TruncatedMedia(f"{path.name} ends before its header says: the copy is incomplete")
+            raise TruncatedMedia(
+                f"{name or path.name} ends before its header says: the copy is incomplete"
+            )
 
 
 def _mp4_is_cut(file: BinaryIO, size_bytes: int) -> bool:

@@ -7,6 +7,7 @@ frame_reader, orientation, screen, colour.
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,9 +18,9 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from clipbert.containers import open_video, sniff_format
-from clipbert.errors import DecodeFailed, ExtremeAspectRatio, MediaTooLarge
+from clipbert.errors import DecodeFailed, ExtremeAspectRatio, FrameDamaged, MediaTooLarge
 from clipbert.frame_reader import FrameReader
-from clipbert.probed_video import MAX_ASPECT_RATIO, MediaLimits, VideoProbe
+from clipbert.probed_video import MAX_ASPECT_RATIO, MediaLimits, VideoProbe, joined_spans
 from clipbert.sampling import Clip
 from clipbert.timeline import Timeline, read_timeline
 from clipbert.truncation import check_whole
@@ -28,11 +29,14 @@ from clipbert.video.screen import Screen
 
 __all__ = [
     "MediaLimits",
+    "SoundClips",
     "VideoProbe",
     "decode_clips",
     "decode_frames",
+    "decode_sound_clips",
     "probe_video",
     "stream_clips",
+    "stream_sound_clips",
 ]
 
 DEFAULT_LIMITS = MediaLimits()
@@ -40,28 +44,54 @@ DEFAULT_LIMITS = MediaLimits()
 _MAX_KEYFRAMES = 4096
 
 
-def probe_video(path: Path, *, limits: MediaLimits = DEFAULT_LIMITS) -> VideoProbe:
+@dataclass(frozen=True)
+class SoundClips:
+    """Those clips of a video whose frames are all sound.
+
+    Attributes:
+        clips: in the order in which they were asked for.
+        frames: of each, uint8, (T, H, W, 3).
+        damaged_spans: (start, end) in seconds of what could not be decoded around the instants of
+            the other clips, ascending, disjoint; empty if all clips are there.
+    """
+
+    clips: tuple[Clip, ...]
+    frames: list[NDArray[np.uint8]]
+    damaged_spans: tuple[tuple[float, float], ...]
+
+
+def probe_video(
+    path: Path,
+    *,
+    limits: MediaLimits = DEFAULT_LIMITS,
+    name: str | None = None,
+    strict: bool = True,
+) -> VideoProbe:
     """Measure a video from its packets, and decode its first frame.
 
     Args:
         path: a video, or a JPEG, PNG or WebP picture, which is a video of one frame.
         limits: what is refused as too large.
+        name: what messages call the file; None for the path's own name.
+        strict: refuse a file that ends before its own header says. Otherwise what is there is
+            measured, and the missing end is one of the damaged spans.
 
     Raises:
         VideoError: one of its subclasses says what is wrong with the file.
     """
-    check_whole(path, sniff_format(path))
-    with open_video(path, limits) as (container, stream):
-        timeline = read_timeline(container, stream, max_frames=limits.max_frames)
+    name = name or path.name
+    check_whole(path, sniff_format(path, name=name), name=name)
+    with open_video(path, limits, name=name) as (container, stream):
+        timeline = read_timeline(container, stream, max_frames=limits.max_frames, name=name)
         if len(timeline.frame_pts) == 0:
-            raise DecodeFailed(f"{path.name} has a video stream without frames")
-        first = FrameReader(container, stream, limits=limits, name=path.name).first_frame()
-        screen = Screen(path, container, stream, name=path.name)
+            raise DecodeFailed(f"{name} has a video stream without frames")
+        first = FrameReader(container, stream, limits=limits, name=name).first_frame()
+        screen = Screen(path, container, stream, name=name)
         probe = _probe_of(container, stream, timeline.as_shown(first), screen, first)
     if probe.duration_seconds > limits.max_duration_seconds:
-        raise MediaTooLarge(f"{path.name} is {probe.duration_seconds:.0f} s long")
+        raise MediaTooLarge(f"{name} is {probe.duration_seconds:.0f} s long")
     if max(probe.width, probe.height) > MAX_ASPECT_RATIO * min(probe.width, probe.height):
-        raise ExtremeAspectRatio(f"{path.name} has frames of {probe.width}x{probe.height}")
+        raise ExtremeAspectRatio(f"{name} has frames of {probe.width}x{probe.height}")
     return probe
 
 
@@ -72,6 +102,7 @@ def decode_frames(
     max_side_px: int | None = None,
     num_threads: int = 0,
     limits: MediaLimits = DEFAULT_LIMITS,
+    name: str | None = None,
 ) -> NDArray[np.uint8]:
     """Decode the frame on screen at each instant, and little else.
 
@@ -83,19 +114,28 @@ def decode_frames(
             pixels are not square, one side is drawn out first.
         num_threads: of the decoder; 0 is one for each core.
         limits: what is refused as too large.
+        name: what messages call the file; None for the path's own name.
 
     Returns:
         RGB frames as shown, mirrored and turned, uint8, (N, H, W, 3), in the order of instants.
 
     Raises:
+        FrameDamaged: the frame at an instant cannot be decoded whole.
         FrameNotFound: an instant lies more than a frame's length past the last frame's end.
         VideoError: the file cannot be opened or decoded.
     """
-    frames = dict(
-        _stream_frames(
-            path, instants, max_side_px=max_side_px, num_threads=num_threads, limits=limits
-        )
-    )
+    frames: dict[float, NDArray[np.uint8]] = {}
+    for instant, frame in _stream_frames(
+        path,
+        instants,
+        max_side_px=max_side_px,
+        num_threads=num_threads,
+        limits=limits,
+        name=name,
+    ):
+        if isinstance(frame, FrameDamaged):
+            raise frame
+        frames[instant] = frame
     return np.stack([frames[instant] for instant in instants])
 
 
@@ -106,6 +146,7 @@ def decode_clips(
     max_side_px: int | None = None,
     num_threads: int = 0,
     limits: MediaLimits = DEFAULT_LIMITS,
+    name: str | None = None,
 ) -> list[NDArray[np.uint8]]:
     """Decode the frames of several clips of one video, each distinct instant once.
 
@@ -114,10 +155,50 @@ def decode_clips(
     """
     instants = sorted({instant for clip in clips for instant in clip.instants})
     frames = decode_frames(
-        path, instants, max_side_px=max_side_px, num_threads=num_threads, limits=limits
+        path,
+        instants,
+        max_side_px=max_side_px,
+        num_threads=num_threads,
+        limits=limits,
+        name=name,
     )
     row = {instant: index for index, instant in enumerate(instants)}
     return [frames[[row[instant] for instant in clip.instants]] for clip in clips]
+
+
+def decode_sound_clips(
+    path: Path,
+    clips: Sequence[Clip],
+    *,
+    max_side_px: int | None = None,
+    num_threads: int = 0,
+    limits: MediaLimits = DEFAULT_LIMITS,
+    name: str | None = None,
+) -> SoundClips:
+    """Decode those of a video's clips whose frames are sound, and say where the others are not.
+
+    Arguments as decode_clips.
+
+    Raises:
+        FrameNotFound: an instant lies more than a frame's length past the last frame's end.
+        VideoError: the file cannot be opened, or is too large.
+    """
+    frames: dict[int, NDArray[np.uint8]] = {}
+    damaged: list[tuple[float, float]] = []
+    for clip, found in stream_sound_clips(
+        path,
+        clips,
+        max_side_px=max_side_px,
+        num_threads=num_threads,
+        limits=limits,
+        name=name,
+    ):
+        if isinstance(found, FrameDamaged):
+            damaged.append(found.span)
+        else:
+            frames[id(clip)] = found
+    sound = tuple(clip for clip in clips if id(clip) in frames)
+    return SoundClips(sound, [frames[id(clip)] for clip in sound], joined_spans(damaged))
 
 
 def stream_clips(
@@ -127,6 +208,7 @@ def stream_clips(
     max_side_px: int | None = None,
     num_threads: int = 0,
     limits: MediaLimits = DEFAULT_LIMITS,
+    name: str | None = None,
 ) -> Iterator[tuple[Clip, NDArray[np.uint8]]]:
     """Decode the clips of one video in one passage through it, each handed over when it is whole.
 
@@ -137,16 +219,48 @@ def stream_clips(
         Each clip with its frames, uint8, (T, H, W, 3), in the order of their last instants. What is
         raised is what decode_frames raises; the clips before it are sound.
     """
+    for clip, frames in stream_sound_clips(
+        path,
+        clips,
+        max_side_px=max_side_px,
+        num_threads=num_threads,
+        limits=limits,
+        name=name,
+    ):
+        if isinstance(frames, FrameDamaged):
+            raise frames
+        yield clip, frames
+
+
+def stream_sound_clips(
+    path: Path,
+    clips: Sequence[Clip],
+    *,
+    max_side_px: int | None = None,
+    num_threads: int = 0,
+    limits: MediaLimits = DEFAULT_LIMITS,
+    name: str | None = None,
+) -> Iterator[tuple[Clip, NDArray[np.uint8] | FrameDamaged]]:
+    """Decode clips as stream_clips does, and go on after those that are damaged.
+
+    Yields:
+        Each clip with its frames, or with what is damaged: the first such instant of the clip.
+    """
     instants = {instant for clip in clips for instant in clip.instants}
     waiting = deque(sorted(clips, key=lambda clip: (max(clip.instants), clip.index)))
-    frames: dict[float, NDArray[np.uint8]] = {}
+    frames: dict[float, NDArray[np.uint8] | FrameDamaged] = {}
     for instant, frame in _stream_frames(
-        path, tuple(instants), max_side_px=max_side_px, num_threads=num_threads, limits=limits
+        path,
+        tuple(instants),
+        max_side_px=max_side_px,
+        num_threads=num_threads,
+        limits=limits,
+        name=name,
     ):
         frames[instant] = frame
         while waiting and max(waiting[0].instants) <= instant:
             clip = waiting.popleft()
-            yield clip, np.stack([frames[instant] for instant in clip.instants])
+            yield clip, _clip_of([frames[instant] for instant in clip.instants])
         needed_from = min((min(clip.instants) for clip in waiting), default=math.inf)
         for passed in [instant for instant in frames if instant < needed_from]:
             del frames[passed]
@@ -159,25 +273,30 @@ def _stream_frames(
     max_side_px: int | None,
     num_threads: int,
     limits: MediaLimits,
-) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    """Decode the frame on screen at each distinct instant, in ascending order, as decode_frames."""
+    name: str | None,
+) -> Iterator[tuple[float, NDArray[np.uint8] | FrameDamaged]]:
+    """Decode the frame on screen at each distinct instant, ascending, or say that it is damaged."""
     if not instants:
         raise ValueError("need at least one instant")
     if any(not math.isfinite(instant) or instant < 0 for instant in instants):
         raise ValueError(f"instants are seconds from 0, got {list(instants)}")
-    with open_video(path, limits) as (container, stream):
+    name = name or path.name
+    with open_video(path, limits, name=name) as (container, stream):
         stream.codec_context.thread_type = "AUTO"
         stream.codec_context.thread_count = num_threads
-        reader = FrameReader(container, stream, limits=limits, name=path.name)
+        reader = FrameReader(container, stream, limits=limits, name=name)
         shown: tuple[VideoFrame, NDArray[np.uint8]] | None = None
         screen = Screen(
             path,
             container,
             stream,
-            name=path.name,
+            name=name,
             max_side_px=max_side_px,
         )
         for instant, frame in reader.frames_on_screen(sorted(set(instants))):
+            if isinstance(frame, FrameDamaged):
+                yield instant, frame
+                continue
             if shown is None or shown[0] is not frame:
                 shown = (frame, screen.show(frame))
             yield instant, shown[1]
@@ -216,3 +335,14 @@ def _probe_of(
         is_still=is_still,
         frame_pts=frame_pts,
     )
+
+
+def _clip_of(
+    frames: Sequence[NDArray[np.uint8] | FrameDamaged],
+) -> NDArray[np.uint8] | FrameDamaged:
+    sound = []
+    for frame in frames:
+        if isinstance(frame, FrameDamaged):
+            return frame
+        sound.append(frame)
+    return np.stack(sound)
