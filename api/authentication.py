@@ -3,14 +3,17 @@
 import hashlib
 import threading
 import time
+from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Final
+from uuid import UUID
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.errors import problem_response
@@ -26,6 +29,20 @@ _MAX_CACHED_KEYS: Final = 1024
 _MAX_KEY_LENGTH: Final = 256
 
 
+@dataclass(frozen=True)
+class KnownKey:
+    """A valid API key, as requests with it are told apart."""
+
+    id: UUID
+    name: str
+
+
+def key_id_of(request: Request) -> UUID | None:
+    """Tell which API key a request came with; each key's jobs have turns of their own."""
+    key = request.scope.get("state", {}).get("key")
+    return key.id if isinstance(key, KnownKey) else None
+
+
 class KeyVerifier:
     """Tells valid API keys, and remembers them for a few seconds.
 
@@ -36,32 +53,32 @@ class KeyVerifier:
     def __init__(self, sessions: Sessions, *, remember: timedelta) -> None:
         self._sessions = sessions
         self._remember_seconds = remember.total_seconds()
-        self._believed: dict[bytes, tuple[float, str]] = {}  # until when, and whose it is
+        self._believed: dict[bytes, tuple[float, KnownKey]] = {}  # until when
         self._lock = threading.Lock()
 
     def is_remembered(self, plain: str) -> bool:
         with self._lock:
-            until, _ = self._believed.get(_hash(plain), (0.0, ""))
+            until, _ = self._believed.get(_hash(plain), (0.0, None))
         return until > time.monotonic()
 
-    def name_of(self, plain: str) -> str | None:
-        """Tell whose key it is, as people call them; None when it was not checked lately."""
+    def find(self, plain: str) -> KnownKey | None:
+        """Tell which key it is; None when it was not checked lately."""
         with self._lock:
-            _, name = self._believed.get(_hash(plain), (0.0, ""))
-        return name or None
+            _, key = self._believed.get(_hash(plain), (0.0, None))
+        return key
 
     def is_valid(self, plain: str) -> bool:
         """Ask the database; blocks."""
         with self._sessions() as session:
             key = ApiKeyRepository(session).verify(plain)
-            name = None if key is None else key.name
-        if name is None:
+            known = None if key is None else KnownKey(key.id, key.name)
+        if known is None:
             return False
         with self._lock:
             if len(self._believed) >= _MAX_CACHED_KEYS:
                 self._believed.clear()
             until = time.monotonic() + self._remember_seconds
-            self._believed[_hash(plain)] = (until, name)
+            self._believed[_hash(plain)] = (until, known)
         return True
 
 
@@ -97,7 +114,9 @@ class AuthenticationMiddleware:
         if not known:
             await _refuse("This API key is not valid.", scope, receive, send)
             return
-        scope.setdefault("state", {})["key_name"] = self._verifier.name_of(plain)
+        key = self._verifier.find(plain)
+        state = scope.setdefault("state", {})
+        state["key"], state["key_name"] = key, None if key is None else key.name
         await self._app(scope, receive, send)
 
 

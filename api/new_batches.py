@@ -2,9 +2,10 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from http import HTTPStatus
+from itertools import chain, islice
 from typing import IO, Any, Final
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from api.schemas.batches import NewItem
 from api.schemas.text import Name
 from store.batches import BatchRepository
 from store.errors import IdempotencyConflict
+from store.job_records import MAX_SMALL_BATCH, priority_of_item
 from store.job_state import JobKind
 from store.jobs import JobRepository, NewJob
 
@@ -77,6 +79,7 @@ def store_batch(
     name: str | None,
     on_error: OnError,
     idempotency_key: str | None,
+    api_key_id: UUID | None = None,
 ) -> UUID:
     """Check and store a batch; then ring for its jobs. Blocks.
 
@@ -87,6 +90,7 @@ def store_batch(
         name: for a body that has none.
         on_error: what a bad item does.
         idempotency_key: the same key with the same body gives the batch that is there.
+        api_key_id: whose the batch is.
 
     Raises:
         ApiError: 400, 403, 413 or 422; nothing was stored.
@@ -104,9 +108,8 @@ def store_batch(
             batch = BatchRepository(session).create(
                 name, idempotency_key=idempotency_key, request_sha256=fingerprint
             )
-            count = JobRepository(session).enqueue_many(
-                _jobs(services, raw_items, batch.id, on_error=on_error, rejections=rejections)
-            )
+            jobs = _jobs(services, raw_items, batch.id, on_error=on_error, rejections=rejections)
+            count = JobRepository(session).enqueue_many(_with_turns(jobs, api_key_id))
             rejections.raise_if_any()
             if document is not None and document.name is not None:
                 batch.name = _checked_name(document.name)
@@ -118,6 +121,13 @@ def store_batch(
         return known
     services.doorbell.ring_many(JobKind.INGEST, count)
     return batch.id
+
+
+def _with_turns(jobs: Iterator[NewJob], api_key_id: UUID | None) -> Iterator[NewJob]:
+    """Let the items of a small batch go before bulk; more are read than such a batch has."""
+    first = list(islice(jobs, MAX_SMALL_BATCH + 1))
+    priority = priority_of_item(len(first))
+    return (replace(job, priority=priority, api_key_id=api_key_id) for job in chain(first, jobs))
 
 
 def _jobs(

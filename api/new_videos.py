@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from api.authentication import key_id_of
 from api.dependencies import Services
 from api.errors import ApiError
 from api.schemas.jobs import JobResource, job_resource
@@ -18,6 +19,7 @@ from api.schemas.videos import NEW_VIDEO_EXAMPLE, NewUpload, NewVideo
 from api.uploads import Upload, receive_upload
 from store.batches import BatchRepository
 from store.contents import hold_content, media_key
+from store.job_records import SINGLE_PRIORITY, priority_of_item
 from store.job_state import JobKind
 from store.jobs import JobRepository, NewJob
 from store.tables import Job
@@ -59,7 +61,8 @@ async def add_upload(
         max_bytes=services.settings.max_upload_bytes,
     ) as upload:
         new = _upload_fields(upload)
-        return await run_in_threadpool(_store_upload, services, upload, new, idempotency_key)
+        wanted = _ingest_job(request, new, idempotency_key)
+        return await run_in_threadpool(_store_upload, services, upload, new, wanted)
 
 
 async def add_by_uri(
@@ -83,7 +86,8 @@ async def add_by_uri(
         raise ApiError(
             HTTPStatus.BAD_REQUEST, "malformed_json", f"The body is no valid JSON: {error}."
         ) from error
-    return await run_in_threadpool(_add_file, services, new, idempotency_key)
+    wanted = _ingest_job(request, new, idempotency_key)
+    return await run_in_threadpool(_add_file, services, new, wanted)
 
 
 def _upload_fields(upload: Upload) -> NewUpload:
@@ -105,7 +109,7 @@ def _upload_fields(upload: Upload) -> NewUpload:
 
 
 def _store_upload(
-    services: Services, upload: Upload, new: NewUpload, idempotency_key: str | None
+    services: Services, upload: Upload, new: NewUpload, wanted: NewJob
 ) -> JobResource:
     key = media_key(upload.sha256)
     asked: dict[str, Any] = {
@@ -115,7 +119,7 @@ def _store_upload(
         "tags": new.tags,
         "metadata": new.metadata,
     }
-    wanted = _ingest_job(asked, new, idempotency_key)
+    wanted = replace(wanted, input=asked)
     with services.sessions.begin() as session:
         # What will be refused leaves no blob.
         if new.batch_id is not None:
@@ -132,27 +136,31 @@ def _store_upload(
     return job_resource(job)
 
 
-def _add_file(services: Services, new: NewVideo, idempotency_key: str | None) -> JobResource:
+def _add_file(services: Services, new: NewVideo, wanted: NewJob) -> JobResource:
     path = services.media_roots.locate_file(new.uri)
     asked = {"uri": path.as_uri(), "tags": new.tags, "metadata": new.metadata}
     with services.sessions.begin() as session:
-        job = _enqueue(session, _ingest_job(asked, new, idempotency_key))
+        job = _enqueue(session, replace(wanted, input=asked))
     services.doorbell.ring(job.kind, job.id)
     return job_resource(job)
 
 
-def _ingest_job(
-    asked: dict[str, Any], new: NewUpload | NewVideo, idempotency_key: str | None
-) -> NewJob:
+def _ingest_job(request: Request, new: NewUpload | NewVideo, idempotency_key: str | None) -> NewJob:
+    """Make the job of a video, still without its input."""
     return NewJob(
-        kind=JobKind.INGEST, input=asked, batch_id=new.batch_id, idempotency_key=idempotency_key
+        kind=JobKind.INGEST,
+        input={},
+        priority=SINGLE_PRIORITY,
+        api_key_id=key_id_of(request),
+        batch_id=new.batch_id,
+        idempotency_key=idempotency_key,
     )
 
 
 def _enqueue(session: Session, wanted: NewJob) -> Job:
     if wanted.batch_id is not None:
         index = BatchRepository(session).next_index(wanted.batch_id)
-        wanted = replace(wanted, batch_index=index)
+        wanted = replace(wanted, batch_index=index, priority=priority_of_item(index + 1))
     return JobRepository(session).enqueue(wanted)
 
 

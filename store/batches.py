@@ -150,7 +150,7 @@ class BatchRepository:
         Raises:
             BatchNotFound: there is none with this id.
         """
-        query = select(Batch.id).where(Batch.id == batch_id).with_for_update()
+        query = select(Batch.id).where(Batch.id == batch_id).with_for_update(key_share=True)
         if self._session.scalar(query) is None:
             raise BatchNotFound(batch_id)
         last = select(func.max(Job.batch_index)).where(

@@ -1,18 +1,28 @@
 """Engine and sessions, and the schema's version."""
 
 import importlib.util
+import random
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final, TypeVar
 
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from psycopg.errors import DeadlockDetected, SerializationFailure
 from sqlalchemy import Engine
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.orm import Session, sessionmaker
 
 Sessions = sessionmaker[Session]
+Result = TypeVar("Result")
+
+MAX_TRIES: Final = 5
+"""How often a transaction is run that PostgreSQL rolled back for the sake of another one."""
+_PAUSE_SECONDS: Final = 0.02
 
 _VERSIONS = "SELECT version_num FROM alembic_version"
 
@@ -46,6 +56,37 @@ def make_sessions(url: str, *, pool_size: int = 5, max_overflow: int = 10) -> Se
     """
     engine = create_engine(url, pool_size=pool_size, max_overflow=max_overflow)
     return sessionmaker(engine, expire_on_commit=False)
+
+
+def run_in_transaction(sessions: Sessions, work: Callable[[Session], Result]) -> Result:
+    """Run work in a transaction of its own, and again if it was the victim of a deadlock.
+
+    Rows are locked in one order (see store/lock_order.py), so victims are rare.
+
+    Args:
+        sessions: where.
+        work: does nothing but read and write rows, since it may be run several times, each time
+            from the state that others left.
+
+    Returns:
+        What the work returned in the time that was committed.
+
+    Raises:
+        OperationalError: it was a victim MAX_TRIES times.
+    """
+    tries = 1
+    while True:
+        try:
+            with sessions.begin() as session:
+                return work(session)
+        except DBAPIError as error:
+            if not isinstance(error.orig, DeadlockDetected | SerializationFailure):
+                raise
+            if tries == MAX_TRIES:
+                raise
+        # Not all at once again.
+        time.sleep(_PAUSE_SECONDS * 2**tries * random.random())  # noqa: S311  no secret
+        tries += 1
 
 
 def upgrade_schema(url: str) -> None:

@@ -3,15 +3,18 @@
 A worker that is slow, stopped or cut off loses its lease; the job goes to another one, whose token
 is higher, and what the first one writes after that is refused. All instants are the database's, so
 that the clocks of the workers do not matter.
+
+A process that dies takes along all that it holds, and only one of these jobs may have killed it.
+Afterwards each is claimed with nothing beside it, so that the one is found and the others finish.
 """
 
 import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import case, func, text, update
+from sqlalchemy import BigInteger, case, func, literal_column, text, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -19,7 +22,13 @@ from store import job_sql
 from store.errors import LeaseLost
 from store.job_records import ClaimedJob, LeaseStatus, LostJob
 from store.job_state import HELD_STATES, JobKind, JobState, is_terminal
+from store.lock_order import lock_videos
 from store.tables import Job
+
+SUSPECT_PATIENCE: Final = timedelta(seconds=20)
+"""How long a job that was lost with a worker waits for a process that holds nothing else."""
+
+_FIRST_TURN: Final[ColumnElement[int]] = literal_column(job_sql.first_turn("jobs"), BigInteger)
 
 
 class LeasedJobs:
@@ -41,12 +50,26 @@ class LeasedJobs:
         lease: timedelta,
         prefer_id: UUID | None = None,
     ) -> Sequence[ClaimedJob]:
-        """Take due jobs, as no other worker can any more, by priority, then run_at, then id.
+        """Take due jobs, as no other worker can any more: by priority, then by turn.
+
+        Within a priority every queue, which is one API key's jobs of one batch, has a turn after
+        the other; lost jobs come first. Kinds that are claimed together take turns too.
+
+        A job that was lost with a worker is a suspect until it gets further than it was then (see
+        `report_progress`), and may end the next process as well. So that it takes nobody along:
+
+        - It is claimed alone: `claim` returns this one job, whatever the limit is.
+        - A process that holds a suspect gets no other job until that is over or got further.
+        - A process that holds other jobs gets a suspect only if that has waited for
+          SUSPECT_PATIENCE, which is when no idle process is there to take it. It should work on
+          the suspect alone meanwhile; if it is lost, only the suspect's loss counts.
+
+        What a process holds is known by the owner, which is why no two may have the same.
 
         Args:
             kinds: what the worker can do.
             limit: at most this many, at least 1.
-            owner: who takes them, for people to read.
+            owner: the process that takes them.
             lease: how long they are held unless extended.
             prefer_id: taken before all others if it is due.
 
@@ -59,6 +82,7 @@ class LeasedJobs:
             "owner": owner,
             "lease": lease,
             "prefer_id": prefer_id,
+            "suspect_patience": SUSPECT_PATIENCE,
         }
         rows = self._session.execute(text(job_sql.CLAIM), parameters).mappings().all()
         return [
@@ -72,6 +96,9 @@ class LeasedJobs:
                 video_id=row["video_id"],
                 created_at=row["created_at"],
                 cancel_requested=False,
+                priority=row["priority"],
+                api_key_id=row["api_key_id"],
+                worker_losses=row["worker_losses"],
             )
             for row in rows
         ]
@@ -100,7 +127,11 @@ class LeasedJobs:
     def report_progress(
         self, claim: ClaimedJob, *, done: int, total: int | None, stage: str
     ) -> None:
-        """Say how far the work is. Raises LeaseLost."""
+        """Say how far the work is. Raises LeaseLost.
+
+        A job that gets further than it was when it lost a worker is no suspect any more, and its
+        losses are counted anew: a finetune that is preempted every hour finishes.
+        """
         row = self._session.execute(
             text(job_sql.REPORT_PROGRESS),
             {
@@ -143,6 +174,9 @@ class LeasedJobs:
             result: JSON.
             video_id: the video that an ingest job turned out to be about.
         """
+        if video_id is not None:
+            # An item of a batch is counted by its video's state, which now stays until the commit.
+            lock_videos(self._session, [video_id])
         values: dict[str, Any] = {
             "result": result,
             "error_code": None,
@@ -161,6 +195,7 @@ class LeasedJobs:
 
         A video that was waiting for this embed job fails with it.
         """
+        self._lock_video(claim)
         self._write(
             claim,
             JobState.FAILED,
@@ -176,12 +211,14 @@ class LeasedJobs:
         """Give a job back to try again after an error that may pass. Raises LeaseLost.
 
         A job that is being cancelled becomes cancelled instead, and one that is to pause becomes
-        paused; here and in `snooze`, `release` and `mark_paused`.
+        paused; here and in `snooze`, `release` and `mark_paused`. It joins the end of its queue,
+        while a job that was released or snoozed is the first of all: it had its turn once.
         """
         self._give_back(
             claim,
             "retry_scheduled",
             {"code": code, "message": message, "run_at": run_at.isoformat()},
+            turn=literal_column(job_sql.next_turn("jobs")),
             run_at=run_at,
             error_code=code,
             error_message=message,
@@ -190,14 +227,17 @@ class LeasedJobs:
     def snooze(self, claim: ClaimedJob, run_at: datetime) -> None:
         """Give a job back until an instant, as if it had not been started. Raises LeaseLost."""
         data = {"run_at": run_at.isoformat()}
-        self._give_back(claim, "snoozed", data, run_at=run_at, attempt=Job.attempt - 1)
+        self._give_back(
+            claim, "snoozed", data, turn=_FIRST_TURN, run_at=run_at, attempt=Job.attempt - 1
+        )
 
     def release(self, claim: ClaimedJob) -> None:
         """Give a job back at once, as if it had not been started. Raises LeaseLost."""
-        self._give_back(claim, "released", {}, attempt=Job.attempt - 1)
+        self._give_back(claim, "released", {}, turn=_FIRST_TURN, attempt=Job.attempt - 1)
 
     def mark_cancelled(self, claim: ClaimedJob) -> None:
         """Confirm that the work on a job has stopped for good. Raises LeaseLost."""
+        self._lock_video(claim)
         self._write(claim, JobState.CANCELLED, "cancelled")
         self._session.execute(text(job_sql.FAIL_VIDEOS), {"ids": [claim.id]})
 
@@ -213,13 +253,15 @@ class LeasedJobs:
         """Take back the jobs of workers that stopped extending their leases.
 
         Args:
-            max_losses: a job that lost so many workers is quarantined, with the code `worker_lost`:
-                it may be what kills them.
+            max_losses: a job that lost so many workers without getting any further is quarantined,
+                with the code `worker_lost`: it may be what kills them.
 
         Returns:
             The jobs, each with the state it is in now: queued, paused, cancelled or quarantined.
         """
-        rows = self._session.execute(text(job_sql.RETURN_LOST), {"max_losses": max_losses}).all()
+        video_ids = list(self._session.scalars(text(job_sql.LOCK_VIDEOS_OF_LOST)))
+        parameters = {"max_losses": max_losses, "video_ids": video_ids}
+        rows = self._session.execute(text(job_sql.RETURN_LOST), parameters).all()
         lost = [LostJob(row.id, JobKind(row.kind), JobState(row.state)) for row in rows]
         over = [job.id for job in lost if is_terminal(job.state)]
         self._session.execute(text(job_sql.FAIL_VIDEOS), {"ids": over})
@@ -234,6 +276,7 @@ class LeasedJobs:
         state: JobState = JobState.QUEUED,
         **values: object,
     ) -> None:
+        self._lock_video(claim)
         is_cancelling = Job.state == JobState.CANCELLING
         after = self._write(
             claim,
@@ -252,6 +295,11 @@ class LeasedJobs:
         if is_terminal(after):
             self._add_event(claim.id, "cancelled", {})
             self._session.execute(text(job_sql.FAIL_VIDEOS), {"ids": [claim.id]})
+
+    def _lock_video(self, claim: ClaimedJob) -> None:
+        """Lock the video that fails with an embed job, before the job."""
+        if claim.kind == JobKind.EMBED and claim.video_id is not None:
+            lock_videos(self._session, [claim.video_id])
 
     def _write(
         self,

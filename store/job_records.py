@@ -2,10 +2,21 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from store.job_state import JobKind, JobState
+
+SINGLE_PRIORITY: Final = 4
+"""Of a file sent alone or in a small batch: somebody waits for it, and it is soon done."""
+BULK_PRIORITY: Final = 5
+MAX_SMALL_BATCH: Final = 100
+"""Items of a batch that go before bulk."""
+
+
+def priority_of_item(num_items: int) -> int:
+    """Choose the priority of an item of a batch with so many items."""
+    return SINGLE_PRIORITY if num_items <= MAX_SMALL_BATCH else BULK_PRIORITY
 
 
 @dataclass(frozen=True)
@@ -16,6 +27,8 @@ class NewJob:
         kind: what it does.
         input: JSON; what the worker needs to know.
         priority: lower runs first.
+        api_key_id: who asked for it; within a priority, each key's jobs of each batch have equal
+            turns.
         batch_id: the batch it belongs to.
         batch_index: its place in the batch, from 0.
         video_id: the video it is about, where that is known.
@@ -39,6 +52,7 @@ class NewJob:
     id: UUID | None = None
     error_code: str | None = None
     error_message: str | None = None
+    api_key_id: UUID | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,9 @@ class ClaimedJob:
         attempt: how many times it was started, this one included.
         lease_token: the number of its claims so far; an older number writes nothing any more.
         cancel_requested: somebody wants it cancelled.
+        priority: what follows from it has the same.
+        api_key_id: who asked for it.
+        worker_losses: how many workers it lost since it last got any further.
     """
 
     id: UUID
@@ -60,6 +77,14 @@ class ClaimedJob:
     video_id: UUID | None
     created_at: datetime
     cancel_requested: bool
+    priority: int = 5
+    api_key_id: UUID | None = None
+    worker_losses: int = 0
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it may be what killed its last worker, and so should be worked on alone."""
+        return self.worker_losses > 0
 
 
 @dataclass(frozen=True)

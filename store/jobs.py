@@ -10,8 +10,7 @@ from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, case, false, func, or_, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import BigInteger, Row, case, false, func, literal_column, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -29,6 +28,7 @@ from store.job_state import (
     can_move,
     is_terminal,
 )
+from store.lock_order import lock_jobs, lock_videos
 from store.pages import Page, PageTokens, clamp_page_size
 from store.tables import Job, JobEvent
 
@@ -55,18 +55,11 @@ class JobRepository(LeasedJobs):
         Raises:
             IdempotencyConflict: the idempotency key is known from another job.
         """
-        values = _columns(new)
-        if new.error_code is not None:
-            values |= {"state": JobState.FAILED, "finished_at": func.now()}
-        inserted = (
-            insert(Job).values(**values, num_events=1).on_conflict_do_nothing().returning(Job.id)
-        )
+        if new.kind == JobKind.EMBED and new.video_id is not None:
+            lock_videos(self._session, [new.video_id])
         # Again: the row in the way may end between the two statements.
         for _ in range(3):
-            job_id = self._session.scalar(inserted)
-            if job_id is not None:
-                type_ = "queued" if new.error_code is None else "failed"
-                self._insert_events(type_, [(job_id, 1)])
+            for job_id in self._insert([new]):
                 # A video that had failed is on its way again with its new embed job.
                 self._session.execute(text(job_sql.REVIVE_VIDEOS), {"ids": [job_id]})
                 return self.get(job_id)
@@ -100,10 +93,7 @@ class JobRepository(LeasedJobs):
         """
         iterator, count = iter(new), 0
         while chunk := list(islice(iterator, CHUNK)):
-            rows = [_columns(job) for job in chunk]
-            parameters = {"rows": json.dumps(rows, default=_to_json)}
-            result = self._session.execute(text(job_sql.INSERT_MANY), parameters)
-            count += result.scalar_one()
+            count += len(self._insert(chunk))
         return count
 
     def get(self, job_id: UUID) -> Job:
@@ -236,7 +226,10 @@ class JobRepository(LeasedJobs):
         job = self._lock(job_id)
         if job.state != JobState.PAUSED:
             raise IllegalMove(job_id, job.state, JobState.QUEUED, "only a paused job goes on")
-        self._move(job_id, "resumed", state=JobState.QUEUED, run_at=func.now())
+        first = literal_column(
+            job_sql.first_turn("jobs"), BigInteger
+        )  # it has waited for its turn once
+        self._move(job_id, "resumed", state=JobState.QUEUED, run_at=func.now(), turn=first)
         return self.get(job_id)
 
     def retry(self, job_id: UUID) -> Job:
@@ -263,10 +256,13 @@ class JobRepository(LeasedJobs):
         Returns:
             How many were cancelled or asked to stop.
         """
+        wanted = condition & Job.state.in_([JobState.QUEUED, JobState.PAUSED, JobState.RUNNING])
+        if not lock_jobs(self._session, wanted):
+            return 0
         # One statement: between two, a job could go from the one's states to the other's.
         is_running = Job.state == JobState.RUNNING
         moved = self._move_where(
-            condition & Job.state.in_([JobState.QUEUED, JobState.PAUSED, JobState.RUNNING]),
+            wanted,
             state=case((is_running, JobState.CANCELLING.value), else_=JobState.CANCELLED.value),
             cancel_requested_at=func.now(),
             pause_requested_at=None,  # whoever wants it over does not want it to stand still
@@ -286,25 +282,19 @@ class JobRepository(LeasedJobs):
         Returns:
             How many were queued.
         """
-        retried = self._move_where(
-            condition & Job.state.in_(RETRYABLE_STATES),
-            state=JobState.QUEUED,
-            attempt=0,
-            worker_losses=0,
-            run_at=func.now(),
-            cancel_requested_at=None,
-            error_code=None,
-            error_message=None,
-            error_detail=None,
-            progress_done=0,
-            progress_total=None,
-            stage=None,
-            finished_at=None,
-        )
-        self._insert_events("retried", [(job.id, job.num_events) for job in retried])
-        embeds = [job.id for job in retried if job.kind == JobKind.EMBED]
-        self._session.execute(text(job_sql.REVIVE_VIDEOS), {"ids": embeds})
+        wanted = condition & Job.state.in_(RETRYABLE_STATES)
+        if not lock_jobs(self._session, wanted):
+            return 0
+        job_ids = list(self._session.scalars(select(Job.id).where(wanted)))
+        retried = list(self._session.scalars(text(job_sql.RETRY), {"ids": job_ids}))
+        self._session.execute(text(job_sql.REVIVE_VIDEOS), {"ids": retried})
         return len(retried)
+
+    def _insert(self, new: Sequence[NewJob]) -> Sequence[UUID]:
+        """Insert jobs at the ends of their queues, without those that are there already."""
+        rows = [{"position": position, **_columns(job)} for position, job in enumerate(new)]
+        parameters = {"rows": json.dumps(rows, default=_to_json)}
+        return self._session.scalars(text(job_sql.INSERT_MANY), parameters).all()
 
     def _find_known(self, new: NewJob) -> Job | None:
         # Spelled with `false`: comparing a column with None would find every row without a key.
@@ -322,7 +312,8 @@ class JobRepository(LeasedJobs):
         return job
 
     def _lock(self, job_id: UUID) -> Job:
-        query = select(Job).where(Job.id == job_id).with_for_update()
+        lock_jobs(self._session, Job.id == job_id)
+        query = select(Job).where(Job.id == job_id)
         job = self._session.scalar(query.execution_options(populate_existing=True))
         if job is None:
             raise JobNotFound(job_id)
@@ -356,6 +347,7 @@ def _columns(new: NewJob) -> dict[str, Any]:
         "kind": new.kind,
         "input": new.input,
         "priority": new.priority,
+        "api_key_id": new.api_key_id,
         "batch_id": new.batch_id,
         "batch_index": new.batch_index,
         "video_id": new.video_id,

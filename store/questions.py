@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, exists, func, literal, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from store.errors import QuestionNotFound
+from store.lock_order import lock_jobs
 from store.pages import Page, PageTokens, clamp_page_size
 from store.tables import Job, Label, Question, Task
 
@@ -74,6 +75,7 @@ class QuestionRepository:
         Raises:
             QuestionNotFound: there is none with this id.
         """
+        lock_jobs(self._session, Job.id == question_id)
         changed = self._session.scalar(
             update(Question)
             .where(Question.id == question_id)

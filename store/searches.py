@@ -8,6 +8,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from store.errors import SearchNotFound
+from store.lock_order import lock_jobs
 from store.pages import Page, PageTokens, clamp_page_size
 from store.tables import Job, Search
 
@@ -48,6 +49,7 @@ class SearchRepository:
         Raises:
             SearchNotFound: there is none with this id.
         """
+        lock_jobs(self._session, Job.id == search_id)
         changed = self._session.scalar(
             update(Search)
             .where(Search.id == search_id)

@@ -312,15 +312,27 @@ class Job(Table):
             "ix_jobs_due",
             "kind",
             "priority",
+            "turn",
             "run_at",
             "id",
             postgresql_where=text("state = 'queued'"),
         ),
         # How many are due, and how many are for later: without regard to their priority.
         Index("ix_jobs_waiting", "kind", "run_at", postgresql_where=text("state = 'queued'")),
+        # Where a job joins its queue: see store.job_sql.next_turn.
         Index(
-            "ix_jobs_leased",
-            "lease_expires_at",
+            "ix_jobs_queue",
+            "kind",
+            "priority",
+            text("COALESCE(api_key_id, '00000000-0000-0000-0000-000000000000'::uuid)"),
+            text("COALESCE(batch_id, '00000000-0000-0000-0000-000000000000'::uuid)"),
+            "turn",
+            postgresql_where=text("state = 'queued'"),
+        ),
+        # Not of the lease's end: so a heartbeat changes no index. Workers hold few jobs.
+        Index(
+            "ix_jobs_held",
+            "lease_owner",
             postgresql_where=text("state IN ('running', 'cancelling')"),
         ),
         Index(
@@ -337,7 +349,9 @@ class Job(Table):
             postgresql_include=["state", "video_id"],
             postgresql_where=text("batch_id IS NOT NULL"),
         ),
+        Index("ix_jobs_batch_id", "batch_id", "id", postgresql_where=text("batch_id IS NOT NULL")),
         Index("ix_jobs_state_id", "state", "id"),
+        Index("ix_jobs_kind_id", "kind", "id"),
         Index("ix_jobs_video_id", "video_id", postgresql_where=text("video_id IS NOT NULL")),
         # Whether a generation waits for clips.
         Index(
@@ -362,7 +376,11 @@ class Job(Table):
     kind: Mapped[JobKind] = mapped_column(enum_column(JobKind))
     state: Mapped[JobState] = mapped_column(enum_column(JobState), default=JobState.QUEUED)
     priority: Mapped[int] = mapped_column(default=5)
+    # Who is next among those of a kind and priority; see store.job_sql.next_turn.
+    turn: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     run_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # No foreign key: it only tells the queues of keys apart, also after a key is gone.
+    api_key_id: Mapped[UUID | None]
     batch_id: Mapped[UUID | None] = mapped_column(ForeignKey("batches.id", ondelete="SET NULL"))
     batch_index: Mapped[int | None]
     video_id: Mapped[UUID | None] = mapped_column(ForeignKey("videos.id", ondelete="SET NULL"))
@@ -370,6 +388,7 @@ class Job(Table):
     dedupe_key: Mapped[str | None]
     attempt: Mapped[int] = mapped_column(default=0, server_default="0")
     worker_losses: Mapped[int] = mapped_column(default=0, server_default="0")
+    lost_progress: Mapped[int] = mapped_column(default=0, server_default="0")  # at the last loss
     lease_owner: Mapped[str | None]
     lease_token: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     lease_expires_at: Mapped[datetime | None]

@@ -45,13 +45,19 @@ def generations_in_use(session: Session) -> Sequence[Generation]:
 
 
 def embed_job(
-    video_id: UUID, generation_id: UUID, *, priority: int = 5, batch_id: UUID | None = None
+    video_id: UUID,
+    generation_id: UUID,
+    *,
+    priority: int = 5,
+    api_key_id: UUID | None = None,
+    batch_id: UUID | None = None,
 ) -> NewJob:
     """Make the job that embeds a video for a generation; there is never more than one at a time."""
     return NewJob(
         kind=JobKind.EMBED,
         input={"video_id": str(video_id), "generation_id": str(generation_id)},
         priority=priority,
+        api_key_id=api_key_id,
         batch_id=batch_id,
         video_id=video_id,
         dedupe_key=f"embed:{video_id}:{generation_id}",

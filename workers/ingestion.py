@@ -33,6 +33,7 @@ from store.blobs import STAGED
 from store.contents import hold_content, remove_unneeded_content, thumbnail_key
 from store.database import Sessions
 from store.errors import VideoNotFound
+from store.job_records import SINGLE_PRIORITY
 from store.job_state import JobKind, JobState
 from store.jobs import JobRepository
 from store.tables import Video, VideoState
@@ -47,8 +48,6 @@ log = structlog.get_logger(__name__)
 
 _SAME_CONTENT_DELAY_SECONDS: Final = 1.0
 _LOCK_MARGIN_SECONDS: Final = 60.0
-_SINGLE_PRIORITY: Final = 4  # one upload does not wait behind a bulk of thousands
-_BATCH_PRIORITY: Final = 5
 _PASSING_ERRORS: Final = ("cancelled", "media_not_found")
 # Whatever limits or decoders a later version has, these bytes are no video: not worth keeping for
 # a retry. Other failed uploads are kept for a while; workers.sweeping says how long.
@@ -228,13 +227,15 @@ def _outcome(hold: Hold, video: Video, *, is_duplicate: bool, embed_job_id: str 
 
 def _enqueue_embeds(session: Session, hold: Hold, video: Video) -> str | None:
     """Leave an embed job for each generation in use; give the id of the searched one's."""
+    claim = hold.claim
     jobs = [
         JobRepository(session).enqueue(
             embed_job(
                 video.id,
                 generation.id,
-                priority=_SINGLE_PRIORITY if hold.claim.batch_id is None else _BATCH_PRIORITY,
-                batch_id=hold.claim.batch_id,
+                priority=SINGLE_PRIORITY if claim.batch_id is None else claim.priority,
+                api_key_id=claim.api_key_id,
+                batch_id=claim.batch_id,
             )
         )
         for generation in generations_in_use(session)

@@ -17,7 +17,7 @@ import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from store.database import Sessions
+from store.database import Sessions, run_in_transaction
 from store.errors import LeaseLost
 from store.job_state import JobKind
 from store.jobs import ClaimedJob, JobRepository
@@ -86,7 +86,8 @@ class LeaseKeeper:
 
     Args:
         sessions: where the jobs are.
-        owner: name of this process, for people who read the rows.
+        owner: name of this process, which no other has or had: by it the store knows what the
+            process holds.
         lease: how long a job stays ours without a heartbeat.
         heartbeat_seconds: time between two heartbeats.
         stall_seconds: work that did not advance for so long is not extended.
@@ -116,11 +117,17 @@ class LeaseKeeper:
         self._thread.start()
 
     def claim(self, kinds: Sequence[JobKind], *, limit: int) -> list[Hold]:
-        """Take up to `limit` due jobs and hold them until they are settled."""
-        with self._sessions.begin() as session:
-            claims = JobRepository(session).claim(
+        """Take up to `limit` due jobs and hold them until they are settled.
+
+        One that was lost with a worker comes alone, and nothing comes while it is held and gets no
+        further: see JobRepository.claim.
+        """
+        claims = run_in_transaction(
+            self._sessions,
+            lambda session: JobRepository(session).claim(
                 kinds, limit=limit, owner=self._owner, lease=self._lease
-            )
+            ),
+        )
         holds = [Hold(claim, is_stopping=self._is_stopping) for claim in claims]
         with self._lock:
             self._holds.update({_key(hold): hold for hold in holds})
@@ -138,15 +145,18 @@ class LeaseKeeper:
 
         Args:
             hold: the job.
-            write: writes the effects and says the result; nothing of it stays if the lease is
-                lost, for then all is rolled back.
+            write: writes the effects, nothing but rows, and says the result; nothing of it stays
+                if the lease is lost, for then all is rolled back. It is run again after a deadlock.
 
         Raises:
             LeaseLost: another worker has the job.
         """
-        with self._sessions.begin() as session:
+
+        def write_all(session: Session) -> None:
             outcome = write(session)
             JobRepository(session).finish(hold.claim, outcome.result, video_id=outcome.video_id)
+
+        run_in_transaction(self._sessions, write_all)
         self._forget(hold)
         age = datetime.now(UTC) - hold.claim.created_at
         log.info("job.succeeded", job_id=str(hold.claim.id), age_seconds=age.total_seconds())
@@ -159,8 +169,10 @@ class LeaseKeeper:
         """
         self._forget(hold)
         try:
-            with self._sessions.begin() as session:
-                _write_end(JobRepository(session), hold.claim, error)
+            run_in_transaction(
+                self._sessions,
+                lambda session: _write_end(JobRepository(session), hold.claim, error),
+            )
         except LeaseLost:
             log.warning("job.lease_lost", job_id=str(hold.claim.id))
         except (OperationalError, InterfaceError) as gone:
@@ -170,8 +182,12 @@ class LeaseKeeper:
         """Give a job back to be run later; costs it no attempt."""
         self._forget(hold)
         try:
-            with self._sessions.begin() as session:
-                JobRepository(session).snooze(hold.claim, datetime.now(UTC) + delay)
+            run_in_transaction(
+                self._sessions,
+                lambda session: JobRepository(session).snooze(
+                    hold.claim, datetime.now(UTC) + delay
+                ),
+            )
         except LeaseLost:
             log.warning("job.lease_lost", job_id=str(hold.claim.id))
 
@@ -182,8 +198,10 @@ class LeaseKeeper:
             HoldLost: another worker has the job.
         """
         try:
-            with self._sessions.begin() as session:
-                JobRepository(session).add_event(hold.claim, type_, data)
+            run_in_transaction(
+                self._sessions,
+                lambda session: JobRepository(session).add_event(hold.claim, type_, data),
+            )
         except LeaseLost as error:
             hold.is_lost = True
             raise HoldLost(str(error)) from error
@@ -195,10 +213,12 @@ class LeaseKeeper:
             HoldLost: another worker has the job.
         """
         try:
-            with self._sessions.begin() as session:
-                JobRepository(session).report_progress(
+            run_in_transaction(
+                self._sessions,
+                lambda session: JobRepository(session).report_progress(
                     hold.claim, done=done, total=total, stage=stage
-                )
+                ),
+            )
         except LeaseLost as error:
             hold.is_lost = True
             raise HoldLost(str(error)) from error
@@ -227,10 +247,12 @@ class LeaseKeeper:
                 )
         if not alive:
             return
-        with self._sessions.begin() as session:
-            statuses = JobRepository(session).extend(
+        statuses = run_in_transaction(
+            self._sessions,
+            lambda session: JobRepository(session).extend(
                 [_key(hold) for hold in alive], lease=self._lease
-            )
+            ),
+        )
         for hold in alive:
             status = statuses.get(hold.claim.id)
             hold.is_lost = status is None or not status.held

@@ -7,6 +7,7 @@ What a child owns is made on its first task, in `open_workplace`.
 import logging
 import mmap
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -178,7 +179,8 @@ def open_workplace() -> Workplace:
         _Process.workplace = Workplace.open(
             _Process.settings or WorkerSettings(),
             StoreSettings(),
-            owner=f"{socket.gethostname()}:{os.getpid()}",
+            # With a part by chance: in containers every process may have the same number.
+            owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
             is_stopping=is_stopping,
         )
     return _Process.workplace

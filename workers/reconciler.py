@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 
 from store.counts import FOLD_CHUNK, fold_counts
+from store.database import run_in_transaction
 from store.job_state import JobKind, JobState
 from store.jobs import JobRepository
 from workers.dispatch import MAX_RINGS, queue_of
@@ -33,8 +34,12 @@ def reconcile(workplace: Workplace) -> None:
 
 def return_lost_jobs(workplace: Workplace) -> None:
     """Put the jobs of dead or hung workers back, and quarantine those that kill their workers."""
-    with workplace.sessions.begin() as session:
-        lost = JobRepository(session).return_lost(max_losses=workplace.settings.max_losses)
+    lost = run_in_transaction(
+        workplace.sessions,
+        lambda session: JobRepository(session).return_lost(
+            max_losses=workplace.settings.max_losses
+        ),
+    )
     for job in lost:
         is_poison = job.state == JobState.QUARANTINED
         log.log(

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.answers import accepted
+from api.authentication import key_id_of
 from api.batch_bodies import spool_body
 from api.dependencies import IdempotencyKey, PageDep, Services, ServicesDep
 from api.errors import ApiError
@@ -25,6 +26,7 @@ from api.schemas.batches import (
 from api.schemas.resources import Page
 from api.schemas.text import Name
 from store.batches import BatchRepository, ItemState
+from store.database import run_in_transaction
 from store.job_state import JobKind
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
@@ -85,6 +87,7 @@ async def create_batch(
                 name=name,
                 on_error=on_error,
                 idempotency_key=idempotency_key,
+                api_key_id=key_id_of(request),
             )
 
         # Threads of its own: large batches take seconds, and other requests need theirs.
@@ -141,8 +144,7 @@ def list_batch_items(
 )
 def cancel_batch(services: ServicesDep, batch_id: UUID) -> BatchResource:
     """Cancel all jobs of a batch that are not over. Videos that are done stay."""
-    with services.sessions.begin() as session:
-        BatchRepository(session).cancel(batch_id)
+    run_in_transaction(services.sessions, lambda session: BatchRepository(session).cancel(batch_id))
     return _read(services, batch_id)
 
 
@@ -151,8 +153,9 @@ def cancel_batch(services: ServicesDep, batch_id: UUID) -> BatchResource:
 )
 def retry_failed_items(services: ServicesDep, batch_id: UUID) -> BatchResource:
     """Send the items round again that failed or were quarantined."""
-    with services.sessions.begin() as session:
-        count = BatchRepository(session).retry_failed(batch_id)
+    count = run_in_transaction(
+        services.sessions, lambda session: BatchRepository(session).retry_failed(batch_id)
+    )
     services.doorbell.ring_many(JobKind.INGEST, count)
     services.doorbell.ring_many(JobKind.EMBED, count)
     return _read(services, batch_id)

@@ -13,6 +13,7 @@ from api.problems import refusals
 from api.schemas.events import EventResource
 from api.schemas.jobs import JobResource, job_resource
 from api.schemas.resources import Page
+from store.database import run_in_transaction
 from store.job_state import JobKind, JobState
 from store.jobs import JobRepository
 
@@ -104,8 +105,10 @@ async def list_job_events(
 )
 def cancel_job(services: ServicesDep, job_id: UUID) -> JobResource:
     """Cancel a job that waits at once, or ask the worker of a running one to stop."""
-    with services.sessions.begin() as session:
-        return job_resource(JobRepository(session).request_cancel(job_id))
+    job = run_in_transaction(
+        services.sessions, lambda session: JobRepository(session).request_cancel(job_id)
+    )
+    return job_resource(job)
 
 
 @router.post(
@@ -139,8 +142,9 @@ def resume_job(services: ServicesDep, job_id: UUID) -> JobResource:
 )
 def retry_job(services: ServicesDep, job_id: UUID) -> JobResource:
     """Send a job round again that failed, was cancelled or quarantined."""
-    with services.sessions.begin() as session:
-        job = JobRepository(session).retry(job_id)
+    job = run_in_transaction(
+        services.sessions, lambda session: JobRepository(session).retry(job_id)
+    )
     services.doorbell.ring(job.kind, job.id)
     return job_resource(job)
 

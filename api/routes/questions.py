@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.answers import accepted, fresh_or_304, wait_for_job
+from api.authentication import key_id_of
 from api.dependencies import IdempotencyKey, PageDep, Services, ServicesDep, WaitSeconds
 from api.preconditions import require_generation, require_qa_model, require_ready_video
 from api.problems import refusals
@@ -46,7 +47,9 @@ async def create_question(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Ask about a video. With `wait`, the answer is in the response if it comes in time."""
-    question_id = await run_in_threadpool(_enqueue, services, new, idempotency_key)
+    question_id = await run_in_threadpool(
+        _enqueue, services, new, idempotency_key, key_id_of(request)
+    )
     await wait_for_job(services, request, question_id, wait_seconds=wait)
     resource = await run_in_threadpool(_read, services, question_id)
     return accepted(resource, location=f"/v1/questions/{question_id}", done=resource.done)
@@ -96,7 +99,9 @@ async def get_question(
     return fresh_or_304(resource, if_none_match=request.headers.get("if-none-match"))
 
 
-def _enqueue(services: Services, new: NewQuestion, idempotency_key: str | None) -> UUID:
+def _enqueue(
+    services: Services, new: NewQuestion, idempotency_key: str | None, key_id: UUID | None
+) -> UUID:
     asked: dict[str, Any] = new.model_dump(mode="json")
     with services.sessions.begin() as session:
         require_generation(session)
@@ -109,6 +114,7 @@ def _enqueue(services: Services, new: NewQuestion, idempotency_key: str | None) 
                 input=asked,
                 video_id=new.video_id,
                 idempotency_key=idempotency_key,
+                api_key_id=key_id,
             )
         )
         questions = QuestionRepository(session)

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.answers import accepted, fresh_or_304, wait_for_job
+from api.authentication import key_id_of
 from api.dependencies import IdempotencyKey, PageDep, Services, ServicesDep, WaitSeconds
 from api.preconditions import require_generation
 from api.problems import refusals
@@ -40,7 +41,9 @@ async def create_search(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Search the library by text. With `wait`, the answer has the hits if they come in time."""
-    search_id = await run_in_threadpool(_enqueue, services, new, idempotency_key)
+    search_id = await run_in_threadpool(
+        _enqueue, services, new, idempotency_key, key_id_of(request)
+    )
     await wait_for_job(services, request, search_id, wait_seconds=wait)
     resource = await run_in_threadpool(_read, services, search_id)
     return accepted(resource, location=f"/v1/searches/{search_id}", done=resource.done)
@@ -77,12 +80,19 @@ async def get_search(
     return fresh_or_304(resource, if_none_match=request.headers.get("if-none-match"))
 
 
-def _enqueue(services: Services, new: NewSearch, idempotency_key: str | None) -> UUID:
+def _enqueue(
+    services: Services, new: NewSearch, idempotency_key: str | None, key_id: UUID | None
+) -> UUID:
     asked: dict[str, Any] = new.model_dump(mode="json")
     with services.sessions.begin() as session:
         require_generation(session)
         job = JobRepository(session).enqueue(
-            NewJob(kind=JobKind.SEARCH, input=asked, idempotency_key=idempotency_key)
+            NewJob(
+                kind=JobKind.SEARCH,
+                input=asked,
+                idempotency_key=idempotency_key,
+                api_key_id=key_id,
+            )
         )
         searches = SearchRepository(session)
         try:

@@ -25,6 +25,7 @@ from api.schemas.videos import (
     video_resource,
 )
 from store.contents import remove_unneeded_content, thumbnail_key
+from store.database import run_in_transaction
 from store.errors import BlobNotFound
 from store.models import GenerationRepository
 from store.tables import VideoState
@@ -152,8 +153,9 @@ def head_video(services: ServicesDep, video_id: UUID) -> VideoResource:
 @router.delete("/{video_id}", status_code=204, responses=refusals("video_not_found"))
 def delete_video(services: ServicesDep, video_id: UUID) -> None:
     """Take a video out, with its clips. A file that lies under a media root stays there."""
-    with services.sessions.begin() as session:
-        deleted = VideoRepository(session).delete(video_id)
+    deleted = run_in_transaction(
+        services.sessions, lambda session: VideoRepository(session).delete(video_id)
+    )
     try:
         for key in deleted.tokens_keys:
             services.blobs.delete(key)

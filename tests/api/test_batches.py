@@ -3,11 +3,13 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from api.main import create_app
 from store.job_state import JobKind, JobState
 from store.jobs import JobRepository
+from store.tables import ApiKey, Job
 from store.videos import VideoRepository
 from workers.dispatch import MAX_RINGS, Doorbell
 
@@ -57,6 +59,35 @@ def test_a_batch_is_accepted_in_order(client, form, paths, sessions):
     assert job.kind == JobKind.INGEST
     assert job.input["tags"] == ["a"]
     assert job.input["metadata"] == {"b": [1, None]}
+
+
+@pytest.mark.parametrize(("count", "priority"), [(1, 4), (100, 4), (101, 5), (1200, 5)])
+def test_small_batches_go_before_bulk_and_all_are_of_their_key(
+    client, media_root, sessions, count, priority
+):
+    answer = post(client, "ndjson", [{"uri": str(media_root / f"{i}.mp4")} for i in range(count)])
+
+    with sessions() as session:
+        jobs = session.scalars(select(Job).where(Job.batch_id == UUID(answer.json()["id"]))).all()
+        (key,) = session.scalars(select(ApiKey)).all()
+    assert len(jobs) == count
+    assert {(job.priority, job.api_key_id) for job in jobs} == {(priority, key.id)}
+
+
+def test_uploads_that_fill_a_batch_become_bulk_with_their_number(client, media_root, sessions):
+    answer = post(client, "json", [{"uri": str(media_root / f"{i}.mp4")} for i in range(99)])
+    batch_id = answer.json()["id"]
+
+    priorities = [
+        client.post(
+            "/v1/videos",
+            files={"file": (f"{i}.mp4", str(i).encode())},
+            data={"batch_id": batch_id},
+        ).json()["priority"]
+        for i in range(2)
+    ]
+
+    assert priorities == [4, 5]
 
 
 def test_a_batch_can_have_a_name(client, paths):

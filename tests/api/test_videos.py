@@ -198,6 +198,20 @@ def test_an_upload_can_join_a_batch(client, media_root):
     assert [item["uri"] for item in items[1:]] == ["upload:///one.mp4", "upload:///two.mp4"]
 
 
+def test_a_single_video_goes_before_bulk_and_is_of_its_key(client, media_root, sessions):
+    uri = str(write(media_root, "in_place.mp4"))
+    jobs = [
+        client.post("/v1/videos", files={"file": ("one.mp4", b"one")}).json(),
+        client.post("/v1/videos", json={"uri": uri}).json(),
+    ]
+
+    assert [job["priority"] for job in jobs] == [4, 4]
+    with sessions() as session:
+        found = [JobRepository(session).get(UUID(job["id"])) for job in jobs]
+    assert None not in {job.api_key_id for job in found}
+    assert len({job.api_key_id for job in found}) == 1
+
+
 def test_an_upload_cannot_join_a_batch_that_is_not_there(client):
     files = {"file": ("v.mp4", VIDEO)}
     answer = client.post("/v1/videos", files=files, data={"batch_id": str(uuid4())})

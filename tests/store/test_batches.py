@@ -132,8 +132,9 @@ def test_pages_show_every_item_once_in_the_order_of_the_request(batches, jobs):
 
 
 def test_cancelling_a_batch_leaves_no_other_batch_short(batches, jobs, videos):
-    batch_id, other_id = make(batches, jobs, 4), make(batches, jobs, 2)
+    batch_id = make(batches, jobs, 4)
     embedding, running, finished = claim(jobs, limit=3)
+    other_id = make(batches, jobs, 2)
     ingest(jobs, videos, embedding, "a")
     videos.mark_ready(ingest(jobs, videos, finished, "b"))
 
@@ -154,7 +155,7 @@ def test_cancelling_a_batch_spares_the_videos_that_others_wait_for(batches, jobs
     jobs.enqueue(NewJob(JobKind.INGEST, {"uri": "file:///single.mp4"}))
     ingested = {
         held.input["uri"]: ingest(jobs, videos, held, sha256)
-        for held, sha256 in zip(claim(jobs, limit=4), ["both", "alone", "both", "x"], strict=True)
+        for held, sha256 in zip(claim(jobs, limit=4), ["both", "both", "x", "alone"], strict=True)
     }
     (embed,) = [job for job in jobs.list(kind=JobKind.EMBED).items if job.batch_id is None]
 
@@ -254,9 +255,10 @@ def test_the_last_change_of_a_batch_is_when_its_last_video_was_done(batches, job
 
 
 def test_the_progress_of_many_batches_is_one_query(session, batches, jobs, videos):
-    one, other, empty = make(batches, jobs, 2), make(batches, jobs, 3), make(batches, jobs, 0)
+    one = make(batches, jobs, 2)
     for held in claim(jobs, limit=2):
         video_id = ingest(jobs, videos, held, "a")
+    other, empty = make(batches, jobs, 3), make(batches, jobs, 0)
     videos.mark_ready(video_id)
     statements = []
     engine = session.get_bind()

@@ -100,6 +100,7 @@ def test_jobs_without_keys_are_all_different(jobs):
 
 def test_many_jobs_are_inserted_in_order_and_known_ones_left_out(jobs):
     jobs.enqueue(search(idempotency_key="3"))
+    claim_one(jobs)
     run_at = datetime(2020, 1, 1, tzinfo=UTC)
 
     count = jobs.enqueue_many(
@@ -279,7 +280,7 @@ def test_claiming_reads_only_the_first_rows_of_a_long_queue(jobs, session):
     session.execute(text("ANALYZE jobs"))
     due = (
         "SELECT id FROM jobs WHERE kind = 'ingest' AND state = 'queued' AND run_at <= now() "
-        "ORDER BY priority, run_at, id LIMIT 8 FOR UPDATE SKIP LOCKED"
+        "ORDER BY priority, turn, run_at, id LIMIT 8 FOR NO KEY UPDATE SKIP LOCKED"
     )
 
     plan = session.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {due}")).scalar_one()

@@ -3,6 +3,7 @@ import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
@@ -10,6 +11,7 @@ from videos import cut, write_counting_video, write_sound
 
 from clipbert.errors import DecodeFailed
 from clipbert.probe import probe_in_subprocess
+from store.batches import BatchRepository
 from store.blobs import STAGED
 from store.contents import media_key
 from store.job_state import JobKind, JobState
@@ -434,8 +436,6 @@ def test_the_pictures_of_a_probe_wait_where_the_sweep_finds_them(
 def test_a_batchs_embed_jobs_belong_to_it_and_come_after_single_videos(
     service, workplace, generation, media_folder
 ):
-    from store.batches import BatchRepository
-
     with service.sessions.begin() as session:
         batch_id = BatchRepository(session).create().id
         JobRepository(session).enqueue(
@@ -453,6 +453,26 @@ def test_a_batchs_embed_jobs_belong_to_it_and_come_after_single_videos(
     single, bulk = sorted(service.jobs(JobKind.EMBED), key=lambda job: job.priority)
     assert (single.batch_id, bulk.batch_id) == (None, batch_id)
     assert single.priority < bulk.priority
+
+
+def test_embed_jobs_take_their_turns_where_their_ingest_jobs_did(service, workplace, generation):
+    key_id = uuid4()
+    with service.sessions.begin() as session:
+        batch_id = BatchRepository(session).create().id
+        JobRepository(session).enqueue(
+            NewJob(
+                kind=JobKind.INGEST,
+                input={"uri": (SAMPLES / "squirrel.mp4").as_uri()},
+                priority=4,
+                api_key_id=key_id,
+                batch_id=batch_id,
+            )
+        )
+
+    ingest_all(workplace)
+
+    (embed,) = service.jobs(JobKind.EMBED)
+    assert (embed.priority, embed.api_key_id, embed.batch_id) == (4, key_id, batch_id)
 
 
 def test_without_a_generation_a_video_waits_for_one(service, workplace):
