@@ -7,8 +7,17 @@ import typer
 
 from cli.batch_outcome import count_items, failed_items, print_failures
 from cli.client import ApiClient, Json
-from cli.console import JsonOption, parse_id, print_facts, print_json, print_table
+from cli.console import (
+    EveryOption,
+    JsonOption,
+    LimitOption,
+    parse_id,
+    print_facts,
+    print_json,
+    print_table,
+)
 from cli.data_folder import DataOption, find_data_folder
+from cli.facts import facts_of
 
 app = typer.Typer(help="List, show, cancel and retry batches.", no_args_is_help=True)
 
@@ -18,13 +27,14 @@ BatchArgument = Annotated[UUID, typer.Argument(parser=parse_id, metavar="BATCH",
 @app.command("list")
 def list_batches(
     *,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 30,
+    limit: LimitOption = 30,
+    every: EveryOption = False,
     as_json: JsonOption = False,
     data: DataOption = None,
 ) -> None:
     """List batches, newest first."""
     with ApiClient.of_data_folder(find_data_folder(data)) as api:
-        batches = list(api.items("/v1/batches", limit=limit))
+        batches = api.first_items("/v1/batches", limit=limit, every=every)
     if as_json:
         print_json(batches)
         return
@@ -44,7 +54,7 @@ def show_batch(
         if as_json:
             print_json({**found, "failed_items": list(failed_items(api, str(batch)))})
             return
-        print_facts((name, str(value)) for name, value in found.items() if value is not None)
+        print_facts(facts_of(found))
         print_failures(api, str(batch), count_items(found))
 
 

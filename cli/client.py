@@ -3,14 +3,14 @@
 import json
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode
 
-from cli.console import as_text, print_error
+from cli.console import as_text, print_error, say_that_there_is_more
 from cli.data_folder import read_client
 from cli.errors import ApiProblem, CliError, ServiceUnreachable
 from cli.file_to_send import FileToSend, sendable_name
@@ -126,7 +126,7 @@ class ApiClient:
             if rest:
                 yield rest.decode()
 
-    def upload(self, path: str, file: Path, fields: dict[str, str]) -> Json:
+    def upload(self, path: str, file: Path, fields: Sequence[tuple[str, str]]) -> Json:
         """POST a file as multipart form field `file`, streamed from disk.
 
         Raises:
@@ -155,6 +155,16 @@ class ApiClient:
             token = page.get("next_page_token")
             if not token:
                 return
+
+    def first_items(
+        self, path: str, *, limit: int, every: bool = False, **params: str | None
+    ) -> list[Json]:
+        """List the first items of a list resource, or every one, and say when there are more."""
+        found = list(self.items(path, limit=None if every else limit + 1, **params))
+        if every or len(found) <= limit:
+            return found
+        say_that_there_is_more(limit)
+        return found[:limit]
 
     def download(self, path: str, target: Path, *, most_bytes: int) -> bool:
         """GET a file into target; False, with nothing kept, when it is larger than most_bytes."""

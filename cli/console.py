@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, TextIO
+from unicodedata import normalize
 from uuid import UUID
 
 import typer
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most so many.")]
+EveryOption = Annotated[bool, typer.Option("--all", help="List all, however many.")]
 
 LEAST_WIDTH = 80  # an id takes half of it
 
@@ -65,6 +68,11 @@ def as_text(name: str) -> str:
     return os.fsencode(name).decode("utf-8", errors="replace")
 
 
+def is_same_name(one: str, other: str) -> bool:
+    """Compare names as people read them: macOS writes "ü" as two letters, others as one."""
+    return normalize("NFC", one) == normalize("NFC", other)
+
+
 def parse_id(argument: str) -> UUID:
     """Read an id; anything else would lead to another place of the API."""
     try:
@@ -85,6 +93,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         width = max(shutil.get_terminal_size().columns, LEAST_WIDTH)
         colours = None if os.environ.get("NO_COLOR") else STATE_STYLES
     print("\n".join(table_lines(columns, rows, width=width, colours=colours)))
+
+
+def say_that_there_is_more(shown: int) -> None:
+    """Say that a list goes on after what was shown of it."""
+    print(f"there are more than these {shown}: --all lists all", file=sys.stderr)
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:

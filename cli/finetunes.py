@@ -8,7 +8,7 @@ from uuid import UUID
 import typer
 
 from cli.client import ApiClient, Json
-from cli.console import JsonOption, print_json, print_table
+from cli.console import EveryOption, JsonOption, LimitOption, print_json, print_table
 from cli.data_folder import DataOption, find_data_folder
 from cli.errors import CliError
 from cli.finetune import wait_for_finetune
@@ -31,13 +31,14 @@ FinetuneArgument = Annotated[
 def list_finetunes(
     *,
     task: Annotated[str | None, typer.Option(help="Only of this task.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 30,
+    limit: LimitOption = 30,
+    every: EveryOption = False,
     as_json: JsonOption = False,
     data: DataOption = None,
 ) -> None:
     """List finetunes, newest first."""
     with ApiClient.of_data_folder(find_data_folder(data)) as api:
-        found = list(api.items("/v1/finetunes", limit=limit, task=task))
+        found = api.first_items("/v1/finetunes", limit=limit, every=every, task=task)
     if as_json:
         print_json(found)
         return

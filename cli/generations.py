@@ -6,8 +6,17 @@ from uuid import UUID
 import typer
 
 from cli.client import ApiClient, Json
-from cli.console import JsonOption, parse_id, print_facts, print_json, print_table
+from cli.console import (
+    EveryOption,
+    JsonOption,
+    LimitOption,
+    parse_id,
+    print_facts,
+    print_json,
+    print_table,
+)
 from cli.data_folder import DataOption, find_data_folder
+from cli.facts import facts_of
 
 app = typer.Typer(
     help="List and show generations: which is searched, which is being built.",
@@ -22,13 +31,14 @@ GenerationArgument = Annotated[
 @app.command("list")
 def list_generations(
     *,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 30,
+    limit: LimitOption = 30,
+    every: EveryOption = False,
     as_json: JsonOption = False,
     data: DataOption = None,
 ) -> None:
     """List generations, newest first, and how much of the library each holds."""
     with ApiClient.of_data_folder(find_data_folder(data)) as api:
-        found = list(api.items("/v1/generations", limit=limit))
+        found = api.first_items("/v1/generations", limit=limit, every=every)
     if as_json:
         print_json(found)
         return
@@ -57,7 +67,7 @@ def show_generation(
     if as_json:
         print_json(found)
         return
-    print_facts((name, str(value)) for name, value in found.items() if value is not None)
+    print_facts(facts_of(found))
 
 
 def coverage(generation: Json) -> str:

@@ -6,8 +6,17 @@ from uuid import UUID
 import typer
 
 from cli.client import ApiClient, Json
-from cli.console import JsonOption, parse_id, print_facts, print_json, print_table
+from cli.console import (
+    EveryOption,
+    JsonOption,
+    LimitOption,
+    parse_id,
+    print_facts,
+    print_json,
+    print_table,
+)
 from cli.data_folder import DataOption, find_data_folder
+from cli.facts import facts_of
 
 app = typer.Typer(help="List, show, cancel and retry jobs.", no_args_is_help=True)
 
@@ -21,13 +30,14 @@ def list_jobs(
     kind: Annotated[
         str | None, typer.Option(help="Of this kind: ingest, embed, search, question, finetune.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 30,
+    limit: LimitOption = 30,
+    every: EveryOption = False,
     as_json: JsonOption = False,
     data: DataOption = None,
 ) -> None:
     """List jobs, newest first."""
     with ApiClient.of_data_folder(find_data_folder(data)) as api:
-        jobs = list(api.items("/v1/jobs", limit=limit, state=state, kind=kind))
+        jobs = api.first_items("/v1/jobs", limit=limit, every=every, state=state, kind=kind)
     if as_json:
         print_json(jobs)
         return
@@ -56,7 +66,7 @@ def show_job(job: JobArgument, *, as_json: JsonOption = False, data: DataOption 
     if as_json:
         print_json(found)
         return
-    print_facts((name, str(value)) for name, value in found.items() if value is not None)
+    print_facts(facts_of(found))
 
 
 @app.command("cancel")

@@ -14,7 +14,9 @@ import typer
 
 from cli.client import ApiClient, Json
 from cli.console import (
+    EveryOption,
     JsonOption,
+    LimitOption,
     parse_id,
     print_error,
     print_facts,
@@ -23,6 +25,7 @@ from cli.console import (
 )
 from cli.data_folder import DataOption, find_data_folder
 from cli.errors import ApiProblem, CliError, check_one_of
+from cli.facts import facts_of
 from cli.finetune_request import TASKS
 from cli.label_file import STDIN, read_pieces
 from cli.label_rows import label_answer, label_text, revision_row, suggestion_row, video_name
@@ -115,14 +118,15 @@ def list_labels(
     split: SplitOption = None,
     source: SourceOption = None,
     video: VideoOption = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 30,
+    limit: LimitOption = 30,
+    every: EveryOption = False,
     as_json: JsonOption = False,
     data: DataOption = None,
 ) -> None:
     """List labels, newest first."""
     with ApiClient.of_data_folder(find_data_folder(data)) as api:
         wanted = _filters(api, task=task, split=split, source=source, video=video)
-        labels = list(api.items("/v1/labels", limit=limit, **wanted))
+        labels = api.first_items("/v1/labels", limit=limit, every=every, **wanted)
     if as_json:
         print_json(labels)
         return
@@ -154,7 +158,7 @@ def show_label(
     if as_json:
         print_json({**found, "history": history})
         return
-    print_facts((name, str(value)) for name, value in found.items() if value not in (None, [], {}))
+    print_facts(facts_of(found))
     if len(history) > 1:
         print("\nhistory")
         print_table(

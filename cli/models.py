@@ -1,6 +1,5 @@
 """`clipbert models`: which models serve, bringing in another, and going back."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ from cli.client import ApiClient, Json
 from cli.console import JsonOption, print_facts, print_json, print_table
 from cli.data_folder import DataOption, find_data_folder
 from cli.errors import CliError, check_one_of
+from cli.facts import facts_of
 from cli.finetune_request import TASKS
 from cli.local_store import open_store
 from cli.model_names import find_model, model_name, serving_model
@@ -61,11 +61,7 @@ def show_model(
     if as_json:
         print_json({**found, "promotions": promotions})
         return
-    print_facts(
-        (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-        for name, value in found.items()
-        if value not in (None, [], {})
-    )
+    print_facts(facts_of(found))
     if promotions:
         print()
         print_table(

@@ -1,7 +1,7 @@
 """A form with one file, as it is sent: fields, then the file, read while it is sent."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 
 from cli.file_to_send import FileToSend
 
@@ -17,13 +17,15 @@ class MultipartForm:
         content: the file.
     """
 
-    def __init__(self, fields: Mapping[str, str], *, filename: str, content: FileToSend) -> None:
+    def __init__(
+        self, fields: Sequence[tuple[str, str]], *, filename: str, content: FileToSend
+    ) -> None:
         boundary = os.urandom(16).hex()
         self.content_type = f"multipart/form-data; boundary={boundary}"
         self._content = content
         head = "".join(
             f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{text}\r\n'
-            for name, text in fields.items()
+            for name, text in fields
         )
         # A quoted string: a backslash would escape what follows it.
         name = filename.replace("\\", "\\\\")

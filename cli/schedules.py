@@ -8,9 +8,10 @@ from uuid import UUID
 import typer
 
 from cli.client import ApiClient, Json
-from cli.console import JsonOption, print_facts, print_json, print_table
+from cli.console import EveryOption, JsonOption, LimitOption, print_facts, print_json, print_table
 from cli.data_folder import DataOption, find_data_folder
 from cli.errors import ApiProblem, CliError, check_one_of
+from cli.facts import facts_of
 from cli.finetune import refusal
 from cli.finetune_request import (
     TASKS,
@@ -226,7 +227,7 @@ def show_schedule(
     if as_json:
         print_json(found)
         return
-    print_facts((name, str(value)) for name, value in found.items() if value not in (None, {}))
+    print_facts(facts_of(found))
 
 
 @app.command("pause")
@@ -264,14 +265,15 @@ def run_schedule_now(
 def list_fires(
     schedule: ScheduleArgument,
     *,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 30,
+    limit: LimitOption = 30,
+    every: EveryOption = False,
     as_json: JsonOption = False,
     data: DataOption = None,
 ) -> None:
     """List when a schedule fired, newest first, what each did, and why one did nothing."""
     with ApiClient.of_data_folder(find_data_folder(data)) as api:
         found = find_schedule(api, schedule)
-        fires = list(api.items(f"/v1/schedules/{found['id']}/fires", limit=limit))
+        fires = api.first_items(f"/v1/schedules/{found['id']}/fires", limit=limit, every=every)
     if as_json:
         print_json(fires)
         return

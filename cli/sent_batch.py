@@ -11,7 +11,12 @@ from cli.file_to_send import sendable_name
 
 
 def start_batch(
-    api: ApiClient, files: Sequence[Path], *, name: str | None, upload_all: bool = False
+    api: ApiClient,
+    files: Sequence[Path],
+    *,
+    name: str | None,
+    upload_all: bool = False,
+    tags: Sequence[str] = (),
 ) -> tuple[str, list[Path]]:
     """Make a batch of all files that the API may read where they are.
 
@@ -20,6 +25,7 @@ def start_batch(
         files: absolute paths.
         name: of the batch.
         upload_all: send the content of every file, for an API that does not see this disk.
+        tags: of every video.
 
     Returns:
         The batch's id, and the files that are to be uploaded into it.
@@ -27,7 +33,7 @@ def start_batch(
     inside: Sequence[Path] = [] if upload_all else files
     while True:
         try:
-            batch = _create_batch(api, inside, name)
+            batch = _create_batch(api, inside, name, tags)
             break
         except ApiProblem as problem:
             if problem.code != "outside_media_roots":
@@ -41,17 +47,20 @@ def start_batch(
     return str(batch["id"]), [file for file in files if file not in kept]
 
 
-def upload_files(api: ApiClient, batch_id: str, files: Sequence[Path]) -> list[NotSent]:
+def upload_files(
+    api: ApiClient, batch_id: str, files: Sequence[Path], *, tags: Sequence[str] = ()
+) -> list[NotSent]:
     """Upload files into a batch, one after the other.
 
     Returns:
         Those that could not be read or that the API refused; they do not keep back the others.
     """
+    fields = [("batch_id", batch_id), *(("tags", tag) for tag in tags)]
     not_sent = []
     for number, file in enumerate(files, start=1):
         print(f"uploading {number} of {len(files)}: {sendable_name(file.name)}", file=sys.stderr)
         try:
-            api.upload("/v1/videos", file, {"batch_id": batch_id})
+            api.upload("/v1/videos", file, fields)
         except ApiProblem as problem:
             not_sent.append(NotSent(file, problem.code, problem.detail))
         except OSError as error:
@@ -74,8 +83,11 @@ def without_outside(files: Sequence[Path], errors: Sequence[dict[str, object]]) 
     ]
 
 
-def _create_batch(api: ApiClient, files: Sequence[Path], name: str | None) -> Json:
-    body: Json = {"items": [{"uri": file.as_uri()} for file in files]}
+def _create_batch(
+    api: ApiClient, files: Sequence[Path], name: str | None, tags: Sequence[str]
+) -> Json:
+    more = {"tags": [*tags]} if tags else {}
+    body: Json = {"items": [{"uri": file.as_uri(), **more} for file in files]}
     if name is not None:
         body["name"] = name
     return api.post("/v1/batches", body)

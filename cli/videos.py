@@ -1,6 +1,7 @@
 """`clipbert videos`: what is in the library."""
 
 import sys
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated
 from uuid import UUID
@@ -9,34 +10,59 @@ import typer
 
 from cli.client import ApiClient, Json
 from cli.console import (
+    EveryOption,
     JsonOption,
+    LimitOption,
     as_text,
     file_name,
     format_instant,
+    is_same_name,
     print_facts,
     print_json,
     print_table,
 )
 from cli.data_folder import DataOption, find_data_folder
 from cli.errors import ApiProblem, CliError
+from cli.facts import facts_of
+from cli.table import one_line
 
 MOST_NAMED = 5  # candidates named when a name or a part of it fits several
 
 app = typer.Typer(help="List, show and delete videos.", no_args_is_help=True)
 
+TagOption = Annotated[
+    str | None, typer.Option("--tag", help="Only those with this tag.", show_default=False)
+]
+StateOption = Annotated[
+    str | None,
+    typer.Option(
+        "--state",
+        help="Only those in this state, such as ready or failed.",
+        show_default=False,
+    ),
+]
+NameOption = Annotated[
+    str | None,
+    typer.Option("--name", help="Only those whose file name has this part.", show_default=False),
+]
 VideoArgument = Annotated[str, typer.Argument(help="Its id, or a unique part of its file name.")]
 
 
 @app.command("list")
 def list_videos(
     *,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    tag: TagOption = None,
+    state: StateOption = None,
+    name: NameOption = None,
+    limit: LimitOption = 50,
+    every: EveryOption = False,
     as_json: JsonOption = False,
     data: DataOption = None,
 ) -> None:
     """List videos, newest first."""
+    filters = {"tag": tag, "state": state, "name_part": name}
     with ApiClient.of_data_folder(find_data_folder(data)) as api:
-        videos = list(api.items("/v1/videos", limit=limit))
+        videos = api.first_items("/v1/videos", limit=limit, every=every, **filters)
     if as_json:
         print_json(videos)
         return
@@ -67,29 +93,85 @@ def show_video(
     if as_json:
         print_json({**found, "clips": clips})
         return
-    facts = [
-        (name, str(value))
-        for name, value in found.items()
-        if value not in (None, [], {}) and name != "links"
-    ]
-    print_facts([*facts, ("clips", str(len(clips)))])
+    shown = {name: value for name, value in found.items() if name != "links"}
+    print_facts([*facts_of(shown), ("clips", str(len(clips)))])
 
 
 @app.command("delete")
-def delete_video(
-    video: VideoArgument,
+def delete_videos(
+    video: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[VIDEO]",
+            help="Its id, or a unique part of its file name.",
+            show_default=False,
+        ),
+    ] = None,
     *,
+    tag: TagOption = None,
+    state: StateOption = None,
+    name: NameOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list what would be deleted.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     data: DataOption = None,
 ) -> None:
-    """Remove a video from the library (a file indexed in place stays where it is)."""
+    """Remove a video, or all that fit, from the library.
+
+    A file that was indexed in place stays where it is.
+    """
+    filters = {"tag": tag, "state": state, "name_part": name}
+    is_filtered = any(value is not None for value in filters.values())
+    if (video is not None) == is_filtered:
+        raise CliError(
+            "name either a video, or what to delete by --tag, --state or --name",
+            "such as: clipbert videos delete --state failed --dry-run",
+        )
     with ApiClient.of_data_folder(find_data_folder(data)) as api:
-        found = find_video(api, video)
-        name = file_name(str(found["uri"]))
-        if not yes and video.lower() not in {str(found["id"]), name.lower()}:
-            confirm_delete(video, f"{name} ({found['id']})")
-        api.delete(f"/v1/videos/{found['id']}")
-    print(f"deleted {name} ({found['id']})")
+        if video is not None:
+            found = [find_video(api, video)]
+            wanted = video.lower()
+            is_sure = wanted == str(found[0]["id"]) or is_same_name(_name(found[0]).lower(), wanted)
+        else:
+            found, is_sure = list(api.items("/v1/videos", limit=None, **filters)), False
+        if dry_run or not found:
+            _list_doomed(found)
+            return
+        if not yes and not is_sure:
+            what = _described(found[0]) if video is not None else _counted(found)
+            confirm_delete(video or "this filter", what)
+        _delete(api, found)
+
+
+def _delete(api: ApiClient, videos: Sequence[Json]) -> None:
+    for video in videos:
+        try:
+            api.delete(f"/v1/videos/{video['id']}")
+        except ApiProblem as problem:
+            if problem.status != HTTPStatus.NOT_FOUND:
+                raise  # one that somebody else deleted meanwhile is gone as was wanted
+        else:
+            print(f"deleted {_described(video)}", flush=True)
+
+
+def _list_doomed(videos: Sequence[Json]) -> None:
+    for video in videos:
+        print(f"would delete {_described(video)}")
+    if len(videos) != 1:
+        print(f"{_counted(videos)} would be deleted")
+
+
+def _counted(videos: Sequence[Json]) -> str:
+    return f"{len(videos)} video{'s' * (len(videos) != 1)}"
+
+
+def _described(video: Json) -> str:
+    return f"{_name(video)} ({video['id']})"
+
+
+def _name(video: Json) -> str:
+    return one_line(file_name(str(video["uri"])))
 
 
 def confirm_delete(wanted: str, found: str) -> None:
@@ -118,7 +200,7 @@ def find_video(api: ApiClient, wanted: str) -> Json:
     wanted = as_text(wanted)
     fitting = list(api.items("/v1/videos", limit=None, name=wanted))
     # The video that has the name itself comes before those that have a copy of this name.
-    own = [video for video in fitting if file_name(str(video["uri"])) == wanted]
+    own = [video for video in fitting if is_same_name(file_name(str(video["uri"])), wanted)]
     fitting = own or fitting or list(api.items("/v1/videos", limit=None, name_part=wanted))
     if len(fitting) == 1:
         return fitting[0]

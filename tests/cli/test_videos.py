@@ -1,3 +1,4 @@
+import json
 import os
 
 import pytest
@@ -85,3 +86,70 @@ def test_a_video_named_by_a_part_or_a_copy_is_not_deleted_without_a_yes(library,
     clipbert("videos", "delete", wanted, "--yes")
 
     assert len(library.sent("DELETE", f"/v1/videos/{ONE}")) == 1
+
+
+@pytest.fixture
+def failed(api):
+    """Three videos that failed; the second is gone by the time it is to be deleted."""
+    videos = [{**video(f"{ONE[:-1]}{i}", f"{i}.mp4"), "state": "failed"} for i in range(3)]
+    api.answer_list("/v1/videos", videos)
+    for each in videos:
+        api.answer("DELETE", f"/v1/videos/{each['id']}", b"", 204)
+    api.refuse("DELETE", f"/v1/videos/{videos[1]['id']}", 404, "video_not_found")
+    return api
+
+
+def test_a_dry_run_of_a_deletion_lists_and_deletes_nothing(failed, clipbert):
+    said = clipbert("videos", "delete", "--state", "failed", "--tag", "old", "--dry-run")
+
+    assert said.out.splitlines()[0] == f"would delete 0.mp4 ({ONE[:-1]}0)"
+    assert said.out.splitlines()[-1] == "3 videos would be deleted"
+    assert [each.method for each in failed.requests] == ["GET"]
+    assert failed.requests[0].query["state"] == "failed"
+    assert failed.requests[0].query["tag"] == "old"
+
+
+def test_a_filter_deletes_only_with_a_yes_and_goes_on_past_what_is_gone(failed, clipbert):
+    refused = clipbert("videos", "delete", "--state", "failed", code=1)
+    said = clipbert("videos", "delete", "--state", "failed", "--yes")
+
+    assert "'this filter' may mean 3 videos" in refused.err
+    assert said.out.count("deleted ") == 2
+
+
+@pytest.mark.parametrize("arguments", [[], ["one.mp4", "--tag", "a"]])
+def test_a_deletion_names_a_video_or_a_filter(api, clipbert, arguments):
+    said = clipbert("videos", "delete", *arguments, code=1)
+
+    assert "name either a video, or what to delete" in said.err
+    assert api.requests == []
+
+
+def test_names_of_two_unicode_forms_are_one_name(api, clipbert):
+    decomposed, composed = "u\u0308.mp4", "\u00fc.mp4"
+    api.answer_list("/v1/videos", [video(ONE, decomposed), video(TWO, "x.mp4")])
+    api.answer("DELETE", f"/v1/videos/{ONE}", b"", 204)
+
+    assert ONE in clipbert("videos", "delete", composed).out
+
+
+def test_a_search_goes_to_videos_tags_and_clips(library, clipbert):
+    result = {"hits": [], "stages": ["recall"], "recall_model": "m"}
+    library.answer("POST", "/v1/searches", {"id": "s", "state": "succeeded", "result": result})
+
+    said = clipbert(
+        "search", "a dog", "--video", "one.mp4", "--tag", "a", "--tag", "b", "--by", "clip"
+    )
+
+    (asked,) = library.sent("POST", "/v1/searches")
+    body = json.loads(asked.body)
+    assert body["group_by"] == "clip"
+    assert body["filters"] == {"video_ids": [ONE], "tags": ["a", "b"]}
+    assert said.out == "nothing found in these videos\n"
+
+
+def test_a_search_is_by_video_or_clip(api, clipbert):
+    assert (
+        "--by is one of video, clip, not frame"
+        in clipbert("search", "x", "--by", "frame", code=1).err
+    )
