@@ -37,7 +37,7 @@ check: setup  ## lint, formatting, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup  ## run every benchmark; each prints a table and writes JSON to benchmarks/out
+bench: setup  ## run every benchmark and the fuzz of videos; each prints a table and writes JSON to benchmarks/out
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 bench-learning: setup  ## train on easy-vqa and on generated videos, print the tables (hours; goes on where it was)

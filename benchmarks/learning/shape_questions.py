@@ -50,7 +50,7 @@ class Question:
 
 def ask(script: Script, *, seed: int) -> list[Question]:
     """Make the questions of one video."""
-    draw = random.Random(f"{seed}/{script.number}/questions")  # noqa: S311
+    draw = random.Random(f"{seed}/{script.number}/questions")
     visible = [each.shape for each in script.visible_at(DURATION_SECONDS / 2)]
     absent = absent_pairs(script.shapes)
     num_pairs = min(_PAIRS_ASKED, len(absent))
@@ -70,7 +70,7 @@ def ask(script: Script, *, seed: int) -> list[Question]:
 
 def ask_picture(picture: Picture, *, seed: int) -> list[Question]:
     """Make the questions of one picture; in a "no" its colour or its form is there."""
-    draw = random.Random(f"{seed}/{picture.script.number}/picture/questions")  # noqa: S311
+    draw = random.Random(f"{seed}/{picture.script.number}/picture/questions")
     shapes = picture.shapes
     near = [
         Shape(colour, form)
