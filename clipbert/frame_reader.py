@@ -52,6 +52,8 @@ _VERSIONED_CODECS = frozenset({"h264", "mpeg4"})
 _BEGINNING_PTS = -(1 << 60)
 _FROM_ZERO = STILL_DEMUXERS | ANIMATION_DEMUXERS | {"avi"}
 # Demuxers that cannot seek, or to whom it would be no gain.
+# Demuxers that refuse to seek to a time before the first keyframe, but not to the file's beginning.
+_FROM_FIRST_BYTE = CLOCKLESS_DEMUXERS | {"flv"}
 _UNSEEKABLE = STILL_DEMUXERS | ANIMATION_DEMUXERS | CLOCKLESS_DEMUXERS
 
 
@@ -271,6 +273,9 @@ class FrameReader:
         return _Run(None, list(targets), skipping=False)
 
     def _rewind(self, seek_pts: int | None = None) -> None:
+        if seek_pts is None and self._container.format.name in _FROM_FIRST_BYTE:
+            self._container.seek(0, stream=self._stream, unsupported_byte_offset=True)
+            return
         if seek_pts is None:
             seek_pts = 0 if self._container.format.name in _FROM_ZERO else _BEGINNING_PTS
         self._container.seek(seek_pts, stream=self._stream)

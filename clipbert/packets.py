@@ -1,11 +1,13 @@
 """Read the packets of a video, and what they tell of its frames' times.
 
-Most containers state when each frame is shown. Two do not:
+Most containers state when each frame is shown. Some do not:
 
 - AVI is a row of chunks, one for each tick of its clock, and tells when a frame is decoded. FFmpeg
   guesses the rest, wrongly where frames are reordered or a chunk is empty.
 - MPEG-PS states one time for the frames that begin in one of its packets. FFmpeg reckons the
   others in the codecs that were made for it, and in no newer ones.
+- An elementary stream has no clock at all: its frames follow each other at the rate that it states,
+  or 25 a second, from 0.
 """
 
 from collections import deque
@@ -20,7 +22,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from clipbert.video.formats import STILL_DEMUXERS
+from clipbert.video.formats import CLOCKLESS_DEMUXERS, STILL_DEMUXERS
 
 # Formats of recordings that may break off, and of which several may be strung together. In Ogg a
 # seek finds the first of them; in the others, any.
@@ -29,6 +31,7 @@ _STREAMED = _MPEG | {"ogg"}
 # What FFmpeg answers where nothing more can be read. Other errors are the machine's.
 _UNREADABLE = (av.error.InvalidDataError, av.error.BlockingIOError)
 _RESTART_SECONDS = 1.0
+_USUAL_FPS = 25
 # Places of a file that are looked at for another recording; and the last of them, from its end.
 _NUM_PLACES = 16
 _LAST_PLACE_BYTES = 1 << 20
@@ -54,11 +57,25 @@ class Stamping(Enum):
 
 def stamping_of(container: InputContainer, stream: VideoStream) -> Stamping:
     """Say what an open stream tells of its frames' times."""
-    if container.format.name == "avi":
+    if container.format.name == "avi" or container.format.name in CLOCKLESS_DEMUXERS:
         return Stamping.REORDERED if stream.codec_context.has_b_frames else Stamping.DECODED
     if container.format.name == "mpeg" and stream.codec_context.name in ("h264", "hevc"):
         return Stamping.SPARSE
+    if container.format.name == "mxf" and _is_unordered(container, stream):
+        return Stamping.REORDERED
     return Stamping.SHOWN
+
+
+def _is_unordered(container: InputContainer, stream: VideoStream) -> bool:
+    """Say whether an MXF with reordered frames lacks the index that says so (FFmpeg's, of H.264).
+
+    The file must be at its beginning, and is there afterwards.
+    """
+    if not stream.codec_context.has_b_frames:
+        return False
+    packets = list(islice(container.demux(stream), _MAX_UNTIMED))
+    container.seek(0, stream=stream)
+    return all(packet.pts == packet.dts for packet in packets)
 
 
 def stamp_of(timed: "Packet[VideoStream] | VideoFrame", stamping: Stamping) -> int | None:
@@ -83,12 +100,26 @@ def packets_of(container: InputContainer, stream: VideoStream) -> Iterator["Pack
         yield from islice(container.demux(stream), 1)
     elif container.format.name in _STREAMED:
         yield from _recording(container, stream)
+    elif container.format.name in CLOCKLESS_DEMUXERS:
+        yield from _counted(container, stream)
+        return
     else:
         yield from container.demux(stream)
         return
     end = cast("Packet[VideoStream]", Packet())
     end.stream = stream
     yield end
+
+
+def _counted(container: InputContainer, stream: VideoStream) -> Iterator["Packet[VideoStream]"]:
+    """Number the packets from the first one, which the next to be read must be."""
+    step = 0
+    for number, packet in enumerate(container.demux(stream)):
+        if packet.size:
+            step = step or packet.duration or round(1 / (_USUAL_FPS * (stream.time_base or 1)))
+            packet.pts = packet.dts = number * step
+            packet.duration = step
+        yield packet
 
 
 def _recording(container: InputContainer, stream: VideoStream) -> Iterator["Packet[VideoStream]"]:

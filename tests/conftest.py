@@ -28,6 +28,12 @@ _BEGUN_FIRST = {"workers": 0, "chaos": 1}
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what makes a test longer."""
+    help_text = "damaged files of each kind that clipbert/video/test_format_fuzz.py reads"
+    parser.addoption("--fuzz-mutations", type=int, default=5, help=help_text)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with what takes longest, and leave out what needs a GPU where there is none."""
     # Begun last, a file of minutes would run alone at the end, with cores idle.

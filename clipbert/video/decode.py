@@ -24,7 +24,7 @@ from clipbert.probed_video import MAX_ASPECT_RATIO, MediaLimits, VideoProbe, joi
 from clipbert.sampling import Clip
 from clipbert.timeline import Timeline, read_timeline
 from clipbert.truncation import check_whole
-from clipbert.video.formats import ANIMATION_DEMUXERS
+from clipbert.video.formats import ANIMATION_DEMUXERS, CLOCKLESS_DEMUXERS
 from clipbert.video.screen import Screen
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
 DEFAULT_LIMITS = MediaLimits()
 # In some codecs every frame is a keyframe; a probe is stored, and need not list them all.
 _MAX_KEYFRAMES = 4096
+_RATE_IS_STATED = CLOCKLESS_DEMUXERS | {"dv"}
 
 
 @dataclass(frozen=True)
@@ -316,6 +317,8 @@ def _probe_of(
     thinning = math.ceil(len(timeline.keyframe_pts) / _MAX_KEYFRAMES) or 1
     keyframe_pts = timeline.keyframe_pts[::thinning] - frame_pts[0]
     width, height = screen.shown_size(first)
+    # Of these FFmpeg takes another number for the average.
+    rate = stream.guessed_rate if name in _RATE_IS_STATED else stream.average_rate
     duration_pts = 0 if is_still else span_pts + timeline.last_duration_pts
     return VideoProbe(
         duration_seconds=float(duration_pts * time_base),
@@ -323,7 +326,7 @@ def _probe_of(
         width=width,
         height=height,
         rotation_degrees=screen.orientation(first).rotation_degrees,
-        average_fps=None if stream.average_rate is None else float(stream.average_rate),
+        average_fps=None if rate is None else float(rate),
         num_frames=len(frame_pts),
         header_num_frames=stream.frames,
         header_duration_pts=stream.duration,

@@ -55,7 +55,7 @@ CODECS = frozenset(
     | {"msmpeg4v1", "msmpeg4v2", "msmpeg4", "wmv1", "wmv2", "wmv3", "vc1"}
     | {"flv", "flashsv", "flashsv2", "vp6", "vp6a", "vp6f"}
     | {"rv10", "rv20", "rv30", "rv40", "svq1", "svq3"}
-    | {"cinepak", "indeo3", "indeo4", "indeo5", "msvideo1", "qtrle", "rpza"}
+    | {"cinepak", "indeo3", "indeo4", "indeo5", "msvideo1", "qtrle"}
     | {"dvvideo", "dnxhd", "prores", "cfhd", "jpeg2000"}
     | {"huffyuv", "ffvhuff", "ffv1", "utvideo", "magicyuv", "rawvideo", "v210"}
     | {"mjpeg", "png", "apng", "gif", "webp"}

@@ -93,7 +93,7 @@ def test_pixels_that_are_not_square_make_a_wider_picture():
     assert max(corner_error(frame) for frame in frames) < 10
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".mpg", ".avi", ".mov", ".asf"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".mpg", ".avi", ".mov", ".asf", ".flv"])
 @pytest.mark.parametrize(("aspect", "wanted"), [("16/11", (256, 144)), ("8/9", (176, 162))])
 def test_the_shape_of_pixels_is_read_from_each_container_or_its_codec(
     tmp_path, suffix, aspect, wanted
