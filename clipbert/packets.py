@@ -23,6 +23,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from clipbert.video.formats import CLOCKLESS_DEMUXERS, STILL_DEMUXERS
+from clipbert.video.streams import demuxed
 
 # Formats of recordings that may break off, and of which several may be strung together. In Ogg a
 # seek finds the first of them; in the others, any.
@@ -73,7 +74,7 @@ def _is_unordered(container: InputContainer, stream: VideoStream) -> bool:
     """
     if not stream.codec_context.has_b_frames:
         return False
-    packets = list(islice(container.demux(stream), _MAX_UNTIMED))
+    packets = list(islice(demuxed(container, stream), _MAX_UNTIMED))
     container.seek(0, stream=stream)
     return all(packet.pts == packet.dts for packet in packets)
 
@@ -97,14 +98,14 @@ def packets_of(container: InputContainer, stream: VideoStream) -> Iterator["Pack
     begins at an earlier time of its own. A still picture ends before what cameras append to it.
     """
     if container.format.name in STILL_DEMUXERS:
-        yield from islice(container.demux(stream), 1)
+        yield from islice(demuxed(container, stream), 1)
     elif container.format.name in _STREAMED:
         yield from _recording(container, stream)
     elif container.format.name in CLOCKLESS_DEMUXERS:
         yield from _counted(container, stream)
         return
     else:
-        yield from container.demux(stream)
+        yield from demuxed(container, stream)
         return
     end = cast("Packet[VideoStream]", Packet())
     end.stream = stream
@@ -114,7 +115,7 @@ def packets_of(container: InputContainer, stream: VideoStream) -> Iterator["Pack
 def _counted(container: InputContainer, stream: VideoStream) -> Iterator["Packet[VideoStream]"]:
     """Number the packets from the first one, which the next to be read must be."""
     step = 0
-    for number, packet in enumerate(container.demux(stream)):
+    for number, packet in enumerate(demuxed(container, stream)):
         if packet.size:
             step = step or packet.duration or round(1 / (_USUAL_FPS * (stream.time_base or 1)))
             packet.pts = packet.dts = number * step
@@ -125,7 +126,7 @@ def _counted(container: InputContainer, stream: VideoStream) -> Iterator["Packet
 def _recording(container: InputContainer, stream: VideoStream) -> Iterator["Packet[VideoStream]"]:
     latest_dts: deque[int] = deque(maxlen=2)
     early: list[Packet[VideoStream]] = []
-    packets = container.demux(stream)
+    packets = demuxed(container, stream)
     while True:
         try:
             packet = next(packets, None)
@@ -185,7 +186,7 @@ def can_seek(container: InputContainer, stream: VideoStream) -> bool:
     for place in sorted(places):
         try:
             container.seek(place, stream=stream, unsupported_byte_offset=True)
-            packets = islice(container.demux(stream), _MAX_UNTIMED)
+            packets = islice(demuxed(container, stream), _MAX_UNTIMED)
             dts = next((packet.dts for packet in packets if packet.dts is not None), None)
         except av.error.FFmpegError:
             continue

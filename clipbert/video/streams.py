@@ -4,10 +4,12 @@ As players choose: never a cover, the stream that is marked as the default, else
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import cast
 
 import av.error
 from av.container import InputContainer
+from av.packet import Packet
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
@@ -46,6 +48,25 @@ def candidates(container: InputContainer, *, name: str) -> list[VideoStream]:
     return filled or tracks or readable
 
 
+def demuxed(container: InputContainer, *streams: VideoStream) -> Iterator["Packet[VideoStream]"]:
+    """Read on to the end; the last packet of each stream is empty, and makes its decoder give all.
+
+    PyAV fails there (18.1: IndexError) if another stream appeared while the file was read, as in
+    FLV, MPEG-PS and MPEG-TS it may.
+    """
+    ended = False
+    try:
+        for packet in container.demux(*streams):
+            ended = packet.size == 0
+            yield cast("Packet[VideoStream]", packet)
+    except IndexError:
+        if not ended:
+            for stream in streams:
+                end = cast("Packet[VideoStream]", Packet())
+                end.stream = stream
+                yield end
+
+
 def may_be_covers(streams: Sequence[VideoStream]) -> list[VideoStream]:
     """Give those of several streams that may hold one picture only, by their codecs."""
     pictures = [stream for stream in streams if _codec(stream) in PICTURE_CODECS]
@@ -59,7 +80,7 @@ def covers_among(container: InputContainer, indices: set[int]) -> set[int]:
             stream.discard = Discard.all
     counts: Counter[int] = Counter()
     try:
-        for number, packet in enumerate(container.demux(*container.streams.video)):
+        for number, packet in enumerate(demuxed(container, *container.streams.video)):
             counts[packet.stream_index] += packet.size > 0
             if number == _MAX_PACKETS or all(counts[index] > 1 for index in indices):
                 break

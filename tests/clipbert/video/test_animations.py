@@ -44,7 +44,7 @@ def test_each_frame_of_an_animation_lasts_as_long_as_it_says(tmp_path, name, set
 
 
 def test_a_picture_for_viewers_that_know_no_animation_is_no_part_of_it(tmp_path):
-    path = write_animation(tmp_path / "v.png", default_image=True, durations=(1000, 500, 500, 500))
+    path = write_animation(tmp_path / "v.png", default_image=True, durations=(500,) * 4)
 
     probe = probe_video(path)
 
