@@ -7,10 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, case, func, select, text, update
+from sqlalchemy import ColumnElement, Text, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
@@ -19,7 +18,7 @@ from store.identifiers import new_id
 from store.job_state import JobKind, JobState
 from store.jobs import JobRepository
 from store.pages import Page, PageTokens, clamp_page_size
-from store.tables import Batch, Job, Video, VideoState
+from store.tables import Batch, BatchDelta, Job, Video
 
 
 class ItemState(StrEnum):
@@ -70,21 +69,11 @@ class BatchProgress:
 
 
 def _item_state() -> ColumnElement[str]:
-    ingested = Job.state == JobState.SUCCEEDED
-    waiting = Job.state.in_([JobState.QUEUED, JobState.PAUSED])
-    return case(
-        (ingested & (Video.state == VideoState.PROCESSING), ItemState.RUNNING.value),
-        (ingested & (Video.error_code == "cancelled"), ItemState.CANCELLED.value),
-        (ingested & (Video.error_code == "worker_lost"), ItemState.QUARANTINED.value),
-        (ingested & (Video.state == VideoState.FAILED), ItemState.FAILED.value),
-        # Ready, or deleted since.
-        (ingested, ItemState.SUCCEEDED.value),
-        (waiting, ItemState.QUEUED.value),
-        (Job.state == JobState.FAILED, ItemState.FAILED.value),
-        (Job.state == JobState.CANCELLED, ItemState.CANCELLED.value),
-        (Job.state == JobState.QUARANTINED, ItemState.QUARANTINED.value),
-        else_=ItemState.RUNNING.value,
+    """Spell what became of an item, by the function of the database that counts them as well."""
+    state: ColumnElement[str] = func.item_state(
+        Job.state, Video.state, Video.error_code, type_=Text()
     )
+    return state
 
 
 class BatchRepository:
@@ -175,27 +164,24 @@ class BatchRepository:
         return Page(rows[:size], tokens.of_id(rows[size - 1].id) if more else None)
 
     def progress(self, batch_ids: Collection[UUID]) -> dict[UUID, BatchProgress]:
-        """Tell how far batches are, all in one query; one without items is there too."""
-        state = _item_state().label("item_state")
-        is_duplicate = state == ItemState.SUCCEEDED.value
-        is_duplicate &= Job.result["duplicate"].as_boolean()
+        """Tell how far batches are, all in one query; one without items is there too.
+
+        No item is read: see store/counts.py.
+        """
         query = (
             select(
-                Job.batch_id,
-                state,
-                func.count(),
-                func.count().filter(is_duplicate),
-                func.max(func.greatest(Job.finished_at, Video.updated_at)).filter(
-                    Job.finished_at.is_not(None)
-                ),
+                BatchDelta.batch_id,
+                BatchDelta.state,
+                func.sum(BatchDelta.change),
+                func.sum(BatchDelta.duplicates),
+                func.max(BatchDelta.ended_at),
             )
-            .select_from(Job)
-            .outerjoin(Video, Video.id == Job.video_id)
-            .where(Job.batch_id.in_(batch_ids), Job.kind == JobKind.INGEST)
-            .group_by(Job.batch_id, state)
+            .where(BatchDelta.batch_id.in_(batch_ids))
+            .group_by(BatchDelta.batch_id, BatchDelta.state)
         )
-        rows: dict[UUID, list[Any]] = {batch_id: [] for batch_id in batch_ids}
-        for batch_id, *row in self._session.execute(query):
+        rows: dict[UUID, list[_StateRow]] = {batch_id: [] for batch_id in batch_ids}
+        for batch_id, state, count, duplicates, ended_at in self._session.execute(query):
+            row = _StateRow(ItemState(state), int(count), int(duplicates), ended_at)
             rows[batch_id].append(row)
         return {batch_id: _progress(found) for batch_id, found in rows.items()}
 
@@ -325,14 +311,22 @@ ORDER BY embed.video_id, embed.dedupe_key, embed.id DESC
 """
 
 
-def _progress(rows: Sequence[tuple[str, int, int, datetime | None]]) -> BatchProgress:
-    counts = dict.fromkeys(ItemState, 0)
-    counts.update({ItemState(state): count for state, count, _, _ in rows})
-    changes = [changed for _, _, _, changed in rows if changed is not None]
+@dataclass(frozen=True)
+class _StateRow:
+    """The items of a batch in a state, and when the last of them came into it."""
+
+    state: ItemState
+    count: int
+    duplicates: int
+    ended_at: datetime | None
+
+
+def _progress(rows: Sequence[_StateRow]) -> BatchProgress:
+    ends = [row.ended_at for row in rows if row.ended_at is not None]
     return BatchProgress(
-        counts=counts,
-        duplicates=sum(num for _, _, num, _ in rows),
-        last_change=max(changes, default=None),
+        counts=dict.fromkeys(ItemState, 0) | {row.state: row.count for row in rows},
+        duplicates=sum(row.duplicates for row in rows if row.state == ItemState.SUCCEEDED),
+        last_change=max(ends, default=None),
     )
 
 

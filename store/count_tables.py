@@ -3,7 +3,10 @@
 Triggers on jobs, videos and clips append what a statement changed; see store/counts.py.
 """
 
-from sqlalchemy import BigInteger, Identity
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import BigInteger, ForeignKey, Identity, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from store.table_base import Table
@@ -29,3 +32,25 @@ class CountChange(Table):
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     name: Mapped[str]
     change: Mapped[int] = mapped_column(BigInteger)
+
+
+class BatchDelta(Table):
+    """What one statement changed in the number of a batch's items in a state.
+
+    Items are counted by the sum of their batch's rows. Maintenance folds rows into one for each
+    state; a sum never changes by that.
+    """
+
+    __tablename__ = "batch_deltas"
+    __table_args__ = (
+        Index("ix_batch_deltas_batch_id", "batch_id"),
+        Index("ix_batch_deltas_unfolded", "id", postgresql_where=text("NOT is_folded")),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    batch_id: Mapped[UUID] = mapped_column(ForeignKey("batches.id", ondelete="CASCADE"))
+    state: Mapped[str]
+    change: Mapped[int] = mapped_column(BigInteger)
+    duplicates: Mapped[int] = mapped_column(BigInteger)  # of these, with content known before
+    ended_at: Mapped[datetime | None]  # when items came into a state in which they are done
+    is_folded: Mapped[bool] = mapped_column(default=False, server_default="false")

@@ -4,6 +4,10 @@ Triggers (migration 0004) append to count_changes, in the transaction that chang
 whoever changes them; maintenance folds what was appended into one row for each name:
 
     jobs:{kind}:{state}     videos:{state}     clips:{generation id}, which counts videos
+
+The items of batches are counted likewise (migration 0007), in rows of batch_deltas that are summed
+up when they are read: as many as states, and what was appended since the last folding. A batch
+stays as it was counted when retention has deleted its jobs.
 """
 
 from typing import Final
@@ -41,6 +45,27 @@ SELECT count(*) FROM folded
 """
 
 
+# The sum stands beside the changes that come meanwhile. What another process is folding, it folds.
+_FOLD_BATCHES = """
+WITH fresh AS MATERIALIZED (
+    SELECT id, batch_id FROM batch_deltas
+    WHERE NOT is_folded ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
+), known AS MATERIALIZED (
+    SELECT id FROM batch_deltas
+    WHERE is_folded AND batch_id IN (SELECT batch_id FROM fresh) FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM batch_deltas
+    WHERE id IN (SELECT id FROM fresh UNION ALL SELECT id FROM known)
+    RETURNING batch_id, state, change, duplicates, ended_at
+), summed AS (
+    INSERT INTO batch_deltas (batch_id, state, change, duplicates, ended_at, is_folded)
+    SELECT batch_id, state, sum(change), sum(duplicates), max(ended_at), true
+    FROM gone GROUP BY batch_id, state
+)
+SELECT count(*) FROM fresh
+"""
+
+
 def read_counts(session: Session, prefix: str) -> dict[str, int]:
     """Read the counts whose names begin so, by the rest of the name; zeros are left out.
 
@@ -55,6 +80,20 @@ def read_counts(session: Session, prefix: str) -> dict[str, int]:
 def count_indexed_videos(session: Session, generation_id: UUID) -> int:
     """Count the videos that have clips in a generation."""
     return read_counts(session, f"clips:{generation_id}").get("", 0)
+
+
+def fold_batch_deltas(session: Session, *, limit: int = FOLD_CHUNK) -> int:
+    """Fold the changes of batches' items into one row for each batch and state, the oldest first.
+
+    Args:
+        session: in a transaction of the caller's.
+        limit: at most so many changes.
+
+    Returns:
+        How many were folded; fewer than the limit if no more are there.
+    """
+    folded: int = session.execute(text(_FOLD_BATCHES), {"limit": limit}).scalar_one()
+    return folded
 
 
 def fold_counts(session: Session, *, limit: int = FOLD_CHUNK) -> int:

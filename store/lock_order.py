@@ -4,7 +4,7 @@
 2. videos, by id;
 3. jobs, by id;
 4. what hangs on one of these: clips, searches, questions, finetunes, labels;
-5. deltas of counters: only ever inserted, so nobody waits for them (see store/counters.py).
+5. deltas of counters: only ever inserted, so nobody waits for them (see store/counts.py).
 
 A transaction that may need a row of a lower number locks it before any of a higher one. So an
 embed job's video, which fails with it, is locked before the job; a job is locked before its

@@ -18,7 +18,7 @@ from sqlalchemy import BigInteger, ForeignKey, Index, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from store.count_tables import Count, CountChange
+from store.count_tables import BatchDelta, Count, CountChange
 from store.finetune_tables import (
     Finetune,
     FireOutcome,
@@ -47,6 +47,7 @@ __all__ = [
     "SOUND_STATES",
     "ApiKey",
     "Batch",
+    "BatchDelta",
     "Clip",
     "Count",
     "CountChange",

@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from store.counts import FOLD_CHUNK, fold_counts
+from store.counts import FOLD_CHUNK, fold_batch_deltas, fold_counts
 from store.database import run_in_transaction
 from store.job_state import JobKind, JobState
 from store.jobs import JobRepository
@@ -75,8 +75,9 @@ def fold(workplace: Workplace) -> None:
     give_up_at = time.monotonic() + _FOLD_SECONDS
     while time.monotonic() < give_up_at:
         with workplace.sessions.begin() as session:
-            if fold_counts(session) < FOLD_CHUNK:
-                return
+            num_most = max(fold_counts(session), fold_batch_deltas(session))
+        if num_most < FOLD_CHUNK:
+            return
 
 
 def switch_generation(workplace: Workplace) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from store.batches import BatchRepository
 from store.errors import IdempotencyConflict, IllegalMove, InvalidPageToken, JobNotFound
@@ -288,6 +288,32 @@ def test_claiming_reads_only_the_first_rows_of_a_long_queue(jobs, session):
     assert "ix_jobs_due" in json.dumps(plan)
     assert "Sort" not in json.dumps(plan)
     assert plan[0]["Plan"]["Plans"][0]["Plans"][0]["Actual Rows"] == 8
+
+
+@pytest.mark.parametrize("wanted", [{"kind": JobKind.SEARCH}, {"batch": True}, {}])
+def test_a_page_of_jobs_reads_no_more_than_it_shows(jobs, session, wanted):
+    batch_id = BatchRepository(session).create().id
+    for some in (batch_id, None):
+        jobs.enqueue_many(NewJob(JobKind.INGEST, {}, batch_id=some) for _ in range(3000))
+    jobs.enqueue_many(search() for _ in range(2000))
+    session.execute(text("ANALYZE jobs"))
+    conditions = {"batch_id": batch_id} if wanted.pop("batch", False) else wanted
+    statements = []
+
+    def note(_connection, cursor, statement, parameters, *_):
+        statements.append((statement, parameters))
+
+    event.listen(session.get_bind(), "before_cursor_execute", note)
+    page = jobs.list(page_size=10, **conditions)
+    event.remove(session.get_bind(), "before_cursor_execute", note)
+    plan = session.connection().exec_driver_sql(
+        f"EXPLAIN (ANALYZE, FORMAT JSON) {statements[0][0]}", statements[0][1]
+    )
+
+    assert len(page.items) == 10
+    found = json.dumps(plan.scalar_one())
+    assert "Seq Scan" not in found
+    assert "Sort" not in found
 
 
 def test_input_and_result_keep_every_kind_of_json(jobs):
