@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from api.methods import allowed_methods
 from store.disk_space import is_storage_full
 from store.errors import (
     BlobNotFound,
@@ -174,15 +175,19 @@ async def _answer_invalid_request(request: Request, error: RequestValidationErro
 async def _answer_http_error(request: Request, error: HTTPException) -> Response:
     status = HTTPStatus(error.status_code)
     code = _CODE_OF_STATUS.get(status, status.phrase.lower().replace(" ", "_"))
-    detail = error.detail
+    detail, headers = error.detail, error.headers
     if status == HTTPStatus.NOT_FOUND:
         detail = f"There is nothing at {request.url.path}."
     elif status == HTTPStatus.METHOD_NOT_ALLOWED:
-        detail = f"{request.method} is not possible at {request.url.path}."
+        methods = allowed_methods(request.app, request.url.path)
+        if methods:
+            headers = {**(headers or {}), "Allow": ", ".join(methods)}
+        detail = f"{request.method} is not possible at {request.url.path}"
+        detail += f"; possible: {', '.join(methods)}." if methods else "."
     elif status == HTTPStatus.BAD_REQUEST and "parsing the body" in str(detail):
         code = "malformed_json"  # what FastAPI raises for a body that is not even UTF-8
         detail = "The body is no valid JSON."
-    return problem_response(status, code, detail, headers=error.headers)
+    return problem_response(status, code, detail, headers=headers)
 
 
 async def _answer_store_unavailable(request: Request, error: Exception) -> Response:

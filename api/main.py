@@ -15,6 +15,7 @@ from api.body_limit import BodyLimitMiddleware
 from api.dependencies import Services
 from api.errors import install_error_handlers
 from api.media_roots import MediaRoots
+from api.methods import HeadMiddleware
 from api.openapi import install_openapi
 from api.read_only import ReadOnlyMiddleware
 from api.readiness import ReadinessWatch
@@ -94,6 +95,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app = describe_app(lifespan)
     app.state.services = services
     verifier = KeyVerifier(sessions, remember=settings.key_cache)
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(BodyLimitMiddleware, max_bytes=_MAX_JSON_BYTES)
     app.add_middleware(ReadOnlyMiddleware, disk=disk)
     app.add_middleware(AuthenticationMiddleware, verifier=verifier)

@@ -17,12 +17,18 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from api.dispositions import read_disposition
 from api.errors import ApiError
+from api.schemas.videos import NewUpload
 from store.blobs import STAGED
 
 _CHUNK_BYTES: Final = 2**20  # one hop to a thread, one write and one hash update for each
 _MAX_FIELDS_BYTES: Final = 64 * 1024
 _MAX_PARTS: Final = 64
+_MAX_HEADER_BYTES: Final = 16 * 1024
+_MAX_SHOWN_LENGTH: Final = 80
+FILE_PART: Final = "file"
+FIELD_PARTS: Final = frozenset(NewUpload.model_fields)
 _MAX_FILENAME_LENGTH: Final = 255
 
 
@@ -112,6 +118,8 @@ class _Form:
         self._hash = hashlib.sha256()
         self._size_bytes = 0
         self._filename: str | None = None
+        self._is_named = False  # or its name is empty
+        self._names: list[str] = []  # of all parts so far
         self._fields: list[tuple[str, str]] = []
         self._fields_bytes = 0
         self._num_parts = 0
@@ -161,7 +169,12 @@ class _Form:
         if not self._is_complete:
             raise _malformed("it ends before its closing boundary")
         if self._filename is None:
-            raise _invalid("file", "the form has no part `file` with a file name")
+            came = ", ".join(f"`{name}`" for name in self._names) or "no part at all"
+            message = f"the form has no part `{FILE_PART}` with a file name; it has {came}"
+            raise _invalid(FILE_PART, message)
+        if not self._is_named and not self._size_bytes:
+            # What a browser sends when nobody chose a file.
+            raise _invalid(FILE_PART, "no file was chosen: its name and content are empty")
         os.fsync(self._file.fileno())  # the row that names the content must not outlive it
         return Upload(
             path=path,
@@ -179,9 +192,15 @@ class _Form:
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._part.header_name += data[start:end]
+        self._check_header()
 
     def _on_header_value(self, data: bytes, start: int, end: int) -> None:
         self._part.header_value += data[start:end]
+        self._check_header()
+
+    def _check_header(self) -> None:
+        if len(self._part.header_name) + len(self._part.header_value) > _MAX_HEADER_BYTES:
+            raise _malformed(f"a part has a header of more than {_MAX_HEADER_BYTES} bytes")
 
     def _on_header_end(self) -> None:
         if self._part.header_name.lower() == b"content-disposition":
@@ -190,20 +209,27 @@ class _Form:
         self._part.header_value.clear()
 
     def _on_headers_finished(self) -> None:
-        _, options = parse_options_header(self._part.disposition)
-        name = options.get(b"name")
-        if name is None:
-            raise _malformed("a part has no name")
-        self._part.name = name.decode("utf-8", errors="replace")
-        filename = options.get(b"filename")
-        if self._part.name != "file":
-            return
-        if filename is None:
-            raise _invalid("file", "must be a file with a file name, not a text field")
+        disposition = read_disposition(self._part.disposition)
+        if disposition.name is None:
+            raise _malformed("a part has no name (Content-Disposition: form-data; name=...)")
+        name = self._part.name = _shown(disposition.name)
+        self._names.append(name)
+        if name != FILE_PART:
+            if name in FIELD_PARTS:
+                return  # some clients give a text field a file name too
+            if disposition.filename is not None:
+                raise _invalid(
+                    name, f"the file must be in the part `{FILE_PART}`; it came in `{name}`"
+                )
+            known = ", ".join(f"`{each}`" for each in (FILE_PART, *sorted(FIELD_PARTS)))
+            raise _invalid(name, f"a form has no part `{name}`; it may have {known}")
+        if disposition.filename is None:
+            raise _invalid(FILE_PART, "must be a file with a file name, not a text field")
         if self._filename is not None:
-            raise _invalid("file", "the form has more than one file; send one request for each")
+            raise _invalid(FILE_PART, "the form has more than one file; send one request for each")
         self._part.is_file = True
-        self._filename = clean_filename(filename.decode("utf-8", errors="replace"))
+        self._is_named = bool(disposition.filename.strip())
+        self._filename = clean_filename(disposition.filename)
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         piece = memoryview(data)[start:end]
@@ -238,6 +264,11 @@ def clean_filename(filename: str) -> str:
         character for character in last if unicodedata.category(character)[0] != "C"
     ).strip()
     return shown[:_MAX_FILENAME_LENGTH] or "upload"
+
+
+def _shown(name: str) -> str:
+    """Keep of a part's name what can stand in a sentence."""
+    return "".join(each for each in name if each.isprintable())[:_MAX_SHOWN_LENGTH]
 
 
 def _malformed(reason: str) -> ApiError:

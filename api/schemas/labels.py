@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, field_validator
 from pydantic.config import JsonDict
 
-from api.schemas.resources import RequestBody, Resource
+from api.schemas.resources import RequestBody, Resource, never_null
 from api.schemas.text import Metadata, Name, QueryText, check_storable
 from store.tables import Label, LabelRevision, Task, Video
 
@@ -114,7 +114,9 @@ class NewLabel(RequestBody):
 class LabelChanges(RequestBody):
     """What is to change of a label; what is left out stays."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [LABEL_CHANGES_EXAMPLE]})
+    model_config = ConfigDict(
+        json_schema_extra=never_null("question", "caption", "split", example=LABEL_CHANGES_EXAMPLE)
+    )
 
     question: LabelText | None = None
     caption: LabelText | None = None

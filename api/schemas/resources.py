@@ -1,8 +1,10 @@
 """What all resources share: strict requests, pages, problems."""
 
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 T = TypeVar("T")
 
@@ -44,3 +46,27 @@ class Problem(BaseModel):
     errors: list[dict[str, Any]] | None = Field(
         default=None, description="what is wrong where: field or index, code, message"
     )
+
+
+def never_null(*names: str, example: JsonDict) -> Callable[[JsonDict], None]:
+    """Describe fields that may be left out of a change, but not be null.
+
+    Args:
+        names: of the fields; none: all.
+        example: of the whole body.
+
+    Returns:
+        A `json_schema_extra`: by itself the schema would say that null is taken.
+    """
+
+    def describe(schema: JsonDict) -> None:
+        schema["examples"] = [example]
+        properties = cast("dict[str, JsonDict]", schema["properties"])
+        for name in names or properties:
+            field = properties[name]
+            field.pop("default", None)
+            kinds = cast("list[JsonDict]", field.pop("anyOf"))
+            (kind,) = [each for each in kinds if each != {"type": "null"}]
+            field.update(kind)
+
+    return describe

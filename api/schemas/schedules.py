@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, field_validator
 from pydantic.config import JsonDict
 
 from api.schemas.finetunes import NEW_FINETUNE_EXAMPLE, NewFinetune
-from api.schemas.resources import RequestBody, Resource
+from api.schemas.resources import RequestBody, Resource, never_null
 from api.schemas.text import Name
 from store.tables import FireOutcome, MisfirePolicy, OverlapPolicy, Schedule, ScheduleFire
 
@@ -82,7 +82,7 @@ class NewSchedule(RequestBody):
 class ScheduleChanges(RequestBody):
     """What is to change of a schedule; what is left out stays. `finetune` is replaced whole."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [SCHEDULE_CHANGES_EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra=never_null(example=SCHEDULE_CHANGES_EXAMPLE))
 
     name: Name | None = None
     cron: Cron | None = None
