@@ -31,6 +31,10 @@ class Services:
     disk: DiskWatch
     readiness: ReadinessWatch
     batch_threads: anyio.CapacityLimiter
+    upload_threads: anyio.CapacityLimiter
+    """Write uploads to the disk of this machine."""
+    transfer_threads: anyio.CapacityLimiter
+    """Bring them to the blob store."""
     label_threads: anyio.CapacityLimiter
 
 

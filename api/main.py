@@ -42,6 +42,8 @@ from workers.dispatch import Doorbell
 
 _MAX_JSON_BYTES = 2**20  # of every body but uploads and batches
 _BATCH_THREADS = 2
+_UPLOAD_THREADS = 4
+_TRANSFER_THREADS = 8  # to a remote blob store; others wait, as their clients do
 _LABEL_THREADS = 1  # the database lets one import of labels work at a time anyway
 _SPARE_CONNECTIONS = 8  # for batches and for requests that wait for a job
 
@@ -79,6 +81,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
         disk=disk,
         readiness=readiness,
         batch_threads=anyio.CapacityLimiter(_BATCH_THREADS),
+        upload_threads=anyio.CapacityLimiter(_UPLOAD_THREADS),
+        transfer_threads=anyio.CapacityLimiter(_TRANSFER_THREADS),
         label_threads=anyio.CapacityLimiter(_LABEL_THREADS),
     )
 

@@ -1,19 +1,19 @@
 """The bytes of a video: out of the blob store, or from where its file lies under a media root."""
 
 import os
-import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 from api.errors import ApiError
-from api.media_roots import MediaRoots, path_of_uri
+from api.media_roots import MediaRoots
 from api.ranges import CHUNK_BYTES, Source
 from store.blobs import BlobStore
-from store.errors import BlobNotFound
-from store.tables import Video
+from store.errors import BlobNotFound, MediaFileMissing, NotARegularFile
+from store.media_files import stamp_of, trusted_stamp
+from store.tables import Video, VideoState
 
 # What players need to be told, by the names FFmpeg gives containers. Anything else is bytes: never
 # a type that a browser would run.
@@ -49,10 +49,17 @@ _TYPE_OF_SUFFIX: Final = {
 
 
 class OpenFile:
-    """A file that is open, so that nothing can be put in its place between check and read."""
+    """A file that is open, so that nothing can be put in its place between check and read.
 
-    def __init__(self, descriptor: int, *, etag: str) -> None:
+    Args:
+        descriptor: of the file; closed after the first read.
+        etag: quoted.
+        stamp: of a file in place: reading ends as soon as it is not true any more.
+    """
+
+    def __init__(self, descriptor: int, *, etag: str, stamp: str | None = None) -> None:
         self._descriptor = descriptor
+        self._stamp = stamp
         self.size_bytes = os.fstat(descriptor).st_size
         self.etag = etag
 
@@ -62,6 +69,10 @@ class OpenFile:
                 piece = os.pread(self._descriptor, min(CHUNK_BYTES, end - start), start)
                 if not piece:
                     return
+                # After the read: what was written before it shows, and what comes later is not
+                # in the piece. The client sees an answer that ends too early.
+                if self._stamp not in {None, stamp_of(os.fstat(self._descriptor))}:
+                    raise FileWritten("the file was written to while it was sent")
                 yield piece
                 start += len(piece)
         finally:
@@ -75,6 +86,10 @@ class OpenFile:
     def __del__(self) -> None:
         # A client may go before the first byte was read: the iterator never ran then.
         self.close()
+
+
+class FileWritten(OSError):
+    """A file in place was written to while it was sent."""
 
 
 class RemoteBlob:
@@ -99,31 +114,47 @@ class RemoteBlob:
         pass
 
 
-def open_media(video: Video, *, blobs: BlobStore, media_roots: MediaRoots) -> Source:
-    """Open the file of a video.
+def open_media(
+    video: Video,
+    *,
+    blobs: BlobStore,
+    media_roots: MediaRoots,
+    on_checked: Callable[[str | None], None],
+) -> Source:
+    """Open the file of a video, which has the bytes that were indexed.
+
+    Args:
+        video: its row.
+        blobs: where uploads are.
+        media_roots: where files in place may be.
+        on_checked: called with the stamp of a file in place that was hashed and found the same.
 
     Raises:
-        ApiError: 404 media_gone, the file is not there any more; 403 outside_media_roots, its
-            folder is not, or no longer, among those that may be read.
+        ApiError: 404 media_gone, the file is not there any more; 409 media_changed, it has other
+            content now; 403 outside_media_roots, its folder is not, or no longer, among those that
+            may be read; 503 media_being_checked.
     """
+    etag = f'"{video.sha256}"'
+    if video.state == VideoState.SUPERSEDED:
+        raise media_changed(video)
     if video.blob_key is not None:
         try:
-            return open_blob(blobs, video.blob_key, etag=f'"{video.sha256}"')
+            return open_blob(blobs, video.blob_key, etag=etag)
         except BlobNotFound as error:
             raise _gone(video) from error
-    media_roots.locate(video.uri)
     try:
-        # Not blocking: a named pipe would otherwise hold this thread for ever.
-        descriptor = os.open(path_of_uri(video.uri), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
+        file = media_roots.open(video.uri)
+    except (MediaFileMissing, NotARegularFile) as error:
         raise _gone(video) from error
-    status = os.fstat(descriptor)
-    really = str(Path(f"/proc/self/fd/{descriptor}").readlink())
-    if not stat.S_ISREG(status.st_mode) or not media_roots.contains(really):
-        os.close(descriptor)
-        raise _gone(video)
-    # Not the sha256: the file is not ours, and may have changed since.
-    return OpenFile(descriptor, etag=f'"{status.st_mtime_ns:x}-{status.st_size:x}"')
+    try:
+        stamp = stamp_of(file.status)
+        if stamp != video.file_stamp:
+            if not media_roots.contents.is_same(file, video):
+                raise media_changed(video)
+            on_checked(trusted_stamp(file.status))
+        return OpenFile(os.dup(file.descriptor), etag=etag, stamp=stamp)
+    finally:
+        file.close()
 
 
 def open_blob(blobs: BlobStore, key: str, *, etag: str) -> Source:
@@ -159,6 +190,17 @@ def disposition_of(video: Video) -> str:
 
 def path_name(uri: str) -> str:
     return uri.rsplit("/", 1)[-1]
+
+
+def media_changed(video: Video) -> ApiError:
+    """Make the error of a video whose file has other content than was indexed."""
+    facts = {} if video.superseded_by_id is None else {"superseded_by": str(video.superseded_by_id)}
+    return ApiError(
+        HTTPStatus.CONFLICT,
+        "media_changed",
+        f"The file of video {video.id} has other content than was indexed: index it again.",
+        facts=facts,
+    )
 
 
 def _gone(video: Video) -> ApiError:

@@ -8,7 +8,10 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from api.content_checks import ContentChecks
 from api.errors import ApiError
+from store.errors import MediaFileMissing, NotARegularFile, OutsideMediaRoots
+from store.media_files import MediaFile, open_media_file
 
 _MAX_REMEMBERED_FOLDERS = 4096
 _NO_SUCH_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
@@ -25,7 +28,9 @@ class MediaRoots:
     """
 
     def __init__(self, roots: Sequence[Path]) -> None:
+        self._given = tuple(roots)
         self._roots = tuple(os.path.realpath(root) for root in roots)
+        self.contents = ContentChecks()
 
     def locate(self, uri: str, *, folders: "Folders | None" = None) -> Path:
         """Turn `file:///a/b.mp4` or `/a/b.mp4` into an absolute path under a root.
@@ -35,20 +40,18 @@ class MediaRoots:
             folders: remembers resolved folders between calls, for many paths at once.
 
         Raises:
-            ApiError: 422 invalid_request, no absolute path; 403 outside_media_roots. Whether a
-                file outside exists is not told.
+            ApiError: 422 invalid_request, no absolute path; 422 media_not_found, no way leads
+                there; 403 outside_media_roots. Whether a file outside exists is not told.
         """
         path = path_of_uri(uri)
         try:
             real = (folders or Folders()).real_path(path)
-        except (OSError, ValueError):  # a loop of links, a name that no file can have
+        except ValueError:  # a name that no file can have
             real = None
+        except OSError:  # a loop of links, say: this tells what
+            return self.locate_file(uri)
         if real is None or not self.contains(real):
-            raise ApiError(
-                HTTPStatus.FORBIDDEN,
-                "outside_media_roots",
-                f"{uri} is not under any of the folders that this service may read.",
-            )
+            raise _outside(uri)
         return Path(path)
 
     def locate_file(self, uri: str) -> Path:
@@ -57,20 +60,38 @@ class MediaRoots:
         Raises:
             ApiError: also 422 media_not_found.
         """
-        path = self.locate(uri)
         try:
-            is_file = stat.S_ISREG(path.stat().st_mode)
+            self.open(uri).close()
+        except MediaFileMissing as error:
+            raise ApiError(
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                "media_not_found",
+                f"{uri} cannot be read: {error.reason}.",
+            ) from error
+        except NotARegularFile as error:
+            raise ApiError(
+                HTTPStatus.UNPROCESSABLE_ENTITY, "media_not_found", f"{uri} is not a file."
+            ) from error
         except OSError as error:
             raise ApiError(
                 HTTPStatus.UNPROCESSABLE_ENTITY,
                 "media_not_found",
-                f"{uri} cannot be read: {error.strerror or 'no such file'}.",
+                f"{uri} cannot be read: {error.strerror or error}.",
             ) from error
-        if not is_file:
-            raise ApiError(
-                HTTPStatus.UNPROCESSABLE_ENTITY, "media_not_found", f"{uri} is not a file."
-            )
-        return path
+        return Path(path_of_uri(uri))
+
+    def open(self, uri: str) -> MediaFile:
+        """Open a file under a root, once; links are followed as long as they lead under one.
+
+        Raises:
+            ApiError: 422 invalid_request, 403 outside_media_roots, as `locate`.
+            MediaFileMissing, NotARegularFile: there is no file to read.
+            OSError: it cannot be read now.
+        """
+        try:
+            return open_media_file(path_of_uri(uri), self._given)
+        except OutsideMediaRoots as error:
+            raise _outside(uri) from error
 
     def contains(self, real_path: str) -> bool:
         """Tell whether a resolved path lies under a root."""
@@ -122,6 +143,14 @@ def path_of_uri(uri: str) -> str:
     if not path.startswith("/") or "\0" in path or path.startswith("//"):
         raise _invalid_uri(uri)
     return path
+
+
+def _outside(uri: str) -> ApiError:
+    return ApiError(
+        HTTPStatus.FORBIDDEN,
+        "outside_media_roots",
+        f"{uri} is not under any of the folders that this service may read.",
+    )
 
 
 def _invalid_uri(uri: str) -> ApiError:

@@ -176,6 +176,8 @@ def _checked(services: Services, raw: RawItem, folders: Folders) -> dict[str, An
         asked["tags"] = item.tags
     if item.metadata:
         asked["metadata"] = item.metadata
+    if item.strict:
+        asked["strict"] = True
     if item.external_id is not None:
         asked["external_id"] = item.external_id
     return asked

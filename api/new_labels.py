@@ -7,7 +7,7 @@ so that a client sees all of an import or nothing.
 import dataclasses
 import difflib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 from api.batch_bodies import RawItem, read_lines
 from api.dependencies import Services
 from api.errors import ApiError
+from api.player_clock import take_span
 from api.schemas.labels import (
     MAX_CHOICES,
     MAX_LABEL_LENGTH,
@@ -39,6 +40,7 @@ from store import labels as stored
 from store.errors import IllegalLabel
 from store.labels import LabelRepository
 from store.tables import Task
+from store.videos import VideoRepository
 from workers.finetune_data import contradictions, tell_contradictions
 
 MAX_LISTED_LINES: Final = 100
@@ -216,7 +218,9 @@ def add_label(session: Session, new: NewLabel) -> tuple[UUID, bool]:
     label = dataclasses.replace(draft.label, provenance=new.provenance)
     labels = LabelRepository(session)
     found = labels.find_videos(draft.names)
-    added = labels.add_many([dataclasses.replace(label, video_id=_one_video(draft, found))])
+    video_id = _one_video(draft, found)
+    starts_at = VideoRepository(session).starts_at([video_id])
+    added = labels.add_many([_of_video(label, video_id, starts_at)])
     for refused in added.refused:
         raise IllegalLabel(refused.code, refused.message)
     # The store gives an id to each label that it does not refuse.
@@ -242,9 +246,10 @@ def _import_chunk(session: Session, drafts: Sequence[LabelDraft], outcome: _Outc
     found = labels.find_videos(sorted({name for draft in drafts for name in draft.names}))
     kept: list[LabelDraft] = []
     new: list[stored.NewLabel] = []
+    starts_at = VideoRepository(session).starts_at({each for ids in found.values() for each in ids})
     for draft in drafts:
         try:
-            new.append(dataclasses.replace(draft.label, video_id=_one_video(draft, found)))
+            new.append(_of_video(draft.label, _one_video(draft, found), starts_at))
         except IllegalLabel as error:
             outcome.refuse(draft.line, error)
         else:
@@ -277,6 +282,14 @@ def _warnings(session: Session, outcome: _Outcome) -> list[str]:
             f"{merged[0][0]!r}: a model needs at least two different ones"
         )
     return found
+
+
+def _of_video(
+    label: stored.NewLabel, video_id: UUID, starts_at: Mapping[UUID, float]
+) -> stored.NewLabel:
+    """Make a label one of a video; its moment was read off a player."""
+    start, end = take_span(label.start_seconds, label.end_seconds, starts_at.get(video_id, 0.0))
+    return dataclasses.replace(label, video_id=video_id, start_seconds=start, end_seconds=end)
 
 
 def _one_video(draft: LabelDraft, found: dict[str, list[UUID]]) -> UUID:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
 
+import anyio.to_thread
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
@@ -43,6 +44,7 @@ NEW_VIDEO_BODY: Final[dict[str, Any]] = {
                     "batch_id": {"type": "string", "format": "uuid"},
                     "tags": {"type": "array", "items": {"type": "string"}},
                     "metadata": {"type": "string", "description": "a JSON object"},
+                    "strict": {"type": "boolean"},
                 },
             },
             "example": {"file": "(the bytes of parrot.mp4)", "tags": ["birds"]},
@@ -59,10 +61,11 @@ async def add_upload(
         request,
         spool_folder=services.spool_folder,
         max_bytes=services.settings.max_upload_bytes,
+        threads=services.upload_threads,
     ) as upload:
         new = _upload_fields(upload)
         wanted = _ingest_job(request, new, idempotency_key)
-        return await run_in_threadpool(_store_upload, services, upload, new, wanted)
+        return await _store_upload(services, upload, new, wanted)
 
 
 async def add_by_uri(
@@ -108,37 +111,73 @@ def _upload_fields(upload: Upload) -> NewUpload:
         raise _invalid(error) from error
 
 
-def _store_upload(
+async def _store_upload(
     services: Services, upload: Upload, new: NewUpload, wanted: NewJob
 ) -> JobResource:
-    key = media_key(upload.sha256)
+    """Put an upload where workers find it, then enqueue its job; answered when both will stay.
+
+    A transfer to a remote store takes minutes: it has threads of its own and no transaction.
+    """
     asked: dict[str, Any] = {
-        "blob_key": key,
+        "blob_key": media_key(upload.sha256),
         "sha256": upload.sha256,
         "filename": upload.filename,
         "tags": new.tags,
         "metadata": new.metadata,
     }
+    if new.strict:
+        asked["strict"] = True
     wanted = replace(wanted, input=asked)
-    with services.sessions.begin() as session:
-        # What will be refused leaves no blob.
-        if new.batch_id is not None:
-            BatchRepository(session).get(new.batch_id)
-        job = JobRepository(session).find_repeated(wanted)
-        if job is None:
-            # A deletion meanwhile does not take the blob away that this job needs.
-            hold_content(session, upload.sha256)
-            if not services.blobs.exists(key):
-                services.blobs.take_file(key, upload.path)
-            known = VideoRepository(session).hold_by_sha256(upload.sha256)
-            job = _enqueue(session, replace(wanted, video_id=None if known is None else known.id))
+    # What will be refused, or was done already, moves no file.
+    job = await run_in_threadpool(_find_repeated, services, wanted)
+    while job is None:
+        await anyio.to_thread.run_sync(
+            _transfer, services, upload, limiter=services.transfer_threads
+        )
+        job = await run_in_threadpool(_enqueue_upload, services, upload, wanted)
     services.doorbell.ring(job.kind, job.id)
     return job_resource(job)
 
 
+def _find_repeated(services: Services, wanted: NewJob) -> Job | None:
+    with services.sessions() as session:
+        if wanted.batch_id is not None:
+            BatchRepository(session).get(wanted.batch_id)
+        return JobRepository(session).find_repeated(wanted)
+
+
+def _transfer(services: Services, upload: Upload) -> None:
+    key = media_key(upload.sha256)
+    try:
+        if not services.blobs.exists(key):
+            services.blobs.take_file(key, upload.path)
+    except OSError as error:
+        raise ApiError(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "store_unavailable",
+            f"The blob store does not take the file: {error.strerror or error}.",
+        ) from error
+
+
+def _enqueue_upload(services: Services, upload: Upload, wanted: NewJob) -> Job | None:
+    """Enqueue the job of a blob that is there; None if a deletion has just taken it away."""
+    with services.sessions.begin() as session:
+        job = JobRepository(session).find_repeated(wanted)
+        if job is not None:
+            return job
+        # From here on a deletion does not take the blob away that this job needs.
+        hold_content(session, upload.sha256)
+        if not services.blobs.exists(media_key(upload.sha256)):
+            return None
+        known = VideoRepository(session).hold_by_sha256(upload.sha256)
+        return _enqueue(session, replace(wanted, video_id=None if known is None else known.id))
+
+
 def _add_file(services: Services, new: NewVideo, wanted: NewJob) -> JobResource:
     path = services.media_roots.locate_file(new.uri)
-    asked = {"uri": path.as_uri(), "tags": new.tags, "metadata": new.metadata}
+    asked: dict[str, Any] = {"uri": path.as_uri(), "tags": new.tags, "metadata": new.metadata}
+    if new.strict:
+        asked["strict"] = True
     with services.sessions.begin() as session:
         job = _enqueue(session, replace(wanted, input=asked))
     services.doorbell.ring(job.kind, job.id)

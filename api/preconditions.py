@@ -64,4 +64,6 @@ def require_ready_video(session: Session, video_id: UUID) -> None:
     reason = "is still being indexed"
     if video.state == VideoState.FAILED:
         reason = f"could not be indexed: {video.error_message or video.error_code}"
+    if video.state == VideoState.SUPERSEDED:
+        reason = f"has other content now: ask about video {video.superseded_by_id}"
     raise ApiError(HTTPStatus.CONFLICT, "video_not_ready", f"Video {video_id} {reason}.")

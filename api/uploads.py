@@ -7,14 +7,16 @@ import unicodedata
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from io import RawIOBase
 from pathlib import Path
 from typing import Final
 
+import anyio
+import anyio.to_thread
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from api.dispositions import read_disposition
@@ -53,7 +55,7 @@ class Upload:
 
 @asynccontextmanager
 async def receive_upload(
-    request: Request, *, spool_folder: Path, max_bytes: int
+    request: Request, *, spool_folder: Path, max_bytes: int, threads: anyio.CapacityLimiter
 ) -> AsyncIterator[Upload]:
     """Receive the form of a request, whose part `file` is the upload.
 
@@ -64,6 +66,7 @@ async def receive_upload(
         request: a multipart/form-data request whose body was not read yet.
         spool_folder: where to put the file for now; must exist.
         max_bytes: largest file taken.
+        threads: that write to the disk: a slow one keeps no other request waiting.
 
     Raises:
         ApiError: 400 malformed_multipart, 413 payload_too_large, 422 invalid_request.
@@ -75,26 +78,28 @@ async def receive_upload(
     boundary = options.get(b"boundary", b"")
     if not boundary:
         raise _malformed("its content type names no boundary")
-    descriptor, name = await run_in_threadpool(tempfile.mkstemp, dir=spool_folder, prefix=STAGED)
+    descriptor, name = await anyio.to_thread.run_sync(
+        partial(tempfile.mkstemp, dir=spool_folder, prefix=STAGED), limiter=threads
+    )
     path = Path(name)
     try:
         with os.fdopen(descriptor, "wb", buffering=0) as file:
             form = _Form(file=file, boundary=boundary, max_bytes=max_bytes)
-            await _feed(request, form)
-            upload = await run_in_threadpool(form.finish, path)
+            await _feed(request, form, threads)
+            upload = await anyio.to_thread.run_sync(form.finish, path, limiter=threads)
         yield upload
     finally:
         path.unlink(missing_ok=True)
 
 
-async def _feed(request: Request, form: "_Form") -> None:
+async def _feed(request: Request, form: "_Form", threads: anyio.CapacityLimiter) -> None:
     waiting = bytearray()
     async for chunk in request.stream():
         waiting += chunk
         if len(waiting) >= _CHUNK_BYTES:
-            await run_in_threadpool(form.write, bytes(waiting))
+            await anyio.to_thread.run_sync(form.write, bytes(waiting), limiter=threads)
             waiting.clear()
-    await run_in_threadpool(form.write, bytes(waiting))
+    await anyio.to_thread.run_sync(form.write, bytes(waiting), limiter=threads)
 
 
 class _Part:

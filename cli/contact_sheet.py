@@ -70,7 +70,10 @@ def fetch_frames(api: ApiClient, hits: Sequence[Json]) -> list["Image | None"]:
     with tempfile.TemporaryDirectory(prefix="clipbert-sheet-") as folder:
         for video_id, indexes in hits_of_video.items():
             instants = [_middle_instant(hits[i]) for i in indexes]
-            found = _decode(api, video_id, instants, Path(folder))
+            # A hit's seconds are a player's; those of the decoder count from the first frame.
+            starts_at = float(hits[indexes[0]].get("starts_at_seconds") or 0.0)
+            wanted = [max(0.0, instant - starts_at) for instant in instants]
+            found = _decode(api, video_id, wanted, Path(folder))
             for i, frame in zip(indexes, found, strict=True):
                 frames[i] = frame
     return frames
@@ -110,10 +113,9 @@ def _draw_caption(draw: "ImageDraw", hit: Json, *, left: int, top: int, best: fl
     name = _shorten(file_name(str(hit["uri"])), _font(NAME_FONT_PX), CAPTION_WIDTH_PX)
     draw.text((left, top), f"{hit['rank']}", fill=FAINT_INK, font=_font(TITLE_FONT_PX))
     draw.text((left, top + 36), name, fill=INK, font=_font(NAME_FONT_PX))
-    lines = [
-        format_span(hit["start_seconds"], hit["end_seconds"])
-        + f"   frame at {_middle_instant(hit):.1f} s"
-    ]
+    moment = format_span(hit["start_seconds"], hit["end_seconds"])
+    note = "   file missing" if hit.get("is_missing") else ""
+    lines = [f"{moment}   frame at {_middle_instant(hit):.1f} s{note}"]
     scores = [f"score {hit['score']:.3f}"]
     for part in ("recall_score", "match_score"):
         if hit.get(part) is not None:

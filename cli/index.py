@@ -22,7 +22,7 @@ from cli.console import JsonOption, as_text, print_json
 from cli.data_folder import DataOption, find_data_folder
 from cli.errors import INTERRUPTED, CliError, ServiceUnreachable
 from cli.folder_walk import Broken, Reason, Skipped, Taken, walk
-from cli.sent_batch import start_batch, upload_files
+from cli.sent_batch import SaidOfAll, start_batch, upload_files
 
 MOST_ITEMS = 100_000  # of one batch
 
@@ -76,6 +76,10 @@ def index(
     list_skipped: Annotated[
         bool, typer.Option("--list-skipped", help="Name each file that is left out, and why.")
     ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Refuse a damaged video rather than index what is sound."),
+    ] = False,
     as_json: JsonOption = False,
     data: DataOption = None,
 ) -> None:
@@ -95,12 +99,12 @@ def index(
     told = sys.stderr if as_json else sys.stdout
     with ApiClient.of_data_folder(find_data_folder(data)) as api:
         sent: list[_SentBatch] = []
-        tags = tag or []
+        said = SaidOfAll(tags=tag or [], strict=strict)
         try:
             for part in _parts(first, files, found):
-                started = _start(api, part, name=name, tags=tags, upload=upload, told=told)
+                started = _start(api, part, name=name, said=said, upload=upload, told=told)
                 sent.append(started)
-                started.not_sent.extend(upload_files(api, started.id, started.to_upload, tags=tags))
+                started.not_sent.extend(upload_files(api, started.id, started.to_upload, said))
             _say_what_is_skipped(found)
             counts = [follow_batch(api, each.id, told=told) for each in sent] if wait else []
         except KeyboardInterrupt:
@@ -168,13 +172,13 @@ def _start(
     part: tuple[list[Path], list[NotSent]],
     *,
     name: str | None,
-    tags: list[str],
+    said: SaidOfAll,
     upload: bool,
     told: TextIO,
 ) -> _SentBatch:
     """Make a batch and tell its id: whoever breaks off the uploads knows where the others are."""
     files, unreadable = part
-    batch_id, to_upload = start_batch(api, files, name=name, upload_all=upload, tags=tags)
+    batch_id, to_upload = start_batch(api, files, name=name, upload_all=upload, said=said)
     broken = sum(not each.path.is_dir() for each in unreadable)
     number = f"{len(files) + broken} file{'s' * (len(files) + broken != 1)}"
     note = f", {broken} of them cannot be read" if broken else ""

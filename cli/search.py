@@ -116,7 +116,7 @@ def print_hits(resource: Json, seconds: float, *, is_filtered: bool = False) -> 
             (
                 str(hit["rank"]),
                 f"{hit['score']:.3f}",
-                file_name(str(hit["uri"])),
+                file_name(str(hit["uri"])) + (" (missing)" if hit.get("is_missing") else ""),
                 format_span(hit["start_seconds"], hit["end_seconds"]),
                 str(hit["video_id"]),
             )

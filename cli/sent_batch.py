@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cli.batch_outcome import NotSent
@@ -10,13 +11,29 @@ from cli.errors import ApiProblem
 from cli.file_to_send import sendable_name
 
 
+@dataclass(frozen=True)
+class SaidOfAll:
+    """What is said of every video that is sent.
+
+    Attributes:
+        tags: that it gets.
+        strict: refuse it if a part of it cannot be decoded.
+    """
+
+    tags: Sequence[str] = ()
+    strict: bool = False
+
+
+NOTHING_SAID = SaidOfAll()
+
+
 def start_batch(
     api: ApiClient,
     files: Sequence[Path],
     *,
     name: str | None,
     upload_all: bool = False,
-    tags: Sequence[str] = (),
+    said: SaidOfAll = NOTHING_SAID,
 ) -> tuple[str, list[Path]]:
     """Make a batch of all files that the API may read where they are.
 
@@ -25,7 +42,7 @@ def start_batch(
         files: absolute paths.
         name: of the batch.
         upload_all: send the content of every file, for an API that does not see this disk.
-        tags: of every video.
+        said: of every video.
 
     Returns:
         The batch's id, and the files that are to be uploaded into it.
@@ -33,7 +50,7 @@ def start_batch(
     inside: Sequence[Path] = [] if upload_all else files
     while True:
         try:
-            batch = _create_batch(api, inside, name, tags)
+            batch = _create_batch(api, inside, name, said)
             break
         except ApiProblem as problem:
             if problem.code != "outside_media_roots":
@@ -48,14 +65,16 @@ def start_batch(
 
 
 def upload_files(
-    api: ApiClient, batch_id: str, files: Sequence[Path], *, tags: Sequence[str] = ()
+    api: ApiClient, batch_id: str, files: Sequence[Path], said: SaidOfAll = NOTHING_SAID
 ) -> list[NotSent]:
     """Upload files into a batch, one after the other.
 
     Returns:
         Those that could not be read or that the API refused; they do not keep back the others.
     """
-    fields = [("batch_id", batch_id), *(("tags", tag) for tag in tags)]
+    fields = [("batch_id", batch_id), *(("tags", tag) for tag in said.tags)]
+    if said.strict:
+        fields.append(("strict", "true"))
     not_sent = []
     for number, file in enumerate(files, start=1):
         print(f"uploading {number} of {len(files)}: {sendable_name(file.name)}", file=sys.stderr)
@@ -83,10 +102,10 @@ def without_outside(files: Sequence[Path], errors: Sequence[dict[str, object]]) 
     ]
 
 
-def _create_batch(
-    api: ApiClient, files: Sequence[Path], name: str | None, tags: Sequence[str]
-) -> Json:
-    more = {"tags": [*tags]} if tags else {}
+def _create_batch(api: ApiClient, files: Sequence[Path], name: str | None, said: SaidOfAll) -> Json:
+    more: Json = {"tags": [*said.tags]} if said.tags else {}
+    if said.strict:
+        more["strict"] = True
     body: Json = {"items": [{"uri": file.as_uri(), **more} for file in files]}
     if name is not None:
         body["name"] = name

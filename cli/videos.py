@@ -1,6 +1,7 @@
 """`clipbert videos`: what is in the library."""
 
 import sys
+import unicodedata
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated
@@ -16,6 +17,7 @@ from cli.console import (
     as_text,
     file_name,
     format_instant,
+    format_span,
     is_same_name,
     print_facts,
     print_json,
@@ -72,7 +74,7 @@ def list_videos(
             (
                 str(video["id"]),
                 file_name(str(video["uri"])),
-                str(video["state"]),
+                _state(video),
                 _length(video),
                 f"{video['width']}x{video['height']}" if video.get("width") else "",
                 str(video.get("codec") or ""),
@@ -94,6 +96,7 @@ def show_video(
         print_json({**found, "clips": clips})
         return
     shown = {name: value for name, value in found.items() if name != "links"}
+    shown["damaged_spans"] = _damage(found)
     print_facts([*facts_of(shown), ("clips", str(len(clips)))])
 
 
@@ -197,7 +200,7 @@ def find_video(api: ApiClient, wanted: str) -> Json:
     found = _with_id(api, wanted)
     if found is not None:
         return found
-    wanted = as_text(wanted)
+    wanted = unicodedata.normalize("NFC", as_text(wanted))  # a terminal of macOS may give NFD
     fitting = list(api.items("/v1/videos", limit=None, name=wanted))
     # The video that has the name itself comes before those that have a copy of this name.
     own = [video for video in fitting if is_same_name(file_name(str(video["uri"])), wanted)]
@@ -221,6 +224,15 @@ def _with_id(api: ApiClient, wanted: str) -> Json | None:
         if problem.status != HTTPStatus.NOT_FOUND:
             raise
         return None
+
+
+def _state(video: Json) -> str:
+    return f"{video['state']}, partial" if video.get("is_partial") else str(video["state"])
+
+
+def _damage(video: Json) -> str:
+    spans = video.get("damaged_spans") or []
+    return ", ".join(format_span(span["start_seconds"], span["end_seconds"]) for span in spans)
 
 
 def _length(video: Json) -> str:

@@ -10,6 +10,7 @@ prints one line of JSON: {"probe": {...}} or {"error": {"code": ..., "message": 
 """
 
 import argparse
+import ctypes
 import json
 import math
 import os
@@ -17,6 +18,8 @@ import resource
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,8 @@ _MAX_OPEN_FILES = 64
 # Several files are probed side by side, and each thread takes address space.
 _DECODER_THREADS = 2
 _MESSAGE_CHARACTERS = 2000
+_WAIT_SECONDS = 1.0
+_PR_SET_PDEATHSIG = 1
 
 
 def probe_in_subprocess(
@@ -44,6 +49,8 @@ def probe_in_subprocess(
     strict: bool = True,
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     memory_bytes: int = DEFAULT_MEMORY_BYTES,
+    pass_fds: Sequence[int] = (),
+    on_wait: Callable[[], object] | None = None,
 ) -> VideoProbe:
     """Probe a file of unknown origin, as video.probe_video does, without trusting it.
 
@@ -55,6 +62,10 @@ def probe_in_subprocess(
         strict: as probe_video's.
         timeout_seconds: the process is killed after so long.
         memory_bytes: the address space that it may use.
+        pass_fds: descriptors that the process gets too, for a path such as `/proc/self/fd/7`.
+        on_wait: called every second meanwhile; what it raises ends the process.
+
+    The process ends with the thread that waits for it, however that ends.
 
     Returns:
         The probe, without frame_pts.
@@ -66,6 +77,7 @@ def probe_in_subprocess(
         ClipBertError: the process could not do its work, for no fault of the file.
     """
     command = [sys.executable, "-P", "-m", "clipbert.probe", str(path.absolute())]
+    command += ["--parent", str(os.getpid())]
     for option, target in (("--poster", poster), ("--strip", strip)):
         if target is not None:
             command += [option, str(target.absolute())]
@@ -81,9 +93,10 @@ def probe_in_subprocess(
         env=_environment(),
         cwd="/",
         start_new_session=True,
+        pass_fds=pass_fds,
     )
     try:
-        output, complaints = process.communicate(timeout=timeout_seconds)
+        output, complaints = _wait_for(process, timeout_seconds, on_wait)
     except subprocess.TimeoutExpired as error:
         raise ProbeTimeout(f"{name} took more than {timeout_seconds:.0f} s") from error
     finally:
@@ -101,7 +114,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--partial", action="store_true")
     parser.add_argument("--memory-bytes", type=int, default=DEFAULT_MEMORY_BYTES)
     parser.add_argument("--cpu-seconds", type=int, default=math.ceil(DEFAULT_TIMEOUT_SECONDS))
+    parser.add_argument("--parent", type=int)
     options = parser.parse_args(arguments)
+    if options.parent is not None:
+        _die_with(options.parent)
     _limit(memory_bytes=options.memory_bytes, cpu_seconds=options.cpu_seconds)
     # Under the limits, and where running out of memory is not the file's fault.
     for module in ("clipbert.video.decode", "clipbert.thumbnails"):
@@ -158,6 +174,15 @@ def _probe(
     return probe
 
 
+def _die_with(parent: int) -> None:
+    """Let the kernel kill this process when the one that waits for its answer dies."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")
+    if os.getppid() != parent:  # it died before this could be asked for
+        sys.exit("the parent is gone")
+
+
 def _limit(*, memory_bytes: int, cpu_seconds: int) -> None:
     for kind, amount in (
         (resource.RLIMIT_AS, memory_bytes),
@@ -179,6 +204,23 @@ def _environment() -> dict[str, str]:
         # numpy's matrix library would start a thread for each core and is not used at all.
         "OPENBLAS_NUM_THREADS": "1",
     }
+
+
+def _wait_for(
+    process: "subprocess.Popen[bytes]",
+    timeout_seconds: float,
+    on_wait: Callable[[], object] | None,
+) -> tuple[bytes, bytes]:
+    ends_at = time.monotonic() + timeout_seconds
+    while True:
+        left = ends_at - time.monotonic()
+        try:
+            return process.communicate(timeout=max(0.0, min(left, _WAIT_SECONDS)))
+        except subprocess.TimeoutExpired:
+            if left <= _WAIT_SECONDS:
+                raise
+        if on_wait is not None:
+            on_wait()
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:

@@ -221,7 +221,9 @@ class RemoteBlobs:
     """
 
     def __init__(self, url: str) -> None:
-        self._system, folder = fsspec.core.url_to_fs(url)
+        # Without this s3fs remembers listings for ever: it would not see what other processes
+        # write and delete.
+        self._system, folder = fsspec.core.url_to_fs(url, use_listings_cache=False)
         self._folder = str(folder).rstrip("/")
         _remove_abandoned(self.staging_folder().glob(f"{STAGED}*"))
 

@@ -320,7 +320,9 @@ class DatasetRepository:
 def _conditions(
     task: Task, wanted: LabelFilter | None, *, only_ready: bool
 ) -> Sequence[ColumnElement[bool]]:
-    usable = Video.state == VideoState.READY if only_ready else Video.state != VideoState.FAILED
+    # Labels of what was superseded stay with it, and nothing is learnt from them.
+    lost = (VideoState.FAILED, VideoState.SUPERSEDED)
+    usable = Video.state == VideoState.READY if only_ready else Video.state.not_in(lost)
     conditions = replace(wanted or LabelFilter(), task=task.value).conditions()
     return [*conditions, Label.video_id.in_(select(Video.id).where(usable))]
 

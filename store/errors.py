@@ -12,9 +12,11 @@ StoreError
 ├── IdempotencyConflict      a known key came with another content
 ├── InvalidPageToken         a page token that this store did not make
 ├── BlobError                BlobNotFound InvalidBlobKey
+├── MediaFileError           OutsideMediaRoots MediaFileMissing NotARegularFile
 └── EmbeddedServicesError    PostgreSQL or Redis could not be started or stopped
 """
 
+import os
 from pathlib import Path
 from uuid import UUID
 
@@ -41,6 +43,12 @@ class JobNotFound(NotFound):
 
 class VideoNotFound(NotFound):
     kind = "video"
+
+
+class VideoSuperseded(VideoNotFound):
+    """Other content was indexed at the video's place: it is searched no more."""
+
+    kind = "current video"
 
 
 class BatchNotFound(NotFound):
@@ -171,3 +179,38 @@ class EmbeddedServicesError(StoreError):
     def __init__(self, sentence: str, *, log: Path | None = None) -> None:
         super().__init__(sentence)
         self.log = log
+
+
+class MediaFileError(StoreError):
+    """A file under a media root cannot be opened, and will not be by trying again at once."""
+
+
+class OutsideMediaRoots(MediaFileError):
+    """The path leads out of every media root."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(f"{_shown(path)} is not under an allowed media root")
+
+
+class MediaFileMissing(MediaFileError):
+    """The file is not there, or cannot be reached.
+
+    Attributes:
+        reason: why, as a sentence without its subject's name.
+    """
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(f"{_shown(path)} cannot be read: {reason}")
+        self.reason = reason
+
+
+class NotARegularFile(MediaFileError):
+    """There is a folder, a pipe, a socket or a device at the path."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(f"{_shown(path)} is not a regular file")
+
+
+def _shown(path: str | Path) -> str:
+    """Write a path as text, whatever its bytes are."""
+    return os.fsencode(path).decode(errors="replace")

@@ -366,6 +366,13 @@ class Job(Table):
             text("(input ->> 'blob_key')"),
             postgresql_where=text("kind = 'ingest' AND (input ->> 'blob_key') IS NOT NULL"),
         ),
+        # Which contents were found at a place.
+        Index(
+            "ix_jobs_input_uri",
+            text("(input ->> 'uri')"),
+            postgresql_using="hash",
+            postgresql_where=text("kind = 'ingest' AND video_id IS NOT NULL"),
+        ),
         Index(
             "ix_jobs_copy_stem",
             text(COPY_STEM),

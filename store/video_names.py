@@ -1,5 +1,6 @@
 """Videos found by what people call them in their annotation files."""
 
+import unicodedata
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -16,6 +17,8 @@ VideoIds = list[UUID]
 # and all. Every branch is led by an index: on the id, on the SHA-256, or on a name without its
 # ending, of which the whole name is then looked at.
 _ID = "^[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}$"
+# What was superseded has no name any more: its file has other content now.
+_CURRENT = "videos.state <> 'superseded'"
 _FIND = f"""
 WITH asked AS (
     SELECT name, regexp_replace(name, '^.*/', '') AS last_part
@@ -33,25 +36,27 @@ WITH asked AS (
     SELECT CASE WHEN videos.uri = keyed.name THEN 3
                 WHEN regexp_replace(videos.uri, '^.*/', '') = keyed.name THEN 4 ELSE 5 END,
            keyed.name, videos.id
-    FROM keyed JOIN videos ON {URI_STEM} = keyed.stem
+    FROM keyed JOIN videos ON {URI_STEM} = keyed.stem AND {_CURRENT}
     WHERE videos.uri = keyed.name OR regexp_replace(videos.uri, '^.*/', '') = keyed.name
     UNION ALL
     SELECT 5, keyed.name, videos.id
-    FROM keyed JOIN videos ON {URI_STEM} = keyed.name
+    FROM keyed JOIN videos ON {URI_STEM} = keyed.name AND {_CURRENT}
     UNION ALL
     SELECT 4, keyed.name, videos.id
-    FROM keyed JOIN videos ON {FILENAME_STEM} = keyed.stem
+    FROM keyed JOIN videos ON {FILENAME_STEM} = keyed.stem AND {_CURRENT}
     WHERE videos.filename = keyed.name
     UNION ALL
     SELECT 5, keyed.name, videos.id
-    FROM keyed JOIN videos ON {FILENAME_STEM} = keyed.name
+    FROM keyed JOIN videos ON {FILENAME_STEM} = keyed.name AND {_CURRENT}
     UNION ALL
     SELECT 4, keyed.name, jobs.video_id
-    FROM keyed JOIN jobs ON {COPY_STEM} = keyed.stem
+    FROM keyed JOIN jobs ON {COPY_STEM} = keyed.stem JOIN videos ON videos.id = jobs.video_id
+                                                    AND {_CURRENT}
     WHERE kind = 'ingest' AND video_id IS NOT NULL AND jobs.result ->> 'filename' = keyed.name
     UNION ALL
     SELECT 5, keyed.name, jobs.video_id
-    FROM keyed JOIN jobs ON {COPY_STEM} = keyed.name
+    FROM keyed JOIN jobs ON {COPY_STEM} = keyed.name JOIN videos ON videos.id = jobs.video_id
+                                                    AND {_CURRENT}
     WHERE kind = 'ingest' AND video_id IS NOT NULL
 ), ranked AS (
     SELECT DISTINCT name, id, rank, min(rank) OVER (PARTITION BY name) AS best FROM named
@@ -73,8 +78,17 @@ def find_videos(session: Session, names: Sequence[str]) -> dict[str, VideoIds]:
     """
     found: dict[str, VideoIds] = {name: [] for name in names}
     # What PostgreSQL cannot hold is no video's name.
-    asked = [name for name in found if can_be_stored(name)]
+    asked = {name: as_name(name) for name in found if can_be_stored(name)}
     if asked:
-        rows = session.execute(text(_FIND), {"names": asked})
-        found.update({row[0]: list(row[1]) for row in rows})
+        rows = session.execute(text(_FIND), {"names": list(set(asked.values()))})
+        ids = {row[0]: list(row[1]) for row in rows}
+        found.update({name: ids.get(form, []) for name, form in asked.items()})
     return found
+
+
+def as_name(name: str) -> str:
+    """Write a name in the Unicode form (NFC) in which names are stored and compared.
+
+    macOS gives file names in NFD, keyboards and annotation files write NFC: to people they are one.
+    """
+    return unicodedata.normalize("NFC", name)

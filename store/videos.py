@@ -7,7 +7,10 @@ from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
+    Float,
     SQLColumnExpression,
+    case,
+    cast,
     delete,
     func,
     insert,
@@ -20,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from store.counts import read_counts
 from store.damaged_spans import join_spans
-from store.errors import VideoNotFound
+from store.errors import VideoNotFound, VideoSuperseded
 from store.job_state import JobKind
 from store.jobs import JobRepository
 from store.pages import Page, PageTokens, clamp_page_size
@@ -117,6 +120,12 @@ class VideoRepository:
         """Tell which of these videos are there."""
         return set(self._session.scalars(select(Video.id).where(Video.id.in_(video_ids))))
 
+    def starts_at(self, video_ids: Collection[UUID]) -> dict[UUID, float]:
+        """Give what a player's clock shows at the first frame of each of these videos."""
+        starts_at = cast(Video.probe["starts_at_seconds"].astext, Float())
+        query = select(Video.id, func.coalesce(starts_at, 0.0)).where(Video.id.in_(video_ids))
+        return {row[0]: row[1] for row in self._session.execute(query)}
+
     def get_many(self, video_ids: Collection[UUID]) -> dict[UUID, Video]:
         """Get videos by their ids; those that do not exist are left out."""
         query = select(Video).where(Video.id.in_(video_ids))
@@ -128,6 +137,7 @@ class VideoRepository:
         page_size: int = 50,
         page_token: str | None = None,
         state: VideoState | None = None,
+        missing: bool | None = None,
         tag: str | None = None,
         name: str | None = None,
         name_part: str | None = None,
@@ -137,7 +147,8 @@ class VideoRepository:
         Args:
             page_size: how many at most.
             page_token: where to go on.
-            state: only videos in this state.
+            state: only videos in this state; None: in any but superseded.
+            missing: only videos whose file in place is not there, or only the others.
             tag: only videos with this tag.
             name: only videos with this file name, or with a copy that has it.
             name_part: only videos with this in their file name or a copy's, in any case.
@@ -147,12 +158,20 @@ class VideoRepository:
             ValueError: page_size is below 1.
         """
         size = clamp_page_size(page_size)
-        tokens = PageTokens("videos", state=state, tag=tag, name=name, name_part=name_part)
+        tokens = PageTokens(
+            "videos", state=state, missing=missing, tag=tag, name=name, name_part=name_part
+        )
         query = select(Video).order_by(Video.id.desc()).limit(size + 1)
         if page_token is not None:
             query = query.where(Video.id < tokens.id_of(page_token))
-        if state is not None:
+        if state is None:
+            query = query.where(Video.state != VideoState.SUPERSEDED)
+        else:
             query = query.where(Video.state == state)
+        if missing is not None:
+            query = query.where(
+                Video.missing_since.is_not(None) if missing else Video.missing_since.is_(None)
+            )
         if tag is not None:
             query = query.where(Video.tags.contains([tag]))
         if name is not None:
@@ -183,6 +202,8 @@ class VideoRepository:
         rotation_degrees: int | None = None,
         is_still: bool = False,
         probe: Mapping[str, Any] | None = None,
+        damaged_spans: Iterable[Sequence[float]] = (),
+        file_stamp: str | None = None,
         tags: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
     ) -> tuple[Video, bool]:
@@ -209,6 +230,8 @@ class VideoRepository:
             "rotation_degrees": rotation_degrees,
             "is_still": is_still,
             "probe": dict(probe or {}),
+            "damaged_spans": join_spans(damaged_spans),
+            "file_stamp": file_stamp,
             "tags": list(tags),
             "custom_metadata": dict(metadata or {}),
         }
@@ -222,14 +245,35 @@ class VideoRepository:
         return found, False
 
     def relocate(
-        self, video_id: UUID, *, uri: str, blob_key: str | None, filename: str | None
+        self,
+        video_id: UUID,
+        *,
+        uri: str,
+        blob_key: str | None,
+        filename: str | None,
+        file_stamp: str | None = None,
     ) -> None:
         """Say where a video's content is now, since it is not any more where it was.
+
+        One that was superseded is to be indexed again.
 
         Raises:
             VideoNotFound: there is none with this id.
         """
-        self._update(video_id, uri=uri, blob_key=blob_key, filename=filename)
+        self._update(
+            video_id,
+            uri=uri,
+            blob_key=blob_key,
+            filename=filename,
+            file_stamp=file_stamp,
+            missing_since=None,
+            superseded_by_id=None,
+            place_checked_at=func.now(),
+            state=case(
+                (Video.state == VideoState.SUPERSEDED, VideoState.PROCESSING.value),
+                else_=Video.state,
+            ),
+        )
 
     def mark_ready(self, video_id: UUID) -> None:
         """Say that a video can be searched.
@@ -316,14 +360,12 @@ class VideoRepository:
             clips: all of them.
 
         Raises:
-            VideoNotFound: the video was deleted meanwhile.
+            VideoNotFound: the video was deleted or superseded meanwhile.
         """
-        # Held until the commit: a deletion meanwhile waits, and then takes these clips along.
-        held = (
-            select(Video.id).where(Video.id == video_id).with_for_update(read=True, key_share=True)
-        )
-        if self._session.scalar(held) is None:
-            raise VideoNotFound(video_id)
+        # Held until the commit: who deletes or supersedes it meanwhile waits, and then takes these
+        # clips along.
+        if self.lock(video_id).state == VideoState.SUPERSEDED:
+            raise VideoSuperseded(video_id)
         self._session.execute(
             delete(Clip).where(Clip.generation_id == generation_id, Clip.video_id == video_id)
         )

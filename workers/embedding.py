@@ -34,7 +34,7 @@ from workers.generations import is_in_use
 from workers.interactive import serve_interactive
 from workers.lease import Hold, Outcome
 from workers.lifecycle import Workplace, leave_if_device_lost, leave_process
-from workers.media import OpenMedia, name_in_uri, open_media
+from workers.media import OpenMedia, open_video_media
 from workers.token_cache import put_tokens, tokens_key
 
 log = structlog.get_logger(__name__)
@@ -137,10 +137,8 @@ class _Run:
             with self.workplace.sessions.begin() as session:
                 row = VideoRepository(session).get(UUID(hold.claim.input["video_id"]))
             media = stack.enter_context(
-                open_media(
-                    uri=row.uri,
-                    blob_key=row.blob_key,
-                    name=row.filename or name_in_uri(row.uri),
+                open_video_media(
+                    row,
                     roots=self.workplace.media_roots,
                     blobs=self.workplace.blobs,
                     on_piece=partial(self._advance, hold),
@@ -201,6 +199,7 @@ class _Run:
         key = tokens_key(self.generation_id, video.video_id)
         order = range(len(video.clips))
         try:
+            video.media.check_unwritten()  # or its clips would be of two contents
             tokens = torch.stack([video.tokens[index] for index in order])  # (K, h, w, D)
             put_tokens(self.workplace.blobs, key, tokens)
             rows = [

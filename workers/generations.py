@@ -5,7 +5,7 @@ All models that serve read the tokens and vectors of one generation: that of the
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
@@ -51,11 +51,18 @@ def embed_job(
     priority: int = 5,
     api_key_id: UUID | None = None,
     batch_id: UUID | None = None,
+    strict: bool = False,
 ) -> NewJob:
-    """Make the job that embeds a video for a generation; there is never more than one at a time."""
+    """Make the job that embeds a video for a generation; there is never more than one at a time.
+
+    With strict it refuses a video of which a part cannot be decoded.
+    """
+    wanted: dict[str, Any] = {"video_id": str(video_id), "generation_id": str(generation_id)}
+    if strict:
+        wanted["strict"] = True
     return NewJob(
         kind=JobKind.EMBED,
-        input={"video_id": str(video_id), "generation_id": str(generation_id)},
+        input=wanted,
         priority=priority,
         api_key_id=api_key_id,
         batch_id=batch_id,

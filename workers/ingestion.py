@@ -1,15 +1,28 @@
 """Take a new video in: hash, probe, thumbnails, row, and the job that will embed it.
 
-A file is trusted with nothing: it is opened under the allowed roots only and probed in a subprocess
-with limits. The same content is taken in once, however many paths lead to it.
+A file is trusted with nothing: it is opened once, under the allowed roots only, and hashed and
+probed by that descriptor, in a subprocess with limits. The same content is taken in once, however
+many paths lead to it.
+
+What may happen at the same time, and what comes of it:
+
+- Two paths with one content: a lock of the content lets one worker make the row; the other then
+  finds it, and its path is a copy.
+- One path with two contents, in one batch or two: each job writes under a lock of the path, and
+  only if the file is still the one that it hashed. So the rows follow each other as the files did.
+- The video is deleted meanwhile: its content is new again, and the job makes a new row.
+- It is superseded while it is embedded: the row is locked, so the clips are either there before and
+  go with it, or the embed job finds it superseded and is cancelled.
+- It is superseded while a search runs: the search has read its clips, and answers with them.
 """
 
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Final
 from urllib.parse import quote
@@ -20,12 +33,13 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from clipbert.errors import (
-    ClipBertError,
     EmptyFile,
     MediaNotFound,
     NoVideoStream,
+    ProbeTimeout,
     TruncatedMedia,
     UnsupportedMedia,
+    VideoError,
 )
 from clipbert.probe import probe_in_subprocess
 from clipbert.video.decode import VideoProbe
@@ -36,26 +50,40 @@ from store.errors import VideoNotFound
 from store.job_records import SINGLE_PRIORITY
 from store.job_state import JobKind, JobState
 from store.jobs import JobRepository
+from store.media_files import is_settled
 from store.tables import Video, VideoState
+from store.video_names import as_name
+from store.video_places import GROWING, VideoPlaces, seconds_growing
 from store.videos import VideoRepository
-from workers.errors import JobError, WorkerError
+from workers.errors import JobError, MediaChanged, WorkerError
 from workers.generations import embed_job, generations_in_use
 from workers.lease import Hold, Outcome
 from workers.lifecycle import Workplace
-from workers.media import OpenMedia, hash_file, name_in_uri, open_media
+from workers.media import OpenMedia, name_in_uri, open_media
+from workers.settings import WorkerSettings
 
 log = structlog.get_logger(__name__)
 
 _SAME_CONTENT_DELAY_SECONDS: Final = 1.0
 _LOCK_MARGIN_SECONDS: Final = 60.0
-_PASSING_ERRORS: Final = ("cancelled", "media_not_found")
+_LEAST_DELAY_SECONDS: Final = 1.0
+_MOST_DELAY: Final = 300.0
+_PASSING_ERRORS: Final = ("cancelled", "media_not_found", "media_changed")
 # Whatever limits or decoders a later version has, these bytes are no video: not worth keeping for
 # a retry. Other failed uploads are kept for a while; workers.sweeping says how long.
 _NO_VIDEOS: Final = (EmptyFile, UnsupportedMedia, NoVideoStream, TruncatedMedia)
 
 
 class _ContentInHand(WorkerError):
-    """Another worker is taking the same content in at this moment, or is giving it up."""
+    """Another worker is taking the same content or place in at this moment, or is giving it up."""
+
+
+class _StillGrowing(WorkerError):
+    """The file is being written to, or was a moment ago."""
+
+    def __init__(self, media: OpenMedia) -> None:
+        super().__init__(f"{media.name} is being written to")
+        self.name, self.size_bytes = media.name, media.size_bytes
 
 
 @dataclass(frozen=True)
@@ -66,14 +94,43 @@ class _Place:
     blob_key: str | None
     filename: str
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file stays where it lies, under a media root."""
+        return self.blob_key is None
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A place where a video's content lies too."""
+
+    uri: str
+    name: str
+    stamp: str | None
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What a job has written: its outcome, and the keys of tokens to remove after the commit."""
+
+    outcome: Outcome
+    tokens_keys: Sequence[str]
+
 
 @dataclass(frozen=True)
 class _Facts:
-    """What is found out about a file before its row is written."""
+    """What is found out about a file before its row is written.
 
+    Attributes:
+        moves: where the content of videos is that were said to lie at the file's place, by their
+            ids; None for a video whose content is known nowhere any more.
+        probe: None if the content is known already.
+    """
+
+    media: OpenMedia
     sha256: str
-    size_bytes: int
-    probe: VideoProbe
+    moves: Mapping[UUID, _Copy | None]
+    probe: VideoProbe | None = None
 
 
 def ingest_next(workplace: Workplace) -> int:
@@ -86,6 +143,8 @@ def ingest_next(workplace: Workplace) -> int:
             # When the other is done, this job finds its video.
             delay = _SAME_CONTENT_DELAY_SECONDS * (0.5 + random.random())  # noqa: S311  jitter
             workplace.leases.snooze(hold, timedelta(seconds=delay))
+        except _StillGrowing as growing:
+            _look_again_later(workplace, hold, growing)
         except Exception as error:  # noqa: BLE001  the edge of a job: settle logs it
             workplace.leases.settle(hold, error)
             if isinstance(error, _NO_VIDEOS):
@@ -101,51 +160,177 @@ def ingest_next(workplace: Workplace) -> int:
 def _ingest(workplace: Workplace, hold: Hold) -> bool:
     """Do one job. Returns whether it left an embed job."""
     place = _place_of(hold)
-    with open_media(
-        uri=place.uri,
-        blob_key=place.blob_key,
-        name=place.filename,
-        roots=workplace.media_roots,
-        blobs=workplace.blobs,
-        on_piece=hold.advance,
-    ) as media:
-        if media.size_bytes == 0:
-            raise EmptyFile(f"{media.name} is empty")
-        sha256 = hash_file(media.path, on_piece=hold.advance)
-        media.check_unchanged()
-        if _link_known(workplace, hold, media, sha256):
+    try:
+        with open_media(
+            uri=place.uri,
+            blob_key=place.blob_key,
+            name=place.filename,
+            roots=workplace.media_roots,
+            blobs=workplace.blobs,
+            on_piece=hold.advance,
+        ) as media:
+            _check_settled(workplace, media)
+            try:
+                return _take_in(workplace, hold, media)
+            except MediaChanged as error:
+                raise _StillGrowing(media) from error
+            except VideoError as error:
+                # Half a file is a broken one.
+                with _growth_of(media):
+                    media.check_in_place()
+                raise error from None
+    except MediaNotFound:
+        if place.is_in_place:
+            _note_missing(workplace, place.uri)
+        raise
+
+
+def _take_in(workplace: Workplace, hold: Hold, media: OpenMedia) -> bool:
+    """Store what an open file is. Returns whether that left an embed job."""
+    if media.size_bytes == 0:
+        raise EmptyFile(f"{media.name} is empty")
+    sha256 = media.hash(on_piece=hold.advance)
+    media.check_in_place()
+    facts = _Facts(media, sha256, _moves_from(workplace, hold, media, sha256))
+    if _link_known(workplace, hold, facts):
+        return False
+    limit_seconds = probe_limit_seconds(workplace.settings, media.size_bytes)
+    # A probe that timed out is tried once more.
+    with _content_lock(
+        workplace.sessions, sha256, limit_seconds=2 * limit_seconds + _LOCK_MARGIN_SECONDS
+    ):
+        if _link_known(workplace, hold, facts):
             return False
-        limit_seconds = workplace.settings.probe_timeout_seconds + _LOCK_MARGIN_SECONDS
-        with _content_lock(workplace.sessions, sha256, limit_seconds=limit_seconds):
-            if _link_known(workplace, hold, media, sha256):
-                return False
-            hold.advance()
-            facts = _Facts(sha256, media.size_bytes, _probe(workplace, media, sha256))
-            media.check_unchanged()
-            hold.advance()
-            workplace.leases.finish(hold, lambda session: _create_video(session, hold, facts))
-    log.info("video.created", sha256=sha256, codec=facts.probe.codec)
+        hold.advance()
+        facts = replace(facts, probe=_probe(workplace, hold, media, sha256))
+        hold.advance()
+        _finish(workplace, hold, partial(_create_video, hold=hold, facts=facts))
+    log.info("video.created", sha256=sha256, codec=facts.probe.codec if facts.probe else None)
     return True
+
+
+def _check_settled(workplace: Workplace, media: OpenMedia) -> None:
+    """Leave a file alone that was written to a moment ago: it may not be whole yet."""
+    settle_ns = int(workplace.settings.settle_seconds * 1e9)
+    if media.place is not None and not is_settled(media.status, for_ns=settle_ns):
+        raise _StillGrowing(media)
+
+
+@contextmanager
+def _growth_of(media: OpenMedia) -> Iterator[None]:
+    try:
+        yield
+    except MediaChanged as error:
+        raise _StillGrowing(media) from error
+
+
+def _look_again_later(workplace: Workplace, hold: Hold, growing: _StillGrowing) -> None:
+    """Give a job back until its file may be whole; costs it no attempt, but not for ever."""
+    settings = workplace.settings
+    try:
+        with workplace.sessions.begin() as session:
+            waited = seconds_growing(session, hold.claim.id)
+        if waited > settings.growing_seconds:
+            message = (
+                f"{growing.name} is still being written to after {settings.growing_seconds:.0f} s "
+                "(WORKER_GROWING_SECONDS): index it when it is whole"
+            )
+            workplace.leases.settle(hold, JobError("media_growing", message))
+            return
+        workplace.leases.add_event(hold, GROWING, {"size_bytes": growing.size_bytes})
+        delay = min(max(settings.settle_seconds, _LEAST_DELAY_SECONDS, waited / 2), _MOST_DELAY)
+        workplace.leases.snooze(hold, timedelta(seconds=delay))
+    except Exception as error:  # noqa: BLE001  the edge of a job: settle logs it
+        workplace.leases.settle(hold, error)
+
+
+def _note_missing(workplace: Workplace, uri: str) -> None:
+    with workplace.sessions.begin() as session:
+        places = VideoPlaces(session)
+        places.note_checked(there=[], missing=[video.id for video in places.others_at(uri, "")])
+
+
+def _finish(workplace: Workplace, hold: Hold, write: Callable[[Session], _Written]) -> None:
+    """Finish a job; then remove the tokens of what it has superseded."""
+    tokens_keys: list[str] = []
+
+    def write_outcome(session: Session) -> Outcome:
+        written = write(session)
+        tokens_keys[:] = written.tokens_keys
+        return written.outcome
+
+    workplace.leases.finish(hold, write_outcome)
+    for key in tokens_keys:
+        try:
+            workplace.blobs.delete(key)
+        except OSError as error:  # the rows are gone; the sweep removes what is left behind
+            log.warning("blob.not_deleted", key=key, error=repr(error))
 
 
 def _place_of(hold: Hold) -> _Place:
     wanted = hold.claim.input
-    filename = wanted.get("filename") or name_in_uri(wanted.get("uri", ""))
+    filename = as_name(wanted.get("filename") or name_in_uri(wanted.get("uri", "")))
     uri = wanted.get("uri") or f"upload:///{quote(filename)}"
     return _Place(uri, wanted.get("blob_key"), filename)
 
 
-def _link_known(workplace: Workplace, hold: Hold, media: OpenMedia, sha256: str) -> bool:
+def _moves_from(
+    workplace: Workplace, hold: Hold, media: OpenMedia, sha256: str
+) -> dict[UUID, _Copy | None]:
+    """Find out where the content is of the videos that were said to lie where this file lies."""
+    place = _place_of(hold)
+    if not place.is_in_place:
+        return {}
+    with workplace.sessions.begin() as session:
+        places = VideoPlaces(session)
+        others = places.others_at(place.uri, sha256)
+        uris_of = {other.id: places.copies_of(other.id, but=place.uri) for other in others}
+    return {
+        other.id: next(
+            (
+                copy
+                for uri in uris_of[other.id]
+                if (copy := _copy_at(workplace, hold, uri, other)) is not None
+            ),
+            None,
+        )
+        for other in others
+    }
+
+
+def _copy_at(workplace: Workplace, hold: Hold, uri: str, video: Video) -> _Copy | None:
+    """Look whether a video's content lies at a place."""
+    try:
+        with open_media(
+            uri=uri,
+            blob_key=None,
+            name=name_in_uri(uri),
+            roots=workplace.media_roots,
+            blobs=workplace.blobs,
+        ) as media:
+            if video.size_bytes not in (None, media.size_bytes):
+                return None
+            if media.hash(on_piece=hold.advance) != video.sha256:
+                return None
+            return _Copy(uri, media.name, media.stamp)
+    except (MediaNotFound, UnsupportedMedia, JobError):
+        return None
+
+
+def _is_strict(hold: Hold) -> bool:
+    return hold.claim.input.get("strict") is True
+
+
+def _link_known(workplace: Workplace, hold: Hold, facts: _Facts) -> bool:
     """Finish the job with the video that has this content already, if there is one."""
     with workplace.sessions.begin() as session:
-        video = VideoRepository(session).find_by_sha256(sha256)
+        video = VideoRepository(session).find_by_sha256(facts.sha256)
     if video is None:
         return False
-    is_moved = not _is_still_there(workplace, hold, video, media)
+    is_moved = not _is_still_there(workplace, hold, video, facts.media)
+    write = partial(_link_video, hold=hold, facts=facts, video_id=video.id, is_moved=is_moved)
     try:
-        workplace.leases.finish(
-            hold, lambda session: _link_video(session, hold, video.id, is_moved=is_moved)
-        )
+        _finish(workplace, hold, write)
     except VideoNotFound:
         return False  # deleted a moment ago: the content is new again
     return True
@@ -153,51 +338,72 @@ def _link_known(workplace: Workplace, hold: Hold, media: OpenMedia, sha256: str)
 
 def _is_still_there(workplace: Workplace, hold: Hold, video: Video, media: OpenMedia) -> bool:
     """Tell whether a video's content is still where its row says; media is a file that has it."""
+    if video.state == VideoState.SUPERSEDED:
+        return False
     if video.blob_key is not None:
         return workplace.blobs.exists(video.blob_key)
-    try:
-        with open_media(
-            uri=video.uri,
-            blob_key=None,
-            name=media.name,
-            roots=workplace.media_roots,
-            blobs=workplace.blobs,
-        ) as stored:
-            if stored.path == media.path:
-                return True
-            return hash_file(stored.path, on_piece=hold.advance) == video.sha256
-    except (MediaNotFound, UnsupportedMedia, JobError):
-        return False
+    if media.place is not None and media.place.as_uri() == video.uri:
+        return True
+    return _copy_at(workplace, hold, video.uri, video) is not None
 
 
-def _link_video(session: Session, hold: Hold, video_id: UUID, *, is_moved: bool) -> Outcome:
-    videos = VideoRepository(session)
+def _link_video(
+    session: Session, *, hold: Hold, facts: _Facts, video_id: UUID, is_moved: bool
+) -> _Written:
+    videos, place = VideoRepository(session), _place_of(hold)
+    others = _hold_place(session, hold, facts)
     # Locked, or an embed job that ends at this moment would look as if there were none.
-    video = videos.lock(video_id)
+    for locked in sorted({video_id, *others}):
+        videos.lock(locked)
+    video = videos.get(video_id)
+    if _is_strict(hold) and video.is_partial:
+        raise JobError(
+            "decode_failed",
+            f"{place.filename} is damaged, and strict was asked for: "
+            + ", ".join(f"{start:.1f}-{end:.1f} s" for start, end in video.damaged_spans),
+        )
+    # Superseded meanwhile: what is at hand is the only place known.
+    is_moved = is_moved or video.state == VideoState.SUPERSEDED
+    was_missing = video.missing_since is not None
     if is_moved:
-        place = _place_of(hold)
         hold_content(session, video.sha256)  # the upload's, if this is one
-        videos.relocate(video_id, uri=place.uri, blob_key=place.blob_key, filename=place.filename)
+        videos.relocate(
+            video_id,
+            uri=place.uri,
+            blob_key=place.blob_key,
+            filename=place.filename,
+            file_stamp=facts.media.stamp,
+        )
+        video = videos.get(video_id)
+    elif place.is_in_place and place.uri == video.uri:
+        VideoPlaces(session).keep_stamp(video_id, facts.media.stamp)
     # A video still without its clips gets their job again, unless it has one: then it gets that.
     is_waiting = video.state == VideoState.PROCESSING
     if video.state == VideoState.FAILED:
         # It is tried again if that was somebody else's wish or a file now found, or if this job was
         # asked for afterwards: so the copies of a bad file in one batch do not fail one by one.
-        is_waiting = is_moved or video.error_code in _PASSING_ERRORS
+        is_waiting = is_moved or was_missing or video.error_code in _PASSING_ERRORS
         is_waiting |= video.updated_at < hold.claim.created_at
     videos.add_tags(video_id, hold.claim.input.get("tags") or [])
+    tokens_keys = _leave_place(session, facts, others, to=video_id, uri=place.uri)
     embed_job_id = _enqueue_embeds(session, hold, video) if is_waiting else None
-    return _outcome(hold, video, is_duplicate=True, embed_job_id=embed_job_id)
+    outcome = _outcome(hold, video, is_duplicate=True, embed_job_id=embed_job_id)
+    return _Written(outcome, tokens_keys)
 
 
-def _create_video(session: Session, hold: Hold, facts: _Facts) -> Outcome:
+def _create_video(session: Session, *, hold: Hold, facts: _Facts) -> _Written:
     wanted, place, probe = hold.claim.input, _place_of(hold), facts.probe
-    video, is_new = VideoRepository(session).create(
+    assert probe is not None  # noqa: S101  no input can break this
+    others = _hold_place(session, hold, facts)
+    videos = VideoRepository(session)
+    for locked in sorted(others):
+        videos.lock(locked)
+    video, is_new = videos.create(
         uri=place.uri,
         sha256=facts.sha256,
         blob_key=place.blob_key,
         filename=place.filename,
-        size_bytes=facts.size_bytes,
+        size_bytes=facts.media.size_bytes,
         duration_seconds=probe.duration_seconds,
         width=probe.width,
         height=probe.height,
@@ -208,11 +414,62 @@ def _create_video(session: Session, hold: Hold, facts: _Facts) -> Outcome:
         rotation_degrees=probe.rotation_degrees,
         is_still=probe.is_still,
         probe=probe.to_json(),
+        damaged_spans=probe.damaged_spans,
+        file_stamp=facts.media.stamp,
         tags=wanted.get("tags") or [],
         metadata=wanted.get("metadata") or {},
     )
+    tokens_keys = _leave_place(session, facts, others, to=video.id, uri=place.uri)
     embed_job_id = _enqueue_embeds(session, hold, video)
-    return _outcome(hold, video, is_duplicate=not is_new, embed_job_id=embed_job_id)
+    outcome = _outcome(hold, video, is_duplicate=not is_new, embed_job_id=embed_job_id)
+    return _Written(outcome, tokens_keys)
+
+
+def _hold_place(session: Session, hold: Hold, facts: _Facts) -> Sequence[UUID]:
+    """Be the only one to say what lies at the file's place, and make sure that it still does.
+
+    Returns:
+        The videos whose content was said to lie there.
+    """
+    place = _place_of(hold)
+    if not place.is_in_place:
+        facts.media.check_unwritten()
+        return []
+    places = VideoPlaces(session)
+    places.hold(place.uri)
+    # Under the lock: whoever was here before saw an older file, whoever comes later a newer one.
+    facts.media.check_in_place()
+    others = [video.id for video in places.others_at(place.uri, facts.sha256)]
+    if not facts.moves.keys() >= set(others):
+        raise _ContentInHand(place.uri)
+    return others
+
+
+def _leave_place(
+    session: Session, facts: _Facts, others: Sequence[UUID], *, to: UUID, uri: str
+) -> Sequence[str]:
+    """Let other videos leave a place: for a copy of theirs, or for good.
+
+    Returns:
+        The keys of tokens that nothing needs any more.
+    """
+    if facts.media.place is None:
+        return []
+    videos, places = VideoRepository(session), VideoPlaces(session)
+    superseded = []
+    for video_id in others:
+        copy = facts.moves[video_id]
+        if copy is None:
+            superseded.append(video_id)
+            continue
+        videos.relocate(
+            video_id, uri=copy.uri, blob_key=None, filename=copy.name, file_stamp=copy.stamp
+        )
+    places.forget_copies_at(uri, but=to)
+    if not superseded:
+        return []
+    log.info("video.superseded", video_ids=[str(each) for each in superseded], by=str(to))
+    return places.supersede(superseded, by=to)
 
 
 def _outcome(hold: Hold, video: Video, *, is_duplicate: bool, embed_job_id: str | None) -> Outcome:
@@ -236,6 +493,7 @@ def _enqueue_embeds(session: Session, hold: Hold, video: Video) -> str | None:
                 priority=SINGLE_PRIORITY if claim.batch_id is None else claim.priority,
                 api_key_id=claim.api_key_id,
                 batch_id=claim.batch_id,
+                strict=_is_strict(hold),
             )
         )
         for generation in generations_in_use(session)
@@ -256,25 +514,42 @@ def _remove_unneeded_upload(workplace: Workplace, hold: Hold) -> None:
         log.warning("blob.not_deleted", key=blob_key, error=repr(error))
 
 
-def _probe(workplace: Workplace, media: OpenMedia, sha256: str) -> VideoProbe:
+def _probe(workplace: Workplace, hold: Hold, media: OpenMedia, sha256: str) -> VideoProbe:
     """Probe the file in a subprocess and keep the thumbnails that come with it."""
+    settings = workplace.settings
+    limit_seconds = probe_limit_seconds(settings, media.size_bytes)
     staging = workplace.blobs.staging_folder()
     with tempfile.TemporaryDirectory(dir=staging, prefix=STAGED) as folder:
         poster, strip = Path(folder) / "poster.jpg", Path(folder) / "strip.jpg"
-        try:
-            probe = probe_in_subprocess(
+
+        def probe() -> VideoProbe:
+            return probe_in_subprocess(
                 media.path,
                 poster=poster,
                 strip=strip,
-                timeout_seconds=workplace.settings.probe_timeout_seconds,
-                memory_bytes=workplace.settings.probe_memory_bytes,
+                name=media.name,
+                strict=_is_strict(hold),
+                timeout_seconds=limit_seconds,
+                memory_bytes=settings.probe_memory_bytes,
+                pass_fds=(media.descriptor,),
+                on_wait=hold.advance,
             )
-        except ClipBertError as error:
-            raise media.with_name(error) from error
+
+        try:
+            found = probe()
+        except ProbeTimeout as error:
+            # The machine may have been busy, or the file on a disk that had to start up.
+            log.warning("probe.repeated", name=media.name, error=str(error))
+            found = probe()
         for path in (poster, strip):
             if path.exists():
                 workplace.blobs.put_file(thumbnail_key(sha256, path.name), path)
-    return probe
+    return found
+
+
+def probe_limit_seconds(settings: WorkerSettings, size_bytes: int) -> float:
+    """Give the seconds that a probe may take: the base, and what reading the file may take."""
+    return settings.probe_timeout_seconds + size_bytes / settings.probe_bytes_per_second
 
 
 @contextmanager

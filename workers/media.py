@@ -1,18 +1,36 @@
-"""Open the media of a job: a file under an allowed root, or an uploaded blob."""
+"""Open the media of a job: a file under an allowed root, or an uploaded blob.
+
+It is opened once. What is hashed, probed and decoded is that descriptor, `/proc/self/fd/N`, so that
+nothing can be put in its place between a check and a use.
+"""
 
 import hashlib
 import os
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from clipbert.errors import ClipBertError, MediaNotFound, UnsupportedMedia, VideoError
 from store.blobs import BlobStore
-from store.errors import BlobNotFound
+from store.errors import (
+    BlobNotFound,
+    MediaFileError,
+    MediaFileMissing,
+    NotARegularFile,
+    OutsideMediaRoots,
+)
+from store.media_files import (
+    MediaFile,
+    hash_descriptor,
+    open_media_file,
+    stamp_of,
+    trusted_stamp,
+)
+from store.tables import Video
+from store.video_names import as_name
 from workers.errors import JobError, MediaChanged
 
 _READ_BYTES: Final = 1 << 20
@@ -20,40 +38,97 @@ _READ_BYTES: Final = 1 << 20
 
 @dataclass(frozen=True)
 class OpenMedia:
-    """A local file that may be read.
+    """A file of this machine that is open for reading, for as long as its context lasts.
 
     Attributes:
-        path: where it really is, with no symbolic link left in it.
+        descriptor: the open file.
         name: what people call it; a blob's own name is its hash, a link's that of its target.
-        size_bytes: its size when it was opened.
-        modified_ns: when it was last written, at that time.
+        status: what the system said of it when it was opened.
+        real_path: where it was found then, with no symbolic link left in it.
+        stamp: what shows that a file in place is still this one; None if it was written to so
+            shortly before that this cannot be trusted.
+        place: where it was looked for; None for a blob.
+        roots: folders that the place must lead into.
     """
 
-    path: Path
+    descriptor: int
     name: str
-    size_bytes: int
-    modified_ns: int
+    status: os.stat_result
+    real_path: Path
+    stamp: str | None = None
+    place: Path | None = None
+    roots: tuple[Path, ...] = field(default=(), repr=False)
 
-    def check_unchanged(self) -> None:
-        """Make sure that what was read at different times is one file.
+    @property
+    def path(self) -> Path:
+        """A path that opens this very file, whatever lies at its place now; in this process."""
+        return Path(f"/proc/self/fd/{self.descriptor}")
+
+    @property
+    def size_bytes(self) -> int:
+        """Its size when it was opened."""
+        return self.status.st_size
+
+    def hash(self, *, on_piece: Callable[[], object] | None = None) -> str:
+        """Compute the SHA-256 of its bytes, as `hash_file` does."""
+        return hash_descriptor(self.descriptor, on_piece=on_piece)
+
+    def check_unwritten(self) -> None:
+        """Make sure that what was read at different times is one content.
+
+        Raises:
+            MediaChanged: it was written to, perhaps is still being copied.
+        """
+        now = os.fstat(self.descriptor)
+        # Not the time of the inode: a link made, or a name changed, moves it too.
+        if (now.st_size, now.st_mtime_ns) != (self.status.st_size, self.status.st_mtime_ns):
+            raise MediaChanged(self.name)
+
+    def check_in_place(self) -> None:
+        """Make sure that it is unwritten, and still what lies at its place.
 
         Raises:
             MediaNotFound: it is gone.
-            MediaChanged: it was written to, perhaps is still being copied.
+            MediaChanged: it was written to, or another file was put there.
         """
-        try:
-            now = self.path.stat()
-        except OSError as error:
-            raise MediaNotFound(f"{self.name} vanished while it was read") from error
-        if (now.st_size, now.st_mtime_ns) != (self.size_bytes, self.modified_ns):
+        self.check_unwritten()
+        if self.place is None:
+            return
+        with _open_at(self.place, self.name, self.roots) as file:
+            there = file.status
+        if (there.st_dev, there.st_ino) != (self.status.st_dev, self.status.st_ino):
             raise MediaChanged(self.name)
 
     def with_name(self, error: ClipBertError) -> ClipBertError:
         """Give the same error with the file called what people call it."""
-        message = str(error).replace(self.path.name, self.name)
+        message = str(error).replace(str(self.path), self.name)
+        if message.startswith(f"{self.descriptor} "):  # the path's own name
+            message = self.name + message.removeprefix(str(self.descriptor))
         if isinstance(error, VideoError):
             return VideoError.from_code(error.code, message)
         return ClipBertError(message)
+
+    def check_content(self, video: Video, *, on_piece: Callable[[], object] | None = None) -> None:
+        """Make sure that these are the bytes that were indexed; they are hashed where in doubt.
+
+        Args:
+            video: the row; an uploaded file is named by its hash, and not looked at.
+            on_piece: called after each piece that is hashed.
+
+        Raises:
+            JobError: `media_changed`.
+        """
+        if self.place is None or stamp_of(self.status) == video.file_stamp:
+            return
+        if video.size_bytes in (None, self.size_bytes) and self.hash(on_piece=on_piece) == (
+            video.sha256
+        ):
+            self.check_unwritten()
+            return
+        raise JobError(
+            "media_changed",
+            f"{self.name} has other content than was indexed: index it again",
+        )
 
 
 @contextmanager
@@ -66,7 +141,7 @@ def open_media(
     blobs: BlobStore,
     on_piece: Callable[[], object] | None = None,
 ) -> Iterator[OpenMedia]:
-    """Give the media as a local file, for as long as the context lasts.
+    """Give the media as an open local file, for as long as the context lasts.
 
     Args:
         uri: where the file is, if it was not uploaded.
@@ -79,20 +154,55 @@ def open_media(
     Raises:
         JobError: `outside_media_roots`: the uri names no file under an allowed root.
         MediaNotFound: there is no such file or blob.
-        UnsupportedMedia: what is there is no regular file.
+        UnsupportedMedia: what is there is not a regular file.
     """
-    if blob_key is not None:
-        with ExitStack() as stack:
+    with ExitStack() as stack:
+        if blob_key is not None:
             try:
                 path = stack.enter_context(blobs.as_local_file(blob_key, on_piece=on_piece))
-                found = path.stat()
+                file = stack.enter_context(path.open("rb"))
             except (BlobNotFound, FileNotFoundError) as error:
                 raise MediaNotFound("the uploaded file is not in the blob store") from error
-            yield OpenMedia(path, name, found.st_size, found.st_mtime_ns)
-    elif uri is not None:
-        yield _open_under_roots(_path_of(uri), name, roots)
-    else:
-        raise JobError("internal_error", "the job names neither a uri nor a blob")
+            yield OpenMedia(file.fileno(), name, os.fstat(file.fileno()), path)
+        elif uri is not None:
+            place = place_of_uri(uri)
+            found = stack.enter_context(_open_at(place, name, roots))
+            yield OpenMedia(
+                found.descriptor,
+                name,
+                found.status,
+                found.path,
+                stamp=trusted_stamp(found.status),
+                place=place,
+                roots=tuple(roots),
+            )
+        else:
+            raise JobError("internal_error", "the job names neither a uri nor a blob")
+
+
+@contextmanager
+def open_video_media(
+    video: Video,
+    *,
+    roots: Sequence[Path],
+    blobs: BlobStore,
+    on_piece: Callable[[], object] | None = None,
+) -> Iterator[OpenMedia]:
+    """Give the media of a video, with the bytes that were indexed, as `open_media` does.
+
+    Raises:
+        JobError: also `media_changed`: other bytes lie at its place now.
+    """
+    with open_media(
+        uri=video.uri,
+        blob_key=video.blob_key,
+        name=video.filename or name_in_uri(video.uri),
+        roots=roots,
+        blobs=blobs,
+        on_piece=on_piece,
+    ) as media:
+        media.check_content(video, on_piece=on_piece)
+        yield media
 
 
 def hash_file(path: Path, *, on_piece: Callable[[], object] | None = None) -> str:
@@ -112,11 +222,16 @@ def hash_file(path: Path, *, on_piece: Callable[[], object] | None = None) -> st
 
 
 def name_in_uri(uri: str) -> str:
-    """Give the file name that a uri ends in, as text: what is no UTF-8 in it is replaced."""
-    return unquote(uri.rsplit("/", 1)[-1])
+    """Give the file name that a uri ends in, as text in NFC: what is not UTF-8 is replaced."""
+    return as_name(unquote(uri.rsplit("/", 1)[-1]))
 
 
-def _path_of(uri: str) -> Path:
+def place_of_uri(uri: str) -> Path:
+    """Give the absolute path that a uri names.
+
+    Raises:
+        JobError: `outside_media_roots`: it names none.
+    """
     parts = urlsplit(uri)
     if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
         raise JobError("outside_media_roots", "only file:// uris under the media roots can be read")
@@ -126,22 +241,20 @@ def _path_of(uri: str) -> Path:
     return path
 
 
-def _open_under_roots(path: Path, name: str, roots: Sequence[Path]) -> OpenMedia:
-    """Open first and check what was opened: a check before could be outrun by a changed link."""
+def _open_at(place: Path, name: str, roots: Sequence[Path]) -> MediaFile:
     try:
-        # Without O_NONBLOCK a named pipe would wait for its writer for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise MediaNotFound(f"there is no file {name}") from error
-    except (NotADirectoryError, PermissionError) as error:
-        raise MediaNotFound(f"{name} cannot be read: {error.strerror}") from error
-    try:
-        found = os.fstat(descriptor)
-        opened = Path(f"/proc/self/fd/{descriptor}").readlink()
-    finally:
-        os.close(descriptor)
-    if not any(opened.is_relative_to(root.resolve()) for root in roots):
-        raise JobError("outside_media_roots", f"{name} is not under an allowed media root")
-    if not stat.S_ISREG(found.st_mode):
-        raise UnsupportedMedia(f"{name} is not a regular file")
-    return OpenMedia(opened, name, found.st_size, found.st_mtime_ns)
+        return open_media_file(place, roots)
+    except OutsideMediaRoots as error:
+        raise JobError(
+            "outside_media_roots", f"{name} is not under an allowed media root"
+        ) from error
+    except NotARegularFile as error:
+        raise UnsupportedMedia(f"{name} is not a regular file") from error
+    except MediaFileMissing as error:
+        raise MediaNotFound(f"{name} cannot be read: {error.reason} at {_shown(place)}") from error
+    except MediaFileError as error:
+        raise MediaNotFound(str(error)) from error
+
+
+def _shown(path: Path) -> str:
+    return os.fsencode(path).decode(errors="replace")

@@ -87,7 +87,16 @@ class WorkerSettings(BaseSettings):
     Until then a rollback to it is instant; afterwards it is built anew."""
 
     probe_timeout_seconds: float = Field(60, gt=0)
-    """A probe that takes longer is killed."""
+    """A probe that takes longer is killed, and tried once more; large files get more."""
+
+    probe_bytes_per_second: float = Field(20e6, gt=0)
+    """What a probe's limit grows by: a file of so many bytes gets a second more."""
+
+    settle_seconds: float = Field(2, ge=0)
+    """A file in place that was written to within so long is looked at again later."""
+
+    growing_seconds: float = Field(6 * 3600, ge=0)
+    """A file that is still being written to after so long fails as `media_growing`."""
 
     probe_memory_bytes: int = Field(4 * 2**30, gt=0)
     """Address space of the probing subprocess."""

@@ -27,6 +27,7 @@ from store.tables import GenerationState
 from store.videos import VideoRepository
 from workers.library_walk import embed_forgotten
 from workers.lifecycle import Workplace
+from workers.place_checks import check_places
 from workers.run_sweeping import sweep_curves, sweep_runs
 
 log = structlog.get_logger(__name__)
@@ -52,6 +53,7 @@ def sweep(workplace: Workplace) -> None:
         if num_forgotten:
             log.warning("videos.forgotten", count=num_forgotten)
             workplace.doorbell.ring_many(JobKind.EMBED, num_forgotten)
+        check_places(workplace)
         sweep_blobs(workplace)
         sweep_runs(workplace)
         sweep_curves(workplace)

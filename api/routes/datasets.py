@@ -1,9 +1,12 @@
 """Data sets: labels frozen for a finetune; and the vocabularies that come of them."""
 
-from typing import Final
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Response
+from sqlalchemy.orm import Session
 
 from api.dependencies import PageDep, ServicesDep
 from api.lines import NDJSON, lines_response
@@ -18,8 +21,11 @@ from api.schemas.datasets import (
 )
 from api.schemas.resources import Page
 from store.datasets import DatasetRepository
-from store.tables import Split, Task
+from store.tables import DatasetLabel, Split, Task
+from store.videos import VideoRepository
 from store.vocabularies import VocabularyRepository
+
+_EXPORT_CHUNK: Final = 2000
 
 router = APIRouter(prefix="/v1", tags=["labels"])
 
@@ -75,8 +81,15 @@ def export_dataset_labels(
     """Export the labels of a data set in its order, as they were when it was made."""
     with services.sessions() as session:
         labels = DatasetRepository(session).labels(dataset_id, split)
-        lines = (dataset_line(label) for label in labels)
+        lines = _lines(session, iter(labels))
         return lines_response(services, lines, filename=f"dataset-{dataset_id}.jsonl")
+
+
+def _lines(session: Session, labels: Iterator[DatasetLabel]) -> Iterator[dict[str, Any]]:
+    while chunk := list(islice(labels, _EXPORT_CHUNK)):
+        starts_at = VideoRepository(session).starts_at({label.video_id for label in chunk})
+        for label in chunk:
+            yield dataset_line(label, starts_at.get(label.video_id, 0.0))
 
 
 @router.get(

@@ -1,7 +1,7 @@
 """Labels: what people say about videos, put in by hand or by the file, edited, taken out again."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from itertools import islice
 from typing import Annotated, Any, Final
@@ -20,6 +20,7 @@ from api.dependencies import KeyName, PageDep, Services, ServicesDep
 from api.errors import ApiError
 from api.lines import NDJSON, lines_response
 from api.new_labels import LabelReader, OnRefused, add_label, import_labels
+from api.player_clock import take_span
 from api.problems import refusals
 from api.schemas.labels import (
     IMPORT_EXAMPLE,
@@ -42,7 +43,7 @@ from clipbert.datasets.same_answers import merge_counts
 from clipbert.training.annotation_kinds import AnnotationKind
 from store.errors import IllegalLabel
 from store.labels import LabelFilter, LabelRepository, parse_split
-from store.tables import Label, Split, Task
+from store.tables import Label, Split, Task, Video
 from store.videos import VideoRepository
 
 router = APIRouter(prefix="/v1/labels", tags=["labels"])
@@ -217,7 +218,10 @@ def export_labels(
                     names = {"sha256": of.sha256, "filename": of.filename}
                     content = {field: getattr(label, field) for field in _LABEL_FIELDS}
                     yield label_line(
-                        content, video=names.get(video) or str(of.id), split=label.split
+                        content,
+                        video=names.get(video) or str(of.id),
+                        split=label.split,
+                        starts_at_seconds=of.starts_at_seconds,
                     )
                 session.expunge_all()  # else the session keeps them all
 
@@ -291,7 +295,10 @@ def change_label(
     with services.sessions.begin() as session:
         before = _read(session, label_id, for_change=True)
         require_match(before, if_match)
-        LabelRepository(session).edit(label_id, _columns(changes, before), by=key_name)
+        columns = _columns(changes, before)
+        starts_at = VideoRepository(session).starts_at([before.video_id])[before.video_id]
+        columns |= _span_columns(columns, before, starts_at)
+        LabelRepository(session).edit(label_id, columns, by=key_name)
         return fresh(_read(session, label_id))
 
 
@@ -321,7 +328,9 @@ def list_label_history(services: ServicesDep, label_id: UUID) -> Page[RevisionRe
     """List what a label has said, the oldest first; also of a deleted one. There is one page."""
     with services.sessions() as session:
         revisions = LabelRepository(session).history(label_id)
-        items = [revision_resource(revision) for revision in revisions]
+        of = session.get(Label, label_id)
+        video = None if of is None else session.get(Video, of.video_id)
+        items = [revision_resource(revision, video) for revision in revisions]
     return Page(items=items, next_page_token=None)
 
 
@@ -357,6 +366,19 @@ def _read(session: Session, label_id: UUID, *, for_change: bool = False) -> Labe
     return label_resource(
         label, VideoRepository(session).get_many([label.video_id]).get(label.video_id)
     )
+
+
+def _span_columns(
+    columns: Mapping[str, Any], before: LabelResource, starts_at_seconds: float
+) -> dict[str, Any]:
+    """Give the changed ends of a span in seconds from the first frame."""
+    start, end = take_span(
+        columns.get("start_seconds", before.start_seconds),
+        columns.get("end_seconds", before.end_seconds),
+        starts_at_seconds,
+    )
+    span = {"start_seconds": start, "end_seconds": end}
+    return {name: span[name] for name in span if name in columns}
 
 
 def _columns(changes: LabelChanges, before: LabelResource) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from store.errors import QuestionNotFound
 from store.job_state import JobKind
 from store.jobs import JobRepository, NewJob
 from store.questions import QuestionRepository
+from store.videos import VideoRepository
 
 router = APIRouter(prefix="/v1/questions", tags=["questions"])
 
@@ -77,8 +78,15 @@ def list_questions(
             video_id=video_id,
             with_trials=trials,
         )
+        ids = {question.video_id for question, _ in found.items if question.video_id is not None}
+        videos = VideoRepository(session).get_many(ids)
     return Page(
-        items=[question_resource(question, job) for question, job in found.items],
+        items=[
+            question_resource(
+                question, job, videos.get(question.video_id) if question.video_id else None
+            )
+            for question, job in found.items
+        ],
         next_page_token=found.next_page_token,
     )
 
@@ -128,4 +136,7 @@ def _enqueue(
 
 def _read(services: Services, question_id: UUID) -> QuestionResource:
     with services.sessions() as session:
-        return question_resource(*QuestionRepository(session).get(question_id))
+        question, job = QuestionRepository(session).get(question_id)
+        ids = [] if question.video_id is None else [question.video_id]
+        [*videos] = VideoRepository(session).get_many(ids).values()
+        return question_resource(question, job, videos[0] if videos else None)

@@ -12,11 +12,12 @@ from api.dependencies import IdempotencyKey, PageDep, Services, ServicesDep, Wai
 from api.preconditions import require_generation
 from api.problems import refusals
 from api.schemas.resources import Page
-from api.schemas.searches import NewSearch, SearchResource, search_resource
+from api.schemas.searches import NewSearch, SearchResource, found_video_ids, search_resource
 from store.errors import SearchNotFound
 from store.job_state import JobKind
 from store.jobs import JobRepository, NewJob
 from store.searches import SearchRepository
+from store.videos import VideoRepository
 
 router = APIRouter(prefix="/v1/searches", tags=["searches"])
 
@@ -58,8 +59,10 @@ def list_searches(services: ServicesDep, page: PageDep) -> Page[SearchResource]:
     """List searches with what they found, the newest first."""
     with services.sessions() as session:
         found = SearchRepository(session).list(page_size=page.page_size, page_token=page.page_token)
+        ids = found_video_ids(search for search, _ in found.items)
+        videos = VideoRepository(session).get_many(ids)
     return Page(
-        items=[search_resource(search, job) for search, job in found.items],
+        items=[search_resource(search, job, videos) for search, job in found.items],
         next_page_token=found.next_page_token,
     )
 
@@ -105,4 +108,6 @@ def _enqueue(
 
 def _read(services: Services, search_id: UUID) -> SearchResource:
     with services.sessions() as session:
-        return search_resource(*SearchRepository(session).get(search_id))
+        search, job = SearchRepository(session).get(search_id)
+        videos = VideoRepository(session).get_many(found_video_ids([search]))
+        return search_resource(search, job, videos)

@@ -9,17 +9,18 @@ import structlog
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from api.answers import accepted
-from api.dependencies import IdempotencyKey, PageDep, ServicesDep
+from api.dependencies import IdempotencyKey, PageDep, Services, ServicesDep
 from api.errors import ApiError
-from api.media import disposition_of, media_type_of, open_blob, open_media
+from api.media import disposition_of, media_changed, media_type_of, open_blob, open_media
 from api.new_videos import NEW_VIDEO_BODY, add_by_uri, add_upload
 from api.problems import Responses, refusals
-from api.ranges import respond_with
+from api.ranges import Source, respond_with
 from api.schemas.jobs import JobResource
 from api.schemas.resources import Page
 from api.schemas.text import FileName
 from api.schemas.videos import (
     ClipList,
+    ShownState,
     VideoResource,
     clip_resource,
     video_resource,
@@ -28,7 +29,9 @@ from store.contents import remove_unneeded_content, thumbnail_key
 from store.database import run_in_transaction
 from store.errors import BlobNotFound
 from store.models import GenerationRepository
-from store.tables import VideoState
+from store.tables import Video, VideoState
+from store.video_names import as_name
+from store.video_places import VideoPlaces
 from store.videos import VideoRepository
 
 log = structlog.get_logger(__name__)
@@ -42,6 +45,8 @@ _MEDIA_RESPONSES: Responses = {
     **refusals(
         "video_not_found",
         "media_gone",
+        "media_changed",
+        "media_being_checked",
         "outside_media_roots",
         "precondition_failed",
         "range_not_satisfiable",
@@ -50,7 +55,7 @@ _MEDIA_RESPONSES: Responses = {
 _THUMBNAIL_RESPONSES: Responses = {
     200: {"description": "A JPEG", "content": {"image/jpeg": {}}},
     304: {"description": "The client has it already"},
-    **refusals("video_not_found", "thumbnail_not_found", "precondition_failed"),
+    **refusals("video_not_found", "thumbnail_not_found", "media_changed", "precondition_failed"),
 }
 
 
@@ -112,7 +117,9 @@ def list_videos(
     services: ServicesDep,
     page: PageDep,
     *,
-    state: VideoState | None = None,
+    state: Annotated[
+        ShownState | None, Query(description="superseded ones are listed only if asked for")
+    ] = None,
     tag: Annotated[str | None, Query(max_length=200, pattern="^[^\0]*$")] = None,
     name: Annotated[
         FileName | None, Query(description="its file name, or that of a copy of it")
@@ -122,14 +129,16 @@ def list_videos(
     ] = None,
 ) -> Page[VideoResource]:
     """List videos, the newest first."""
+    stored, missing = _stored_state(state)
     with services.sessions() as session:
         found = VideoRepository(session).list(
             page_size=page.page_size,
             page_token=page.page_token,
-            state=state,
+            state=stored,
+            missing=missing,
             tag=tag,
-            name=name,
-            name_part=name_part,
+            name=None if name is None else as_name(name),
+            name_part=None if name_part is None else as_name(name_part),
         )
     return Page(
         items=[video_resource(video) for video in found.items],
@@ -174,7 +183,7 @@ def get_video_media(
     """Get the file of a video, whole or in part."""
     with services.sessions() as session:
         video = VideoRepository(session).get(video_id)
-    source = open_media(video, blobs=services.blobs, media_roots=services.media_roots)
+    source = _open(services, video)
     headers = {
         "Content-Disposition": disposition_of(video),
         "Content-Security-Policy": "default-src 'none'; sandbox",
@@ -205,6 +214,8 @@ def get_video_thumbnail(
     """Get a picture of a video."""
     with services.sessions() as session:
         video = VideoRepository(session).get(video_id)
+    if video.state == VideoState.SUPERSEDED:
+        raise media_changed(video)
     key = thumbnail_key(video.sha256, f"{thumbnail}.jpg")
     try:
         source = open_blob(services.blobs, key, etag=f'"{video.sha256}-{thumbnail}"')
@@ -233,10 +244,38 @@ def list_video_clips(services: ServicesDep, video_id: UUID) -> ClipList:
     """List the clips of a video in the generation that is searched now."""
     with services.sessions() as session:
         videos = VideoRepository(session)
-        videos.get(video_id)
+        video = videos.get(video_id)
         generation = GenerationRepository(session).active()
         clips = [] if generation is None else videos.clips(video_id, generation.id)
     return ClipList(
         generation_id=None if generation is None else generation.id,
-        items=[clip_resource(clip) for clip in clips],
+        items=[clip_resource(clip, video.starts_at_seconds) for clip in clips],
     )
+
+
+def _stored_state(shown: ShownState | None) -> tuple[VideoState | None, bool | None]:
+    """Give the state of the row and whether its file is missing; None for what does not matter."""
+    if shown is None:
+        return None, None
+    if shown is ShownState.MISSING:
+        return VideoState.READY, True
+    state = VideoState(shown.value)
+    return state, False if state is VideoState.READY else None
+
+
+def _open(services: Services, video: Video) -> Source:
+    """Open the file of a video, and note what that says of its place."""
+
+    def on_checked(stamp: str | None) -> None:
+        with services.sessions.begin() as session:
+            VideoPlaces(session).keep_stamp(video.id, stamp)
+
+    try:
+        return open_media(
+            video, blobs=services.blobs, media_roots=services.media_roots, on_checked=on_checked
+        )
+    except ApiError as error:
+        if error.code == "media_gone" and video.blob_key is None:
+            with services.sessions.begin() as session:
+                VideoPlaces(session).note_checked(there=[], missing=[video.id])
+        raise

@@ -60,6 +60,10 @@ class NewItem(RequestBody):
     tags: Tags = Field(default=[])
     metadata: Metadata = Field(default={})
     external_id: Name | None = Field(default=None, description="your own id of this item")
+    strict: bool = Field(
+        default=False,
+        description="refuse a video of which a part cannot be decoded, rather than index the rest",
+    )
 
 
 class NewBatch(RequestBody):

@@ -101,7 +101,12 @@ def vocabulary_resource(
     )
 
 
-def dataset_line(label: DatasetLabel) -> dict[str, Any]:
+def dataset_line(label: DatasetLabel, starts_at_seconds: float) -> dict[str, Any]:
     """Write a label of a data set as a line that can be trained from and imported."""
-    line = label_line(label.content, video=str(label.video_id), split=label.split)
+    line = label_line(
+        label.content,
+        video=str(label.video_id),
+        split=label.split,
+        starts_at_seconds=starts_at_seconds,
+    )
     return line | {"label_id": str(label.label_id), "revision": label.revision}

@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, field_validator
 from pydantic.config import JsonDict
 
+from api.player_clock import show_moment
 from api.schemas.resources import RequestBody, Resource, never_null
 from api.schemas.text import Metadata, Name, QueryText, check_storable
 from store.tables import Label, LabelRevision, Task, Video
@@ -241,14 +242,18 @@ NEW_LABELS_BODY: Final[dict[str, Any]] = {
 
 
 def label_resource(label: Label, video: Video | None) -> LabelResource:
-    """Show a label of a video."""
+    """Show a label of a video, its moment on the player's clock."""
+    starts_at = 0.0 if video is None else video.starts_at_seconds
+    span = show_moment(
+        {"start_seconds": label.start_seconds, "end_seconds": label.end_seconds}, starts_at
+    )
     return LabelResource(
         id=label.id,
         video_id=label.video_id,
         filename=None if video is None else video.filename,
         task=label.task,
-        start_seconds=label.start_seconds,
-        end_seconds=label.end_seconds,
+        start_seconds=span["start_seconds"],
+        end_seconds=span["end_seconds"],
         split=label.split,
         source=label.source,
         provenance=label.provenance,
@@ -259,8 +264,9 @@ def label_resource(label: Label, video: Video | None) -> LabelResource:
     )
 
 
-def revision_resource(revision: LabelRevision) -> RevisionResource:
-    content = revision.content
+def revision_resource(revision: LabelRevision, video: Video | None) -> RevisionResource:
+    """Show what a label of a video has said, its moment on the player's clock."""
+    content = show_moment(revision.content, 0.0 if video is None else video.starts_at_seconds)
     return RevisionResource(
         revision=revision.revision,
         action=revision.action,
@@ -281,14 +287,18 @@ def revision_resource(revision: LabelRevision) -> RevisionResource:
     )
 
 
-def label_line(content: Mapping[str, Any], *, video: str, split: str) -> dict[str, Any]:
+def label_line(
+    content: Mapping[str, Any], *, video: str, split: str, starts_at_seconds: float = 0.0
+) -> dict[str, Any]:
     """Write a label as a line that can be imported again and trained from.
 
     Args:
         content: text, answer, choices, right_choice, start_seconds, end_seconds and source.
         video: what names the video in it.
         split: of the video.
+        starts_at_seconds: of the video: its moment is written on the player's clock.
     """
+    content = show_moment(content, starts_at_seconds)
     line: dict[str, Any] = {"video": video}
     choices: Sequence[str] = content["choices"] or []
     if choices:

@@ -7,11 +7,12 @@ from uuid import UUID
 from pydantic import ConfigDict, Field, field_validator
 from pydantic.config import JsonDict
 
+from api.player_clock import show_answer
 from api.schemas.jobs import failure_of
 from api.schemas.resources import Failure, RequestBody, Resource
 from api.schemas.text import QueryText
 from store.job_state import JobState, is_terminal
-from store.tables import Job, Question
+from store.tables import Job, Question, Video
 
 NEW_QUESTION_EXAMPLE: JsonDict = {
     "video_id": "0198c0de-8b52-7d0f-8a43-0c9e5d7f1b22",
@@ -57,6 +58,7 @@ QUESTION_EXAMPLE: JsonDict = {
         "model_id": "0198c0d0-3333-7aaa-8bbb-1234567890ab",
         "model": "clipbert-mini",
         "generation_id": "0198c0d0-2222-7aaa-8bbb-1234567890ab",
+        "starts_at_seconds": 0.0,
         "served_together": 1,
     },
     "error": None,
@@ -99,7 +101,7 @@ class Evidence(Resource):
     """What one clip said for the best answer."""
 
     clip_index: int
-    start_seconds: float
+    start_seconds: float = Field(description="on a player's clock, as all seconds of an answer")
     end_seconds: float
     instants: list[float]
     share: float = Field(description="of the clip in the aggregated score, 0 to 1")
@@ -138,6 +140,9 @@ class QuestionResult(Resource):
     model_id: UUID | None = None
     model: str | None = None
     generation_id: UUID | None = None
+    starts_at_seconds: float = Field(
+        default=0.0, description="what a player's clock shows at the video's first frame"
+    )
     served_together: int = 1
 
 
@@ -159,7 +164,8 @@ class QuestionResource(Resource):
     finished_at: datetime | None
 
 
-def question_resource(question: Question, job: Job) -> QuestionResource:
+def question_resource(question: Question, job: Job, video: Video | None) -> QuestionResource:
+    """Show a question about a video, which may have been deleted."""
     new = NewQuestion.model_validate(question.input)
     return QuestionResource(
         id=question.id,
@@ -169,7 +175,9 @@ def question_resource(question: Question, job: Job) -> QuestionResource:
         text=new.text,
         choices=new.choices,
         top_k=new.top_k,
-        result=None if question.result is None else QuestionResult.model_validate(question.result),
+        result=None
+        if question.result is None
+        else QuestionResult.model_validate(show_answer(question.result, video)),
         error=failure_of(job.error_code, job.error_message),
         created_at=question.created_at,
         finished_at=job.finished_at,

@@ -1,5 +1,6 @@
 """Searches as the API takes and shows them."""
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -7,11 +8,12 @@ from uuid import UUID
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
+from api.player_clock import show_search_result
 from api.schemas.jobs import failure_of
 from api.schemas.resources import Failure, RequestBody, Resource
 from api.schemas.text import QueryText, Tags
 from store.job_state import JobState, is_terminal
-from store.tables import Job, Search
+from store.tables import Job, Search, Video
 
 NEW_SEARCH_EXAMPLE: JsonDict = {
     "text": "a white parrot",
@@ -40,6 +42,8 @@ SEARCH_EXAMPLE: JsonDict = {
                 "instants": [1.56],
                 "recall_score": 0.41,
                 "match_score": None,
+                "starts_at_seconds": 0.0,
+                "is_missing": False,
                 "moments": [
                     {"clip_index": 0, "start_seconds": 0.0, "end_seconds": 3.1, "score": 0.41}
                 ],
@@ -101,11 +105,18 @@ class Hit(Resource):
     video_id: UUID
     uri: str
     clip_index: int = Field(description="the best clip")
-    start_seconds: float
+    start_seconds: float = Field(description="on a player's clock, as all seconds of a hit")
     end_seconds: float
     instants: list[float]
     recall_score: float | None = None
     match_score: float | None = Field(default=None, description="P(match) of the cross-encoder")
+    starts_at_seconds: float = Field(
+        default=0.0, description="what a player's clock shows at the video's first frame"
+    )
+    is_missing: bool = Field(
+        default=False,
+        description="the video was deleted, or its file was not there when last looked for",
+    )
     moments: list[Moment] = Field(default=[])
 
 
@@ -143,7 +154,20 @@ class SearchResource(Resource):
     finished_at: datetime | None
 
 
-def search_resource(search: Search, job: Job) -> SearchResource:
+def found_video_ids(searches: Iterable[Search]) -> set[UUID]:
+    """Name the videos that searches found."""
+    hits = (hit for search in searches for hit in (search.result or {}).get("hits", []))
+    return {UUID(hit["video_id"]) for hit in hits}
+
+
+def search_resource(search: Search, job: Job, videos: Mapping[UUID, Video]) -> SearchResource:
+    """Show a search.
+
+    Args:
+        search: its row.
+        job: its job.
+        videos: those that it found and that are there still.
+    """
     new = NewSearch.model_validate(search.input)
     return SearchResource(
         id=search.id,
@@ -154,7 +178,9 @@ def search_resource(search: Search, job: Job) -> SearchResource:
         limit=new.limit,
         group_by=new.group_by,
         filters=new.filters,
-        result=None if search.result is None else SearchResult.model_validate(search.result),
+        result=None
+        if search.result is None
+        else SearchResult.model_validate(show_search_result(search.result, videos)),
         error=failure_of(job.error_code, job.error_message),
         created_at=search.created_at,
         finished_at=job.finished_at,

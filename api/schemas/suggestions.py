@@ -6,6 +6,7 @@ from uuid import UUID
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
+from api.player_clock import show_answer
 from api.schemas.questions import Answer, QuestionResult
 from api.schemas.resources import Resource
 from store.suggestions import Suggestion
@@ -99,7 +100,7 @@ def suggestion_resource(suggestion: Suggestion, *, serving_id: UUID | None) -> S
         serving_id: the model that answers such questions now; None if none does.
     """
     question, video = suggestion.question, suggestion.video
-    result = QuestionResult.model_validate(question.result)
+    result = QuestionResult.model_validate(show_answer(question.result or {}, video))
     if result.uncertainty is None:
         raise ValueError(f"question {question.id} has a rating and no measurement")
     choices = question.input.get("choices")

@@ -1,12 +1,14 @@
 """Videos and their clips as the API takes and shows them."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
+from api.player_clock import on_player_clock
 from api.schemas.jobs import failure_of
 from api.schemas.resources import Failure, RequestBody, Resource
 from api.schemas.text import Metadata, Tags, Uri
@@ -31,6 +33,12 @@ VIDEO_EXAMPLE: JsonDict = {
     "container": "mov,mp4,m4a,3gp,3g2,mj2",
     "rotation_degrees": 0,
     "is_still": False,
+    "starts_at_seconds": 0.0,
+    "mended": [],
+    "is_partial": False,
+    "damaged_spans": [],
+    "missing_since": None,
+    "superseded_by": None,
     "tags": ["birds"],
     "metadata": {},
     "links": {
@@ -56,6 +64,10 @@ class NewUpload(RequestBody):
     batch_id: UUID | None = Field(default=None, description="a batch to append to")
     tags: Tags = Field(default=[])
     metadata: Metadata = Field(default={})
+    strict: bool = Field(
+        default=False,
+        description="refuse a video of which a part cannot be decoded, rather than index the rest",
+    )
 
 
 class NewVideo(NewUpload):
@@ -68,6 +80,23 @@ class NewVideo(NewUpload):
     )
 
 
+class ShownState(StrEnum):
+    """The state of a video, and whether its file is where it was indexed."""
+
+    PROCESSING = "processing"
+    READY = "ready"
+    FAILED = "failed"
+    MISSING = "missing"
+    SUPERSEDED = "superseded"
+
+
+class DamagedSpan(Resource):
+    """A part of a video that cannot be decoded; no moment in it is found."""
+
+    start_seconds: float
+    end_seconds: float
+
+
 class VideoLinks(Resource):
     """Where the parts of a video are."""
 
@@ -78,7 +107,11 @@ class VideoLinks(Resource):
 
 
 class VideoResource(Resource):
-    """A video whose content is known. It can be searched and asked about when `ready`."""
+    """A video whose content is known. It can be searched and asked about when `ready`.
+
+    `missing`: its file was not there when last looked for; it is found still. `superseded`: other
+    content was indexed at its place; it is not found any more, and keeps its labels.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [VIDEO_EXAMPLE]})
 
@@ -87,7 +120,7 @@ class VideoResource(Resource):
     filename: str | None
     sha256: str
     size_bytes: int | None
-    state: VideoState
+    state: ShownState
     error: Failure | None
     duration_seconds: float | None
     width: int | None
@@ -98,6 +131,18 @@ class VideoResource(Resource):
     container: str | None
     rotation_degrees: int | None
     is_still: bool
+    starts_at_seconds: float = Field(
+        description="what a player's clock shows at the first frame, as where sound begins "
+        "earlier; all moments are on that clock"
+    )
+    mended: list[str] = Field(
+        description="what of the file's clock was not believed: joined_recordings, "
+        "damaged_timestamps, clock_gap, last_duration"
+    )
+    is_partial: bool = Field(description="whether parts of it cannot be decoded")
+    damaged_spans: list[DamagedSpan]
+    missing_since: datetime | None
+    superseded_by: UUID | None = Field(description="the video whose content lies there now")
     tags: list[str]
     metadata: dict[str, Any]
     links: VideoLinks
@@ -142,7 +187,7 @@ def video_resource(video: Video) -> VideoResource:
         filename=video.filename,
         sha256=video.sha256,
         size_bytes=video.size_bytes,
-        state=video.state,
+        state=shown_state(video),
         error=failure_of(video.error_code, video.error_message),
         duration_seconds=video.duration_seconds,
         width=video.width,
@@ -153,6 +198,18 @@ def video_resource(video: Video) -> VideoResource:
         container=video.container,
         rotation_degrees=video.rotation_degrees,
         is_still=video.is_still,
+        starts_at_seconds=video.starts_at_seconds,
+        mended=list(video.probe.get("mended") or []),
+        is_partial=video.is_partial,
+        damaged_spans=[
+            DamagedSpan(
+                start_seconds=on_player_clock(start, video.starts_at_seconds),
+                end_seconds=on_player_clock(end, video.starts_at_seconds),
+            )
+            for start, end in video.damaged_spans
+        ],
+        missing_since=video.missing_since,
+        superseded_by=video.superseded_by_id,
         tags=video.tags,
         metadata=video.custom_metadata,
         links=VideoLinks(
@@ -166,10 +223,18 @@ def video_resource(video: Video) -> VideoResource:
     )
 
 
-def clip_resource(clip: Clip) -> ClipResource:
+def shown_state(video: Video) -> ShownState:
+    """Name the state of a video, for people."""
+    if video.state == VideoState.READY and video.missing_since is not None:
+        return ShownState.MISSING
+    return ShownState(video.state.value)
+
+
+def clip_resource(clip: Clip, starts_at_seconds: float) -> ClipResource:
+    """Show a clip of a video, on the player's clock."""
     return ClipResource(
         index=clip.index,
-        start_seconds=clip.start_seconds,
-        end_seconds=clip.end_seconds,
-        instants=clip.instants,
+        start_seconds=on_player_clock(clip.start_seconds, starts_at_seconds),
+        end_seconds=on_player_clock(clip.end_seconds, starts_at_seconds),
+        instants=[on_player_clock(each, starts_at_seconds) for each in clip.instants],
     )

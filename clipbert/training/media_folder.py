@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,8 +82,10 @@ def media_name(text: str) -> str:
     """Strip folders and extensions of media from a name, and no other part after a dot.
 
     media_name("clips/a.b.avi.mp4")  ->  "a.b"
+
+    In NFC: macOS gives the names of files in NFD, annotations are mostly written in NFC.
     """
-    name = text.rsplit("/", 1)[-1]
+    name = unicodedata.normalize("NFC", text.rsplit("/", 1)[-1])
     stem, _, extension = name.rpartition(".")
     while stem and f".{extension.lower()}" in MEDIA_EXTENSIONS:
         name = stem

@@ -81,7 +81,7 @@ def test_a_question_with_choices_is_answered(client, sessions, make_video):
 
     question = answer.json()
     assert answer.status_code == 200
-    assert question["result"] == RESULT
+    assert question["result"] == {**RESULT, "starts_at_seconds": 0.0}
     assert (question["video_id"], question["choices"]) == (str(video_id), CHOICES)
     with sessions() as session:
         job = JobRepository(session).get(UUID(question["id"]))

@@ -91,7 +91,7 @@ def test_a_search_is_accepted_and_can_be_asked_for_later(client, sessions, make_
     assert (found["state"], found["done"], found["error"]) == ("succeeded", True, None)
     assert found["result"] == result_of(video_id) | {
         key: found["result"][key] for key in ("generation_id", "recall_model_id")
-    }
+    } | {"hits": [result_of(video_id)["hits"][0] | {"starts_at_seconds": 0.0, "is_missing": False}]}
 
 
 def test_a_search_is_answered_at_once_when_it_is_done_in_time(client, sessions, make_video):

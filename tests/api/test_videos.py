@@ -292,8 +292,6 @@ def test_paths_that_lead_outside_the_media_roots_are_forbidden(client, media_roo
     folder_link = media_root / "folder"
     folder_link.symlink_to(tmp_path)
     sibling = Path(f"{media_root}-other")
-    loop = media_root / "loop"
-    loop.symlink_to(loop)
 
     for path in (
         outside,
@@ -302,23 +300,24 @@ def test_paths_that_lead_outside_the_media_roots_are_forbidden(client, media_roo
         f"{media_root}/../{outside.relative_to('/')}",
         f"{media_root}/../x",
         sibling / "x.mp4",
-        media_root,
-        loop / "x",
         "/etc/passwd",
         "/no/such/file",
     ):
         answer = client.post("/v1/videos", json={"uri": str(path)})
         assert (answer.status_code, answer.json()["code"]) == (403, "outside_media_roots"), path
-    for each in (link, folder_link, loop):
+    for each in (link, folder_link):
         each.unlink()
 
 
-@pytest.mark.parametrize("name", ["missing.mp4", "x" * 300, "folder"])
+@pytest.mark.parametrize("name", ["missing.mp4", "x" * 300, "folder", ".", "loop/x"])
 def test_a_file_that_is_not_there_is_told_at_once(client, media_root, name):
     (media_root / "folder").mkdir(exist_ok=True)
+    loop = media_root / "loop"
+    loop.symlink_to(loop)
 
     answer = client.post("/v1/videos", json={"uri": str(media_root / name)})
 
+    loop.unlink()
     assert (answer.status_code, answer.json()["code"]) == (422, "media_not_found")
 
 

@@ -1,7 +1,9 @@
 import io
 
+import numpy as np
 import pytest
 from PIL import Image
+from videos import frame_number, write_counting_video
 
 from cli.client import ApiClient
 from cli.contact_sheet import (
@@ -14,6 +16,7 @@ from cli.contact_sheet import (
     MARGIN_PX,
     TITLE_HEIGHT_PX,
     draw_sheet,
+    fetch_frames,
     write_sheet,
 )
 
@@ -107,3 +110,15 @@ def test_an_extension_of_no_picture_is_refused_before_the_search(api, clipbert, 
 
     assert "must end in one of .png, .jpg" in said.err
     assert api.requests == []
+
+
+def test_the_frame_is_the_one_that_a_player_shows_at_the_hits_second(api, tmp_path):
+    film = write_counting_video(tmp_path / "v.mp4", 60, fps=10)
+    api.answer("GET", "/v1/videos/v/media", film.read_bytes())
+    late = {"start_seconds": 3.4, "end_seconds": 5.4, "instants": [4.45], "starts_at_seconds": 1.4}
+
+    with ApiClient(api.url, "key") as client:
+        [frame] = fetch_frames(client, [hit(1, 0.9, **late)])
+
+    # The film begins at 1.4 s of its file's clock, so that its frame 30 is shown from 4.4 s on.
+    assert frame_number(np.asarray(frame)) == 30

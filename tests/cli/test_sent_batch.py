@@ -8,7 +8,7 @@ import pytest
 
 from cli.client import ApiClient
 from cli.file_to_send import FileToSend, sendable_name
-from cli.sent_batch import upload_files, without_outside
+from cli.sent_batch import SaidOfAll, start_batch, upload_files, without_outside
 from tests.cli.fake_api import batch
 
 ID = "0198c0df-5555-7aaa-8bbb-1234567890ab"
@@ -181,3 +181,18 @@ def test_a_service_that_stays_away_leaves_word_of_the_batch(
     said = clipbert("index", tmp_path, "--wait", code=3)
 
     assert f"what was sent is safe; follow it with: clipbert batches show {ID}" in said.err
+
+
+def test_strict_is_said_of_every_file_wherever_it_is_sent(api, tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"film")
+    api.answer("POST", "/v1/batches", batch(ID), 202)
+    api.answer("POST", "/v1/videos", {"id": "job"}, 202)
+
+    said = SaidOfAll(strict=True)
+    with ApiClient(api.url, "key") as client:
+        start_batch(client, [tmp_path / "a.mp4"], name=None, said=said)
+        upload_files(client, ID, [tmp_path / "a.mp4"], said)
+
+    created, uploaded = api.requests
+    assert json.loads(created.body)["items"][0]["strict"] is True
+    assert b'name="strict"\r\n\r\ntrue' in uploaded.body

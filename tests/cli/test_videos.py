@@ -1,5 +1,6 @@
 import json
 import os
+import unicodedata
 
 import pytest
 
@@ -153,3 +154,37 @@ def test_a_search_is_by_video_or_clip(api, clipbert):
         "--by is one of video, clip, not frame"
         in clipbert("search", "x", "--by", "frame", code=1).err
     )
+
+
+def test_a_name_in_another_unicode_form_is_the_same_name(api):
+    kept, other = video(ONE, "K%C3%A4se.mp4"), video(TWO, "Kaese.mp4")
+
+    def find(request):
+        assert unicodedata.is_normalized("NFC", request.query["name"])
+        return 200, {"items": [kept, other], "next_page_token": None}
+
+    api.answer("GET", "/v1/videos", find)
+    for form in ("NFC", "NFD"):
+        with ApiClient(api.url, "key") as client:
+            name = unicodedata.normalize(form, "Käse.mp4")
+            assert find_video(client, name)["id"] == ONE
+
+
+def test_what_is_missing_or_partial_says_so(api, clipbert):
+    shown = {
+        **video(ONE, "one.mp4"),
+        "state": "missing",
+        "is_partial": True,
+        "damaged_spans": [{"start_seconds": 5.4, "end_seconds": 66.0}],
+        "starts_at_seconds": 1.4,
+        "codec": "h264",
+    }
+    api.answer("GET", "/v1/videos", {"items": [shown], "next_page_token": None})
+    api.answer("GET", f"/v1/videos/{ONE}", shown)
+    api.answer("GET", f"/v1/videos/{ONE}/clips", {"items": []})
+
+    assert "missing, partial" in clipbert("videos", "list").out
+    said = clipbert("videos", "show", ONE).out
+    assert "0:05.4-1:06.0" in said
+    assert "1.4" in said
+    assert "{" not in said

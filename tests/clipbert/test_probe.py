@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 from videos import (
@@ -459,3 +461,49 @@ def test_the_command_prints_one_line_of_json(video, tmp_path):
 
     assert answer(video)["probe"]["codec"] == "h264"
     assert answer(tmp_path / "none.mp4")["error"]["code"] == "media_not_found"
+
+
+def test_the_subprocess_dies_with_the_one_that_waits_for_it(tmp_path):
+    path = tmp_path / "picture.png"
+    Image.new("RGB", (5600, 5600)).save(path)
+    code = (
+        "import sys; from pathlib import Path; from clipbert.probe import probe_in_subprocess\n"
+        "probe_in_subprocess(Path(sys.argv[1]))"
+    )
+    waiting = subprocess.Popen([sys.executable, "-c", code, path])
+    try:
+        probing = _child_under_limits(waiting.pid)
+        probing.suspend()  # it would end by itself before long
+    finally:
+        waiting.kill()
+        waiting.wait()
+
+    ends_at = time.monotonic() + 10
+    while probing.is_running() and probing.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < ends_at, probing.status()
+        time.sleep(0.01)
+
+
+def _child_under_limits(pid):
+    ends_at = time.monotonic() + 30
+    while time.monotonic() < ends_at:
+        for child in psutil.Process(pid).children():
+            limits = Path(f"/proc/{child.pid}/limits").read_text()
+            # They are set after the wish to die with the parent.
+            if re.search(r"Max open files +64 ", limits):
+                return child
+    raise AssertionError("no subprocess under limits")
+
+
+def test_the_subprocess_reads_an_open_file_whatever_lies_at_its_place(video, tmp_path):
+    path = tmp_path / "v.mp4"
+    path.write_bytes(video.read_bytes())
+    with path.open("rb") as file:
+        path.unlink()
+        path.write_text("no video")
+
+        probe = probe_in_subprocess(
+            Path(f"/proc/self/fd/{file.fileno()}"), pass_fds=(file.fileno(),)
+        )
+
+    assert probe.num_frames == 60

@@ -1,3 +1,5 @@
+import time
+import unicodedata
 from uuid import uuid4
 
 import pytest
@@ -6,6 +8,7 @@ from sqlalchemy import text
 from store.job_state import JobKind
 from store.jobs import JobRepository, NewJob
 from store.labels import LabelRepository
+from store.video_places import FORGET_COPIES, VideoPlaces
 from store.videos import VideoRepository
 
 
@@ -108,3 +111,71 @@ def test_many_names_are_looked_up_by_index(labels, session):
 
     assert all(len(ids) == 1 for ids in found.values())
     assert len(found) == 5000
+
+
+def test_names_are_one_in_nfc_and_nfd(labels, session):
+    id_ = make_video(session, "1", "file:///x/Ka%CC%88se.mp4", "Käse.mp4")
+
+    names = [unicodedata.normalize(form, name) for form in ("NFC", "NFD") for name in ("Käse",)]
+
+    assert labels.find_videos(names) == {name: [id_] for name in names}
+
+
+def test_what_was_superseded_is_found_by_its_id_and_not_by_its_name(labels, session):
+    old = make_video(session, "1", "file:///x/a.mp4", "a.mp4")
+    new = make_video(session, "2", "file:///x/a.mp4", "a.mp4")
+    jobs = JobRepository(session)
+    job = jobs.enqueue(NewJob(JobKind.INGEST, {"uri": "file:///x/b.mp4"}))
+    session.execute(
+        text('UPDATE jobs SET video_id = :id, result = \'{"filename": "b.mp4"}\' WHERE id = :job'),
+        {"id": old, "job": job.id},
+    )
+    assert labels.find_videos(["b"]) == {"b": [old]}
+
+    VideoPlaces(session).supersede([old], by=new)
+
+    assert labels.find_videos(["a", "a.mp4", "b", str(old)]) == {
+        "a": [new],
+        "a.mp4": [new],
+        "b": [],
+        str(old): [old],
+    }
+
+
+def test_places_are_looked_up_by_index(session):
+    session.execute(
+        text(
+            "INSERT INTO videos (id, uri, sha256, filename, state, is_still, probe, tags, "
+            "metadata) SELECT gen_random_uuid(), 'file:///v/' || n || '/clip.mp4', 's' || n, "
+            "'clip.mp4', 'ready', true, '{}', '{}', '{}' FROM generate_series(1, 20000) AS n"
+        )
+    )
+    session.execute(
+        text(
+            "INSERT INTO jobs (id, kind, state, priority, input, video_id, result) "
+            "SELECT gen_random_uuid(), 'ingest', 'succeeded', 5, jsonb_build_object('uri', uri), "
+            "id, jsonb_build_object('filename', filename) FROM videos"
+        )
+    )
+    session.execute(text("ANALYZE videos"))
+    session.execute(text("ANALYZE jobs"))
+    uri = "file:///v/7/clip.mp4"
+    plans = [
+        "\n".join(session.scalars(text(f"EXPLAIN {statement}"), parameters))
+        for statement, parameters in (
+            ("SELECT id FROM videos WHERE uri = :uri AND blob_key IS NULL", {"uri": uri}),
+            (FORGET_COPIES, {"uri": uri, "but": uuid4()}),
+            (
+                "SELECT id FROM videos WHERE blob_key IS NULL AND state <> 'superseded' "
+                "ORDER BY place_checked_at, id LIMIT 500",
+                {},
+            ),
+        )
+    ]
+
+    assert ["Seq Scan" in plan for plan in plans] == [False] * 3
+    started = time.monotonic()
+    [other] = VideoPlaces(session).others_at(uri, "another")
+    assert other.sha256 == "s7"
+    assert VideoPlaces(session).copies_of(other.id, but="file:///x") == [uri]
+    assert time.monotonic() - started < 1

@@ -62,6 +62,7 @@ class Service:
             "STORE_MEDIA_ROOTS": os.pathsep.join(map(str, self.media_roots)),
             "WORKER_REDIS_URL": self.redis_url,
             "WORKER_DEVICE": "cpu",
+            "WORKER_SETTLE_SECONDS": "0",  # tests index what they have just written
             "OMP_NUM_THREADS": "1",
             **{f"WORKER_{name.upper()}": value for name, value in settings.items()},
         }
@@ -116,7 +117,9 @@ class Service:
     def workplace(self, **settings: object) -> Workplace:
         """Do the work in the test's own process."""
         return Workplace.open(
-            WorkerSettings(redis_url=self.redis_url, device="cpu", **settings),
+            WorkerSettings(
+                redis_url=self.redis_url, device="cpu", **{"settle_seconds": 0, **settings}
+            ),
             StoreSettings(
                 database_url=self.database_url,
                 blob_url=self.blob_folder.as_uri(),

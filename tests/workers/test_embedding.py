@@ -14,6 +14,7 @@ from store.tables import Task, VideoState
 from store.videos import VideoRepository
 from tests.workers.library import add_video, embed_all, read_clips, read_video
 from tests.workers.models import save_recall_model
+from workers import embedding
 from workers.deployment import ensure_default
 from workers.embedding import embed_next
 
@@ -85,7 +86,9 @@ def test_what_is_stored_is_what_the_library_gives(
     torch.testing.assert_close(vectors, encoded.recall, atol=1e-3, rtol=0)
 
 
-def test_a_truncated_video_fails_alone(service, workplace, counting_videos, media_folder):
+def test_a_file_that_is_not_the_one_that_was_indexed_fails_alone(
+    service, workplace, counting_videos, media_folder
+):
     whole = media_folder / "c.mp4"
     cut(whole, media_folder / "cut.mp4", share=0.6)
     (media_folder / "cut.mp4").replace(whole)
@@ -97,7 +100,26 @@ def test_a_truncated_video_fails_alone(service, workplace, counting_videos, medi
     video = read_video(service, counting_videos[2][0])
     assert video.state == VideoState.FAILED
     assert video.error_code == service.job(counting_videos[2][1]).error_code
-    assert video.error_code in ("truncated_media", "decode_failed", "unsupported_media")
+    assert video.error_code == "media_changed"
+
+
+def test_clips_of_two_contents_are_never_stored(
+    service, counting_videos, media_folder, monkeypatch
+):
+    workplace = service.workplace(forward_megapixels=0.001)  # a frame a pass, and others between
+    path = media_folder / "c.mp4"
+
+    def write_then_serve(_):
+        path.write_bytes(path.read_bytes())  # the same bytes: what counts is that it was written
+
+    monkeypatch.setattr(embedding, "serve_interactive", write_then_serve)
+
+    embed_all(workplace)
+
+    job = service.job(counting_videos[2][1])
+    assert (job.state, job.error_code) == (JobState.QUEUED, "media_changed")
+    assert read_clips(service, counting_videos[2][0]) == []
+    workplace.close()
 
 
 def test_what_is_wrong_with_a_link_is_said_of_its_own_name(

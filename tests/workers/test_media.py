@@ -3,8 +3,10 @@ import os
 import pytest
 
 from clipbert.errors import ClipBertError, MediaNotFound, UnsupportedMedia
+from store.media_files import stamp_of
+from store.tables import Video
 from workers.errors import JobError, MediaChanged
-from workers.media import hash_file, name_in_uri, open_media
+from workers.media import hash_file, name_in_uri, open_media, open_video_media
 
 
 @pytest.fixture
@@ -28,9 +30,13 @@ def test_hashing_can_be_ended_between_two_pieces(root):
         hash_file(path, on_piece=end_at_second)
 
 
-def opened(uri, root, blobs, blob_key=None):
+def opening(uri, root, blobs, blob_key=None):
     name = "upload.mp4" if uri is None else name_in_uri(uri)
-    with open_media(uri=uri, blob_key=blob_key, name=name, roots=[root], blobs=blobs) as media:
+    return open_media(uri=uri, blob_key=blob_key, name=name, roots=[root], blobs=blobs)
+
+
+def opened(uri, root, blobs, blob_key=None):
+    with opening(uri, root, blobs, blob_key) as media:
         return media
 
 
@@ -39,7 +45,7 @@ def test_a_file_under_a_root_opens_under_its_real_path(root, blobs):
     (root / "link.mp4").symlink_to("a b.mp4")
 
     assert opened((root / "a b.mp4").as_uri(), root, blobs).size_bytes == 4
-    assert opened((root / "link.mp4").as_uri(), root, blobs).path == root / "a b.mp4"
+    assert opened((root / "link.mp4").as_uri(), root, blobs).real_path == root / "a b.mp4"
 
 
 def test_nothing_outside_the_roots_opens(root, blobs, tmp_path):
@@ -92,12 +98,11 @@ def test_a_name_that_is_no_utf8_opens_and_is_told_as_text(root, blobs):
     path = root / os.fsdecode(b"bad\xff.mp4")
     path.write_bytes(b"film")
 
-    media = opened(path.as_uri(), root, blobs)
-
-    assert (media.path, media.name) == (path, "bad\N{REPLACEMENT CHARACTER}.mp4")
-    path.unlink()
-    with pytest.raises(MediaNotFound, match="bad\N{REPLACEMENT CHARACTER}"):
-        media.check_unchanged()
+    with opening(path.as_uri(), root, blobs) as media:
+        assert (media.real_path, media.name) == (path, "bad\N{REPLACEMENT CHARACTER}.mp4")
+        path.unlink()
+        with pytest.raises(MediaNotFound, match="bad\N{REPLACEMENT CHARACTER}"):
+            media.check_in_place()
 
 
 def test_an_error_of_the_decoder_names_the_file_as_people_do(root, blobs):
@@ -105,23 +110,58 @@ def test_an_error_of_the_decoder_names_the_file_as_people_do(root, blobs):
     (root / "holiday.mp4").symlink_to("0123")
     media = opened((root / "holiday.mp4").as_uri(), root, blobs)
 
-    error = media.with_name(UnsupportedMedia("0123 is no video"))
+    error = media.with_name(UnsupportedMedia(f"{media.descriptor} is no video"))
 
     assert isinstance(error, UnsupportedMedia)
     assert str(error) == "holiday.mp4 is no video"
-    assert str(media.with_name(ClipBertError("probing 0123"))) == "probing holiday.mp4"
+    assert str(media.with_name(ClipBertError(f"probing {media.path}"))) == ("probing holiday.mp4")
 
 
 def test_a_file_that_is_still_being_copied_is_noticed(root, blobs):
     path = root / "v.mp4"
     path.write_bytes(b"half")
-    media = opened(path.as_uri(), root, blobs)
+    with opening(path.as_uri(), root, blobs) as media:
+        media.check_in_place()
+        path.write_bytes(b"half and more")
 
-    media.check_unchanged()
-    path.write_bytes(b"half and more")
+        with pytest.raises(MediaChanged):
+            media.check_unwritten()
 
-    with pytest.raises(MediaChanged):
-        media.check_unchanged()
+
+def test_a_file_that_another_was_put_in_the_place_of_is_noticed_and_still_read(root, blobs):
+    path = root / "v.mp4"
+    path.write_bytes(b"film")
+    with opening(path.as_uri(), root, blobs) as media:
+        (root / "new").write_bytes(b"mlif")
+        (root / "new").replace(path)
+
+        media.check_unwritten()
+        assert media.path.read_bytes() == b"film"
+        with pytest.raises(MediaChanged):
+            media.check_in_place()
+
+
+def test_what_is_indexed_is_read_and_nothing_else(root, blobs):
+    path = root / "v.mp4"
+    path.write_bytes(b"film")
+    sha256 = hash_file(path)
+
+    for size_bytes, file_stamp in ((4, None), (None, "another stamp"), (4, stamp_of(path.stat()))):
+        video = Video(
+            uri=path.as_uri(), sha256=sha256, size_bytes=size_bytes, file_stamp=file_stamp
+        )
+        with open_video_media(video, roots=[root], blobs=blobs) as media:
+            assert media.path.read_bytes() == b"film"
+
+    path.write_bytes(b"mlif")
+    for size_bytes in (4, None):
+        video = Video(uri=path.as_uri(), sha256=sha256, size_bytes=size_bytes)
+        with (
+            pytest.raises(JobError) as caught,
+            open_video_media(video, roots=[root], blobs=blobs),
+        ):
+            pass
+        assert caught.value.code == "media_changed"
 
 
 def test_hashes_are_those_of_sha256sum(root):

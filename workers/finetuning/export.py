@@ -32,7 +32,7 @@ from store.videos import VideoRepository
 from workers.errors import JobError
 from workers.finetuning.folder import remove_folder, write_lines
 from workers.lifecycle import Workplace
-from workers.media import name_in_uri, open_media
+from workers.media import name_in_uri, open_video_media
 
 LABELS_FILE: Final = "labels.jsonl"
 TOKENS_FOLDER: Final = "tokens"
@@ -181,10 +181,8 @@ class DataFolder:
         try:
             with ExitStack() as stack:
                 media = stack.enter_context(
-                    open_media(
-                        uri=video.uri,
-                        blob_key=video.blob_key,
-                        name=name,
+                    open_video_media(
+                        video,
                         roots=self._workplace.media_roots,
                         blobs=self._workplace.blobs,
                         on_piece=self._on_video,
@@ -194,9 +192,9 @@ class DataFolder:
                     self._workplace.blobs.local_path(video.blob_key) is not None
                 )
                 if is_local:
-                    link.symlink_to(media.path)
+                    link.symlink_to(media.real_path)
                 else:
-                    shutil.copyfile(media.path, link)
+                    shutil.copyfile(media.real_path, link)
         except VideoError as error:
             raise JobError(error.code, str(error)) from error
 

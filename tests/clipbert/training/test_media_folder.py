@@ -1,5 +1,7 @@
 """Media are found by name, whatever their extension and however deep; doubt is an error."""
 
+import unicodedata
+
 import pytest
 
 from clipbert.errors import AmbiguousMedia, MediaNotFound, VideoError
@@ -130,3 +132,13 @@ def test_what_is_no_folder_is_an_error(tmp_path):
     for path in (tmp_path / "none", tmp_path / "a.mp4"):
         with pytest.raises(MediaNotFound, match="is no folder"):
             MediaFolder(path)
+
+
+def test_a_name_is_found_in_whatever_unicode_form_it_and_the_file_are_written(tmp_path):
+    for on_disk, asked in (("NFD", "NFC"), ("NFC", "NFD")):
+        folder = tmp_path / on_disk
+        folder.mkdir()
+        path = folder / unicodedata.normalize(on_disk, "Käse.mp4")
+        path.touch()
+
+        assert MediaFolder(folder).find(unicodedata.normalize(asked, "Käse")) == path
