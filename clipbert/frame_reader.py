@@ -31,6 +31,7 @@ from clipbert.packets import (
 )
 from clipbert.probed_video import MediaLimits
 from clipbert.video.formats import ANIMATION_DEMUXERS, CLOCKLESS_DEMUXERS, STILL_DEMUXERS
+from clipbert.video.streams import decoder_of
 
 # An instant this little before a frame counts as that frame's: instants pass through decimal text.
 _TOLERANCE_SECONDS = 1e-6
@@ -93,6 +94,7 @@ class FrameReader:
     ) -> None:
         self._container, self._stream = container, stream
         self._limits, self._name = limits, name
+        self._decoder = decoder_of(stream, max_pixels=2 * limits.max_pixels)
         self._seconds_per_tick = float(stream.time_base or 1)
         self._stamping = stamping_of(container, stream)
         stamps = self._read_beginning()
@@ -273,6 +275,8 @@ class FrameReader:
         return _Run(None, list(targets), skipping=False)
 
     def _rewind(self, seek_pts: int | None = None) -> None:
+        if self._decoder is not self._stream.codec_context and self._decoder.is_open:
+            self._decoder.flush_buffers()
         if seek_pts is None and self._container.format.name in _FROM_FIRST_BYTE:
             self._container.seek(0, stream=self._stream, unsupported_byte_offset=True)
             return
@@ -290,7 +294,7 @@ class FrameReader:
         for packet in packets:
             self._skip(packet)
             try:
-                frames = packet.decode()
+                frames = self._decoder.decode(packet)
             except av.error.FFmpegError as error:
                 # The decoder itself refuses a picture that grew over the limit.
                 context = self._stream.codec_context

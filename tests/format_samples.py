@@ -106,6 +106,8 @@ SAMPLES = [
     Kind("v.mkv", "libx264", "matroska", b_frames=2),
     Kind("v.webm", "libvpx", "matroska"),
     Kind("v.webm", "libvpx-vp9", "matroska"),
+    Kind("w.webm", "libvpx", "matroska", "yuva420p", options={"auto-alt-ref": "0"}),
+    Kind("w.webm", "libvpx-vp9", "matroska", "yuva420p", options={"auto-alt-ref": "0"}),
     Kind("v.ts", "libx264", "mpegts", b_frames=2),
     Kind("v.vob", "mpeg2video", "mpeg", b_frames=2),
     Kind("v.apng", "apng", "apng", "rgb24"),

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from typing import cast
 
 import av.error
+from av.codec.context import CodecContext
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Discard, Disposition
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from clipbert.errors import NoVideoStream, UnsupportedMedia
@@ -19,6 +21,7 @@ from clipbert.video.formats import CODECS, PICTURE_CODECS, STILL_DEMUXERS
 _COVERS = Disposition.attached_pic | Disposition.timed_thumbnails
 # Packets read to tell a track of one picture, which is a cover that was not marked as one.
 _MAX_PACKETS = 2000
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _HEIF_BRANDS = ("avif", "avis", "heic", "heix", "hevc", "hevx", "mif1", "msf1")
 
 
@@ -65,6 +68,23 @@ def demuxed(container: InputContainer, *streams: VideoStream) -> Iterator["Packe
                 end = cast("Packet[VideoStream]", Packet())
                 end.stream = stream
                 yield end
+
+
+def decoder_of(stream: VideoStream, *, max_pixels: int) -> VideoCodecContext:
+    """Give what decodes a stream: its own decoder, or one that sees its transparency.
+
+    WebM carries alpha beside each packet, and FFmpeg's own decoders of VP8 and VP9 pass it over.
+    Another than the stream's own must be flushed after each seek.
+    """
+    own = stream.codec_context
+    name = _ALPHA_DECODERS.get(own.name)
+    if name is None or stream.metadata.get("alpha_mode") != "1":
+        return own
+    decoder = cast("VideoCodecContext", CodecContext.create(name, "r"))
+    if own.extradata:
+        decoder.extradata = own.extradata
+    decoder.options = {"max_pixels": str(max_pixels)}
+    return decoder
 
 
 def may_be_covers(streams: Sequence[VideoStream]) -> list[VideoStream]:

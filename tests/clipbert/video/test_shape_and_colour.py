@@ -362,19 +362,23 @@ def test_a_png_of_16_bits_hides_what_it_hides(tmp_path):
         (".mov", "qtrle", "argb"),
         (".avi", "png", "rgba"),
         (".mkv", "ffv1", "yuva420p"),
+        (".webm", "libvpx", "yuva420p"),
+        (".webm", "libvpx-vp9", "yuva420p"),
+        (".mkv", "libvpx-vp9", "yuva420p"),
     ],
 )
 def test_a_video_with_alpha_hides_what_it_hides(tmp_path, suffix, codec, pixel_format):
     path = write_cells(
         tmp_path / f"v{suffix}",
-        3,
+        20,
         codec=codec,
         size=(96, 64),
         pixel_format=pixel_format,
+        options={"auto-alt-ref": "0"} if "vpx" in codec else None,
         paint=lambda *_: np.asarray(half_hidden()),
     )
 
-    for frame in decode_frames(path, [0.0, 0.2], max_side_px=48):
+    for frame in decode_frames(path, [0.0, 0.9, 1.9], max_side_px=48):
         assert_hidden_half_is_ground(frame)
 
 
