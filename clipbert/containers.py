@@ -27,7 +27,7 @@ from clipbert.pictures import is_animated, picture_size
 from clipbert.probed_video import MediaLimits
 from clipbert.video.formats import CONTAINERS, READ_IN_WORDS
 from clipbert.video.signatures import HEAD_BYTES, demuxer_of, kind_of
-from clipbert.video.streams import candidates, choose, covers_among, may_be_covers
+from clipbert.video.streams import candidates, choose, covers_among, is_heif, may_be_covers
 
 # The demuxers that sniff_format chooses from; a second lock should a demuxer open another.
 _OPEN_OPTIONS = {
@@ -90,8 +90,9 @@ def open_video(
     size = picture_size(path, demuxer)
     if size is not None:
         check_pixels(*size, limits)
-    with _opened(path, demuxer, name=name) as container:
-        if len(container.streams) > limits.max_streams:
+    with opened(path, demuxer, name=name) as container:
+        # Each tile of a HEIC picture is a stream.
+        if len(container.streams) > limits.max_streams and not is_heif(container):
             raise MediaTooLarge(f"{name} has {len(container.streams)} streams")
         stream = _film(path, demuxer, container, name=name)
         check_pixels(stream.codec_context.width, stream.codec_context.height, limits)
@@ -110,6 +111,24 @@ def open_video(
             raise DecodeFailed(f"{name} cannot be read: {error.strerror}") from error
 
 
+def opened(path: Path, demuxer: str, *, name: str) -> InputContainer:
+    """Open a file by a demuxer, which may open no other file.
+
+    Raises:
+        UnsupportedMedia: its header cannot be read.
+    """
+    try:
+        return av.open(
+            str(path.absolute()),
+            format=demuxer,
+            options=dict(_OPEN_OPTIONS),
+            metadata_errors="replace",  # titles in older encodings than UTF-8
+        )
+    except av.error.FFmpegError as error:
+        # The first bytes are right, and yet the header cannot be read.
+        raise UnsupportedMedia(f"{name} has no readable header: {error.strerror}") from error
+
+
 def check_pixels(width: int, height: int, limits: MediaLimits) -> None:
     """Raise MediaTooLarge for a frame over the limit."""
     if width * height > limits.max_pixels:
@@ -122,20 +141,7 @@ def _film(path: Path, demuxer: str, container: InputContainer, *, name: str) -> 
     streams = candidates(container, name=name)
     pictures = may_be_covers(streams)
     if pictures:
-        with _opened(path, demuxer, name=name) as other:  # reading moves on
+        with opened(path, demuxer, name=name) as other:  # reading moves on
             covers = covers_among(other, {stream.index for stream in pictures})
         streams = [stream for stream in streams if stream.index not in covers] or streams
     return choose(container, streams)
-
-
-def _opened(path: Path, demuxer: str, *, name: str) -> InputContainer:
-    try:
-        return av.open(
-            str(path.absolute()),
-            format=demuxer,
-            options=dict(_OPEN_OPTIONS),
-            metadata_errors="replace",  # titles in older encodings than UTF-8
-        )
-    except av.error.FFmpegError as error:
-        # The first bytes are right, and yet the header cannot be read.
-        raise UnsupportedMedia(f"{name} has no readable header: {error.strerror}") from error

@@ -100,7 +100,7 @@ class RgbConverter:
         if frame.interlaced_frame and not self._is_still:
             frame = self._first_field(frame)
         if _has_alpha(frame):
-            frame = _on_ground(frame, matrix)
+            frame = _solid(frame, matrix)
         transfer = _TRANSFERS.get(frame.color_trc, "sdr")
         primaries = _primaries(frame, transfer, matrix)
         how: dict[str, Any] = {
@@ -146,6 +146,14 @@ class RgbConverter:
         return self._fields[1]
 
 
+def on_ground(pixels: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Mix pixels (H, W, 3) with the ground by how opaque they are, (H, W, 1)."""
+    opaque = alpha.astype(np.uint16)
+    mixed = pixels * opaque
+    mixed += GROUND * (_OPAQUE - opaque) + _OPAQUE // 2
+    return (mixed // _OPAQUE).astype(np.uint8)
+
+
 def _primaries(frame: VideoFrame, transfer: Transfer, matrix: Colorspace) -> ColorPrimaries:
     stated = _PRIMARIES.get(frame.color_primaries)
     if stated is not None:
@@ -160,15 +168,16 @@ def _has_alpha(frame: VideoFrame) -> bool:
     return form.has_palette or any(component.is_alpha for component in form.components)
 
 
-def _on_ground(frame: VideoFrame, matrix: Colorspace) -> VideoFrame:
+def _solid(frame: VideoFrame, matrix: Colorspace) -> VideoFrame:
     """Lay what is transparent on the ground, before any pixels are mixed by scaling."""
-    rgba = frame.to_ndarray(format="rgba", src_colorspace=matrix, interpolation=INTERPOLATION)
-    alpha = rgba[:, :, 3:].astype(np.uint16)
+    rgba = np.asarray(
+        frame.to_ndarray(format="rgba", src_colorspace=matrix, interpolation=INTERPOLATION),
+        dtype=np.uint8,
+    )
+    alpha = rgba[:, :, 3:]
     if alpha.min() == _OPAQUE:
         return frame
-    mixed = rgba[:, :, :3] * alpha
-    mixed += GROUND * (_OPAQUE - alpha) + _OPAQUE // 2
-    solid = VideoFrame.from_ndarray((mixed // _OPAQUE).astype(np.uint8), format="rgb24")
+    solid = VideoFrame.from_ndarray(on_ground(rgba[:, :, :3], alpha), format="rgb24")
     solid.color_trc, solid.color_primaries = frame.color_trc, frame.color_primaries
     return solid
 

@@ -24,8 +24,11 @@ from clipbert.probed_video import MAX_ASPECT_RATIO, MediaLimits, VideoProbe, joi
 from clipbert.sampling import Clip
 from clipbert.timeline import Timeline, read_timeline
 from clipbert.truncation import check_whole
+from clipbert.video.assembled import AssembledReader
 from clipbert.video.formats import ANIMATION_DEMUXERS, CLOCKLESS_DEMUXERS
+from clipbert.video.heif import read_assembly
 from clipbert.video.screen import Screen
+from clipbert.video.streams import is_heif_picture
 
 __all__ = [
     "MediaLimits",
@@ -86,7 +89,7 @@ def probe_video(
         timeline = read_timeline(container, stream, max_frames=limits.max_frames, name=name)
         if len(timeline.frame_pts) == 0:
             raise DecodeFailed(f"{name} has a video stream without frames")
-        first = FrameReader(container, stream, limits=limits, name=name).first_frame()
+        first = _reader(path, container, stream, limits=limits, name=name).first_frame()
         screen = Screen(path, container, stream, name=name)
         probe = _probe_of(container, stream, timeline.as_shown(first), screen, first)
     if probe.duration_seconds > limits.max_duration_seconds:
@@ -285,7 +288,7 @@ def _stream_frames(
     with open_video(path, limits, name=name) as (container, stream):
         stream.codec_context.thread_type = "AUTO"
         stream.codec_context.thread_count = num_threads
-        reader = FrameReader(container, stream, limits=limits, name=name)
+        reader = _reader(path, container, stream, limits=limits, name=name)
         shown: tuple[VideoFrame, NDArray[np.uint8]] | None = None
         screen = Screen(
             path,
@@ -301,6 +304,16 @@ def _stream_frames(
             if shown is None or shown[0] is not frame:
                 shown = (frame, screen.show(frame))
             yield instant, shown[1]
+
+
+def _reader(
+    path: Path, container: InputContainer, stream: VideoStream, *, limits: MediaLimits, name: str
+) -> FrameReader | AssembledReader:
+    if is_heif_picture(container, stream):
+        assembly = read_assembly(path, name=name)
+        if assembly is not None:
+            return AssembledReader(path, assembly, limits=limits, name=name)
+    return FrameReader(container, stream, limits=limits, name=name)
 
 
 def _probe_of(

@@ -27,7 +27,19 @@ _HEIF_BRANDS = ("avif", "avis", "heic", "heix", "hevc", "hevx", "mif1", "msf1")
 
 def is_picture(container: InputContainer, stream: VideoStream) -> bool:
     """Say whether an open file is a still picture: JPEG, PNG, WebP, or one of HEIC and AVIF."""
-    return container.format.name in STILL_DEMUXERS or _is_heif_item(container, stream)
+    return container.format.name in STILL_DEMUXERS or is_heif_picture(container, stream)
+
+
+def is_heif(container: InputContainer) -> bool:
+    """Say whether an open file says that it holds pictures, as HEIC and AVIF do."""
+    brands = container.metadata.get("compatible_brands", "")
+    brands += container.metadata.get("major_brand", "")
+    return any(brand in brands for brand in _HEIF_BRANDS)
+
+
+def is_heif_picture(container: InputContainer, stream: VideoStream) -> bool:
+    """Say whether a stream is a picture of a HEIC or AVIF file, and not a track of frames."""
+    return is_heif(container) and stream.duration is None and stream.time_base == 1
 
 
 def candidates(container: InputContainer, *, name: str) -> list[VideoStream]:
@@ -45,7 +57,7 @@ def candidates(container: InputContainer, *, name: str) -> list[VideoStream]:
     if not readable:
         codec = _codec(films[0])
         raise UnsupportedMedia(f"{name} has video of the codec {codec}, which is not read here")
-    tracks = [stream for stream in readable if not _is_heif_item(container, stream)]
+    tracks = [stream for stream in readable if not is_heif_picture(container, stream)]
     # A track without frames has no size.
     filled = [stream for stream in tracks if stream.codec_context.width > 0]
     return filled or tracks or readable
@@ -112,7 +124,8 @@ def covers_among(container: InputContainer, indices: set[int]) -> set[int]:
 def choose(container: InputContainer, streams: Sequence[VideoStream]) -> VideoStream:
     """Choose the default stream, else the largest, else the first."""
     defaults = [stream for stream in streams if stream.disposition & Disposition.default]
-    if container.format.name.startswith("mov") and defaults == [streams[0]]:
+    is_mp4 = container.format.name.startswith("mov") and not is_heif(container)
+    if is_mp4 and defaults == [streams[0]]:
         # Writers of MP4 enable the first track, whichever it is: nobody chose it.
         defaults = []
     return max(
@@ -125,10 +138,3 @@ def _codec(stream: VideoStream) -> str:
     # A stream without a decoder has no codec context.
     context = getattr(stream, "codec_context", None)
     return "unknown" if context is None else context.name
-
-
-def _is_heif_item(container: InputContainer, stream: VideoStream) -> bool:
-    brands = container.metadata.get("compatible_brands", "")
-    brands += container.metadata.get("major_brand", "")
-    is_heif = any(brand in brands for brand in _HEIF_BRANDS)
-    return is_heif and stream.duration is None and stream.time_base == 1

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 from format_samples import DISGUISES, SAMPLES
+from heif_writer import ALPHA, Heif
+from odd_frames import cell_frame
+from PIL import Image
 
 from clipbert.video.formats import CODECS, CONTAINERS
 
@@ -18,6 +21,20 @@ ROOT = Path(__file__).parents[3]
 # Of H.264 and its like more is written than fits in a few frames; each file is of so many frames.
 NUM_FRAMES = 4
 PARTS = 4
+
+
+def write_pictures(folder):
+    for kind, name in ((b"hvc1", "grid.heic"), (b"av01", "grid.avif")):
+        heif = Heif(kind)
+        heif.primary = heif.add_grid(cell_frame(5, 128, 96))
+        alpha = heif.add_picture(cell_frame(0, 128, 96), ALPHA)
+        heif.references.append((b"auxl", alpha, [heif.primary]))
+        heif.write(folder / name)
+    picture = Image.fromarray(cell_frame(5)).convert("RGBA")
+    picture.putalpha(100)
+    picture.save(folder / "still.png")
+    picture.save(folder / "still.webp")
+    picture.convert("RGB").save(folder / "still.jpg", progressive=True)
 
 
 @pytest.mark.timeout(1800)
@@ -30,6 +47,9 @@ def test_damage_ends_in_an_error_of_ours(tmp_path, part, request):
         if number % PARTS == part:
             path = kind.write(tmp_path, NUM_FRAMES)
             path.rename(folder / f"{number:02}-{kind.codec}{path.suffix}")
+
+    if part == 0:
+        write_pictures(folder)
 
     run = subprocess.run(
         [sys.executable, "-m", "format_fuzz", str(folder), str(num_mutations)],
