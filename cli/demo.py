@@ -24,6 +24,7 @@ SEARCHES = (
     ("a squirrel", {"squirrel.mp4", "flying_squirrel.mp4"}),
     ("an old racing car", {"grand_prix_1906.ogv"}),
 )
+NUM_STEPS = 5
 SHEET_TEXT = "a white parrot"
 QUESTION = (
     "samoyed.mp4",
@@ -50,7 +51,7 @@ def demo(
     folder = find_data_folder(data)
     was_running = is_locked(folder)
     if not was_running:
-        _say("Starting PostgreSQL, Redis, the API and the workers")
+        _step(1, "Starting PostgreSQL, Redis, the API and the workers, and loading the model")
         start_in_background(
             UpOptions(
                 data=folder,
@@ -64,12 +65,12 @@ def demo(
             quiet=True,
         )
         running = read_running(folder)
-        print(f"ready at {running.api_url if running else '?'}")
+        print(f"   ready at {running.api_url if running else '?'}")
     try:
         _show(folder, samples)
     finally:
         if not was_running:
-            _say("Stopping what was started")
+            _step(5, "Stopping what was started")
             down(data=folder)
     _say(f"That took {time.monotonic() - started_at:.0f} s. To keep it running: make up")
     print("then, in another terminal, with .venv/bin on PATH:")
@@ -88,13 +89,13 @@ def _show(folder: Path, samples: Path) -> None:
 
     with ApiClient.of_data_folder(folder) as api:
         files = collect_files([samples], every_file=False).files
-        _say(f"Indexing {len(files)} clips: clipbert index samples --wait")
+        _step(2, f"Indexing {len(files)} clips: clipbert index samples --wait")
         batch_id, to_upload = start_batch(api, files, name="demo")
         not_sent = upload_files(api, batch_id, to_upload)
         counts = follow_batch(api, batch_id, visible=True)
         print_outcome(api, batch_id, counts, not_sent)
 
-        _say("Searching: clipbert search TEXT")
+        _step(3, f"Searching for {len(SEARCHES)} texts: clipbert search TEXT")
         _print_searches(api)
         found, _ = run_search(api, SHEET_TEXT, limit=5)
         sheet = folder / "demo-sheet.png"
@@ -103,7 +104,7 @@ def _show(folder: Path, samples: Path) -> None:
 
         name, question, choices = QUESTION
         offered = " ".join(f'--choice "{choice}"' for choice in choices)
-        _say(f'Asking: clipbert ask {name} "{question}" {offered}')
+        _step(4, f'Asking: clipbert ask {name} "{question}" {offered}')
         video = find_video(api, name)
         asked_at = time.monotonic()
         answer = ask_question(api, str(video["id"]), question, choices=list(choices))
@@ -134,6 +135,10 @@ def _print_searches(api: "ApiClient") -> None:
         )
     print_table(["text", "first hit", "moment", "score#", "time#", ""], rows)
     print(f"{num_right} of {len(SEARCHES)} right first")
+
+
+def _step(number: int, text: str) -> None:
+    _say(f"step {number} of {NUM_STEPS}: {text}")
 
 
 def _say(text: str) -> None:

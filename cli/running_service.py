@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 READY_SECONDS = 120.0
 WORKER_READY = "worker.ready"  # what a worker logs when it listens to its queues
 LISTEN_BACKLOG = 2048  # connections that wait while no API process takes them
+MODEL_LOADED = "model.loaded"  # what a worker logs when a model that serves is in its memory
+MODEL_SECONDS = 90.0  # to wait for that; what cannot be loaded keeps nothing else from working
 MOST_EARLY_EXITS = 3  # processes that ended before all was ready: more will not help
 
 
@@ -103,9 +105,14 @@ def _serve(
     log = ProcessLog([spec.name for spec in specs], with_routine=options.verbose)
     starting = {spec.name for spec in specs if "worker" in spec.argv}
 
+    model_is_loaded = threading.Event()
+
     def note_line(name: str, line: str) -> None:
-        if log.write(name, line).event == WORKER_READY:
+        event = log.write(name, line).event
+        if event == WORKER_READY:
             starting.discard(name)
+        elif event == MODEL_LOADED:
+            model_is_loaded.set()
 
     supervisor = Supervisor(
         specs, environment=whole_environment, folder=options.data, on_line=note_line
@@ -115,8 +122,12 @@ def _serve(
     listener.listen(LISTEN_BACKLOG)
     supervisor.start()
     _wait_until_ready(supervisor, log, stop, api_url=api_url, starting=starting)
+    _wait_for_model(supervisor, log, stop, is_loaded=model_is_loaded)
     write_running(options.data, RunningUp(os.getpid(), api_url, True, environment))
-    log.say(_ready_message(options, api_url, model, time.monotonic() - started_at))
+    seconds = time.monotonic() - started_at
+    log.say(
+        _ready_message(options, api_url, model, seconds, model_is_loaded=model_is_loaded.is_set())
+    )
     service_watch = ServiceWatch(embedded, log)
     while not stop.wait(0.2):
         service_watch.look()
@@ -190,6 +201,20 @@ def _wait_until_ready(
         stop.wait(0.1)
 
 
+def _wait_for_model(
+    supervisor: Supervisor, log: ProcessLog, stop: threading.Event, *, is_loaded: threading.Event
+) -> None:
+    """Wait, for a while, until a search is answered at once; what goes on is said."""
+    if is_loaded.is_set():
+        return
+    log.say("all processes run; the model is being loaded")
+    deadline = time.monotonic() + MODEL_SECONDS
+    while not is_loaded.is_set() and time.monotonic() < deadline:
+        _raise_if(stop)
+        _watch(supervisor, log)
+        stop.wait(0.1)
+
+
 def _watch(supervisor: Supervisor, log: ProcessLog) -> int:
     exits = supervisor.restart_dead()
     for ended in exits:
@@ -204,7 +229,10 @@ def _watch(supervisor: Supervisor, log: ProcessLog) -> int:
     return len(exits)
 
 
-def _ready_message(options: "UpOptions", api_url: str, model: Path, seconds: float) -> str:
+def _ready_message(
+    options: "UpOptions", api_url: str, model: Path, seconds: float, *, model_is_loaded: bool
+) -> str:
+    loading = "" if model_is_loaded else ", still being loaded: the first answers wait for it"
     option = "" if options.data.name == ".clipbert" else f" --data {options.data}"
     roots = ", ".join(str(root) for root in options.media_roots)
     return "\n".join(
@@ -215,7 +243,7 @@ def _ready_message(options: "UpOptions", api_url: str, model: Path, seconds: flo
             f"  API     {api_url}  (try {api_url}/docs)",
             f"  key     in {options.data / 'client.json'}",
             f"  media   indexed in place under {roots}; uploaded from elsewhere",
-            f"  model   {model.name} on {options.device}",
+            f"  model   {model.name} on {options.device}{loading}",
             "",
             f"  next    clipbert index{option} FOLDER --wait",
             f'          clipbert search{option} "a white parrot"',

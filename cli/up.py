@@ -19,6 +19,7 @@ from cli.data_folder import (
     remove_running,
 )
 from cli.errors import CliError
+from cli.pace import ProgressLines, format_duration
 
 DOWN_SECONDS = 25.0
 _ENDING_SECONDS = 3.0  # of an interpreter; one whose parent never asks for it stays a zombie
@@ -161,9 +162,13 @@ def start_in_background(options: UpOptions, *, quiet: bool = False) -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    deadline = time.monotonic() + BACKGROUND_START_SECONDS
+    started_at = time.monotonic()
+    deadline = started_at + BACKGROUND_START_SECONDS
+    lines = ProgressLines(sys.stdout)
+    lines.show("starting")
     try:
         while time.monotonic() < deadline:
+            lines.show(f"starting, {format_duration(time.monotonic() - started_at)} so far")
             running = read_running(options.data)
             if running is not None and running.ready and running.pid == process.pid:
                 if not quiet:

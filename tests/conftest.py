@@ -12,6 +12,7 @@ import psycopg
 import pytest
 import redis
 import sqlalchemy
+import structlog
 from hypothesis import settings
 
 from store.blobs import BlobStore, open_blobs
@@ -26,6 +27,11 @@ TEMPLATE = "clipbert_template"
 _TESTS = Path(__file__).parent
 _BEGUN_FIRST = {"workers": 0, "chaos": 1}
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+# By itself structlog prints. What a thread of an earlier test still says would stand in the middle
+# of what a command of another test prints: logging's handlers keep it apart.
+structlog.configure(logger_factory=structlog.stdlib.LoggerFactory())
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -47,7 +47,8 @@ def test_looks_become_rarer():
 
 
 def test_waiting_for_no_time_does_not_even_look():
-    assert wait(WaitingRoom(max_waiters=1), pytest.fail, wait_seconds=0) < 0.5
+    # Not looking is what counts; a busy machine may take a while to do nothing.
+    assert wait(WaitingRoom(max_waiters=1), pytest.fail, wait_seconds=0) < 5
 
 
 def test_who_is_gone_is_not_waited_for():
@@ -85,7 +86,7 @@ def test_a_closed_room_lets_everybody_go():
 def test_a_full_room_answers_at_once():
     room = WaitingRoom(max_waiters=0)
 
-    assert wait(room, pytest.fail, wait_seconds=30) < 0.5
+    assert wait(room, pytest.fail, wait_seconds=30) < 5
 
 
 def test_an_error_frees_the_place():

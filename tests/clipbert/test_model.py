@@ -120,11 +120,11 @@ def test_positions_of_a_class_mixture_start_at_zero(recalling):
 
 
 def test_tiny_is_made_in_less_than_a_second():
-    begun = time.perf_counter()
+    begun = time.thread_time()  # not the time of others on this machine
 
     ClipBert.create(TINY, seed=0)
 
-    assert time.perf_counter() - begun < 1.0
+    assert time.thread_time() - begun < 1.0
 
 
 def test_base_has_the_papers_sizes():
