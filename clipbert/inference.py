@@ -170,13 +170,17 @@ class Predictor:
             MissingHead: the model has no retrieval head.
             ValueError: tokens of a wrong shape.
         """
-        self._require_head("retrieval")
         rows = [TextAndClips(each.tokens, each.text, each.places) for each in requests]
-        results = []
-        for logits in self._pairs.score_rows("retrieval", rows):  # (K, 2) or (K, 1)
-            score = match_probability(aggregate(logits, self.config.aggregation))
-            results.append(MatchResult(float(score), logits, clip_shares(logits[:, -1])))
-        return results
+        return [self.match_of(logits) for logits in self.score_rows("retrieval", rows)]
+
+    def match_of(self, logits: Tensor) -> MatchResult:
+        """Sum up what score_rows("retrieval", ...) says of the clips of a video.
+
+        Args:
+            logits: (K, 2) or (K, 1), of all clips that count.
+        """
+        score = match_probability(aggregate(logits, self.config.aggregation))
+        return MatchResult(float(score), logits, clip_shares(logits[:, -1]))
 
     def answer(self, requests: Sequence[QuestionRequest], *, top_k: int = 5) -> list[AnswerResult]:
         """Answer open-ended questions from the head's vocabulary.
@@ -192,13 +196,19 @@ class Predictor:
             MissingHead: the model has no question answering head.
             ValueError: tokens of a wrong shape, or top_k below 1.
         """
-        self._require_head("qa")
-        answers = self.config.answers
         if top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}")
         rows = [TextAndClips(each.tokens, each.question, each.places) for each in requests]
-        scored = self._pairs.score_rows("qa", rows)
-        return [self._ranked(logits, answers, top_k) for logits in scored]
+        return [self.answer_of(logits, top_k=top_k) for logits in self.score_rows("qa", rows)]
+
+    def answer_of(self, logits: Tensor, *, top_k: int = 5) -> AnswerResult:
+        """Sum up what score_rows("qa", ...) says of the clips of a video.
+
+        Args:
+            logits: (K, A), of all clips that count.
+            top_k: answers to give, at least 1.
+        """
+        return self._ranked(logits, self.config.answers, top_k)
 
     def choose(self, requests: Sequence[QuestionRequest]) -> list[AnswerResult]:
         """Choose among the answers that each request brings.
@@ -250,6 +260,21 @@ class Predictor:
             CountResult(float(aggregate(logits[:, 0], how)), logits)
             for logits in self._pairs.score_rows("count", rows)
         ]
+
+    def score_rows(self, head: str, rows: Sequence[TextAndClips]) -> list[Tensor]:
+        """Score each row's text with each of its clips, before any aggregation.
+
+        A video's clips may come in several calls: what a clip scores does not depend on others.
+
+        Returns:
+            (K, C) float32 on the CPU for each row.
+
+        Raises:
+            MissingHead: the model has no such head.
+            ValueError: tokens of a wrong shape, or not one place for each clip.
+        """
+        self._require_head(head)
+        return self._pairs.score_rows(head, rows)
 
     def score_pairs(
         self,
@@ -310,15 +335,20 @@ class Predictor:
             for request in requests
             for choice in request.choices
         ]
-        logits = iter(self._pairs.score_rows("multiple_choice", rows))  # each (K, 1)
+        logits = iter(self.score_rows("multiple_choice", rows))  # each (K, 1)
         return [
-            self._ranked(
-                torch.cat([next(logits) for _ in request.choices], dim=1),  # (K, A)
-                request.choices,
-                len(request.choices),
-            )
+            self.choice_of([next(logits) for _ in request.choices], request.choices)
             for request in requests
         ]
+
+    def choice_of(self, logits: Sequence[Tensor], choices: Sequence[str]) -> AnswerResult:
+        """Sum up what score_rows("multiple_choice", ...) says of a question with each choice.
+
+        Args:
+            logits: (K, 1) for each choice, of all clips that count.
+            choices: at least one.
+        """
+        return self._ranked(torch.cat(list(logits), dim=1), choices, len(choices))
 
     def _choose_by_recall(
         self, requests: Sequence[QuestionRequest], recalls: Sequence[Tensor]

@@ -59,6 +59,7 @@ __all__ = [
     "GenerationState",
     "Job",
     "JobEvent",
+    "JobPiece",
     "Json",
     "Label",
     "LabelAction",
@@ -428,6 +429,20 @@ class JobEvent(Table):
     seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     type: Mapped[str]
     data: Mapped[Json] = mapped_column(default=dict)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class JobPiece(Table):
+    """Part of a job's work that the next worker goes on from if this one is lost."""
+
+    __tablename__ = "job_pieces"
+
+    job_id: Mapped[UUID] = mapped_column(
+        ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
+    )
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    about: Mapped[Json]  # what the content was made from: of other things it is worth nothing
+    content: Mapped[bytes]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

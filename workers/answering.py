@@ -1,10 +1,13 @@
 """Answer questions about one video: from the answers of a QA head, or among given choices.
 
-Questions claimed together share their forward passes. Imports torch.
+Questions share their forward passes, and a long one, of many clips and choices, takes several
+slices that workers.interactive takes in turn with those of others. Imports torch.
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -18,9 +21,11 @@ from store.tables import Clip, Model, VideoState
 from store.videos import VideoRepository
 from workers.batching import batches_by_cost, forward_each
 from workers.clip_scores import places_of
-from workers.errors import Interrupted, JobError
+from workers.errors import JobError
+from workers.jobs.group import JobGroup
 from workers.lease import Hold, Outcome
-from workers.lifecycle import Workplace, leave_if_device_lost
+from workers.lifecycle import Workplace
+from workers.models.pair_slices import PairRow, score_slice
 from workers.ready_models import read_ready
 from workers.serving import Serving
 from workers.uncertainty import Uncertainty, measure_uncertainty
@@ -28,64 +33,96 @@ from workers.uncertainty import Uncertainty, measure_uncertainty
 _DEFAULT_TOP_K: Final = 5
 
 
-@dataclass(frozen=True)
-class _Question:
+@dataclass
+class Question:
     """One question job at work."""
 
     hold: Hold
+    serving: Serving
     top_k: int
     clips: Sequence[Clip]
     request: QuestionRequest
     task: str
     model: Model
+    rows: list[PairRow]  # one, or one for each choice; none if recall vectors answer
+    served_together: int = 1
+
+    @property
+    def num_pairs(self) -> int:
+        """How many pairs of a text and a clip wait to be scored."""
+        return sum(row.num_left for row in self.rows)
 
 
-def answer_questions(workplace: Workplace, holds: Sequence[Hold]) -> None:
-    """Do question jobs together, each with its own outcome."""
-    if not holds:
-        return
-    run = _Run(workplace)
-    try:
-        run.answer(holds)
-    except Exception as error:  # noqa: BLE001  what concerns all alike; settle logs it
-        for hold in holds:
-            run.settle(hold, error)
-        leave_if_device_lost(error)
+class QuestionDesk:
+    """Works on the questions of one process.
 
+    Args:
+        workplace: of the process.
+        group: of the jobs that people wait for.
+    """
 
-class _Run:
-    """Questions that share their forward passes."""
-
-    def __init__(self, workplace: Workplace) -> None:
+    def __init__(self, workplace: Workplace, group: JobGroup) -> None:
         self._workplace = workplace
-        self._settled: set[UUID] = set()
+        self._group = group
 
-    def answer(self, holds: Sequence[Hold]) -> None:
-        """Answer all questions, those for one model and task in one go."""
+    def begin(self, holds: Sequence[Hold]) -> list[Question]:
+        """Load what questions are about.
+
+        Returns:
+            Those that are to be answered, slice by slice.
+        """
+        if not holds:
+            return []
+        serving = self._group.attempt(self._read_serving, *holds)
+        if serving is None:
+            return []
+        questions = []
+        for hold in holds:
+            if self._group.advance(hold):
+                question = self._group.attempt(partial(self._prepare, hold, serving), hold)
+                if question is not None:
+                    questions.append(question)
+        together = Counter(_model_of(question) for question in questions)
+        for question in questions:
+            question.served_together = together[_model_of(question)]
+        return questions
+
+    def score(self, questions: Sequence[Question]) -> list[Question]:
+        """Score a slice of some questions' pairs, those of the first question first.
+
+        Returns:
+            The questions that go on.
+        """
+        together = [each for each in questions if _model_of(each) == _model_of(questions[0])]
+        predictor = self._group.attempt(
+            partial(self._workplace.models.get, questions[0].model),
+            *(question.hold for question in together),
+        )
+        if predictor is not None:
+            if questions[0].rows:
+                score_slice(
+                    (row for question in together for row in question.rows if row.num_left),
+                    group=self._group,
+                    predictor=predictor,
+                    head=questions[0].task,
+                    limit=self._workplace.match_limit,
+                )
+            else:
+                self._choose_by_recall(together, predictor)
+            for question in together:
+                if question.rows and all(row.is_over for row in question.rows):
+                    self._group.attempt(partial(self._finish, question, predictor), question.hold)
+        return [question for question in questions if self._group.is_open(question.hold)]
+
+    def _read_serving(self) -> Serving:
         serving = read_ready(self._workplace)
         if serving is None:
             raise JobError(
                 "no_active_generation", "nothing is indexed yet: no generation is active"
             )
-        groups: dict[tuple[str, UUID], list[_Question]] = {}
-        for hold in holds:
-            try:
-                hold.advance()
-                question = self._prepare(hold, serving)
-            except Exception as error:  # noqa: BLE001  the edge of a job: settle logs it
-                self.settle(hold, error)
-            else:
-                groups.setdefault((question.task, question.model.id), []).append(question)
-        for (task, _), questions in groups.items():
-            self._answer_together(task, questions, serving)
+        return serving
 
-    def settle(self, hold: Hold, error: BaseException) -> None:
-        """Give a job its outcome, once."""
-        if hold.claim.id not in self._settled:
-            self._settled.add(hold.claim.id)
-            self._workplace.leases.settle(hold, error)
-
-    def _prepare(self, hold: Hold, serving: Serving) -> _Question:
+    def _prepare(self, hold: Hold, serving: Serving) -> Question:
         """Choose the model for a question and load the tokens of its video.
 
         Raises:
@@ -101,16 +138,16 @@ class _Run:
             if len(vectors) < len(clips):
                 raise JobError("video_not_ready", "the video has no recall vectors")
             recall = torch.tensor(vectors)  # (K, R)
-        tokens = self._workplace.tokens.get(clips[0].tokens_key)  # (K, h, w, D)
         request = QuestionRequest(
-            tokens=tokens,
+            tokens=self._workplace.tokens.get(clips[0].tokens_key),  # (K, h, w, D)
             question=wanted["text"],
             choices=choices,
             recall=recall,
             places=places_of(clips),
         )
         top_k = wanted.get("top_k") or _DEFAULT_TOP_K
-        return _Question(hold, top_k, clips, request, task, model)
+        rows = [] if recall is not None else _rows_of(hold, request)
+        return Question(hold, serving, top_k, clips, request, task, model, rows)
 
     def _read_clips(self, video_id: UUID, serving: Serving) -> Sequence[Clip]:
         with self._workplace.sessions.begin() as session:
@@ -128,36 +165,37 @@ class _Run:
             )
         return clips
 
-    def _answer_together(self, task: str, questions: Sequence[_Question], serving: Serving) -> None:
-        predictor = self._workplace.models.get(questions[0].model)
-        forward = _forward_of(task, predictor, top_k=max(q.top_k for q in questions))
+    def _choose_by_recall(self, questions: Sequence[Question], predictor: Predictor) -> None:
+        """Answer, without a trained head, as many questions as fit into a slice."""
         limit = self._workplace.match_limit
-        for batch in batches_by_cost(questions, _num_pairs, limit):
-            going_on = [question for question in batch if self._goes_on(question)]
-            outcomes = forward_each(
-                going_on,
-                forward,
-                on_out_of_memory=lambda some: limit.lower_below(sum(map(_num_pairs, some))),
-            )
-            for question, outcome in zip(going_on, outcomes, strict=True):
-                if isinstance(outcome, Exception):
-                    self.settle(question.hold, outcome)
-                else:
-                    self._finish(question, outcome, predictor, serving, len(going_on))
+        batch = next(batches_by_cost(questions, lambda each: len(each.request.choices), limit))
+        going_on = [question for question in batch if self._group.advance(question.hold)]
+        outcomes = self._group.attempt(
+            lambda: forward_each(
+                going_on, lambda some: predictor.choose([each.request for each in some])
+            ),
+            *(question.hold for question in going_on),
+        )
+        for question, outcome in zip(going_on, outcomes or (), strict=bool(outcomes)):
+            if isinstance(outcome, Exception):
+                self._group.settle(question.hold, outcome)
+            else:
+                self._write(question, outcome, predictor)
 
-    def _finish(
-        self,
-        question: _Question,
-        answer: AnswerResult,
-        predictor: Predictor,
-        serving: Serving,
-        served_together: int,
-    ) -> None:
+    def _finish(self, question: Question, predictor: Predictor) -> None:
+        logits = [row.logits for row in question.rows]
+        if question.task == "qa":
+            answer = predictor.answer_of(logits[0], top_k=question.top_k)
+        else:
+            answer = predictor.choice_of(logits, question.request.choices)
+        self._write(question, answer, predictor)
+
+    def _write(self, question: Question, answer: AnswerResult, predictor: Predictor) -> None:
         uncertainty = _measure(answer, predictor)
         result = _result(question, answer, predictor) | {
             "uncertainty": _uncertainty_json(uncertainty, question.clips),
-            "generation_id": str(serving.generation.id),
-            "served_together": served_together,
+            "generation_id": str(question.serving.generation.id),
+            "served_together": question.served_together,
         }
 
         def write(session: Session) -> Outcome:
@@ -165,24 +203,21 @@ class _Run:
                 question.hold.claim.id,
                 result,
                 model_id=question.model.id,
-                generation_id=serving.generation.id,
+                generation_id=question.serving.generation.id,
                 uncertainty=uncertainty.score,
             )
             return Outcome(result)
 
-        try:
-            self._workplace.leases.finish(question.hold, write)
-            self._settled.add(question.hold.claim.id)
-        except Exception as error:  # noqa: BLE001  the edge of a job: settle logs it
-            self.settle(question.hold, error)
+        self._group.finish(question.hold, write)
 
-    def _goes_on(self, question: _Question) -> bool:
-        try:
-            question.hold.advance()
-        except Interrupted as interruption:
-            self.settle(question.hold, interruption)
-            return False
-        return True
+
+def _model_of(question: Question) -> tuple[str, UUID, bool]:
+    return question.task, question.model.id, bool(question.rows)
+
+
+def _rows_of(hold: Hold, request: QuestionRequest) -> list[PairRow]:
+    texts = [f"{request.question} {choice}" for choice in request.choices] or [request.question]
+    return [PairRow(hold, text, request.places or (), lambda: request.tokens) for text in texts]
 
 
 def _choose_model(serving: Serving, *, has_choices: bool) -> tuple[str, Model]:
@@ -194,19 +229,6 @@ def _choose_model(serving: Serving, *, has_choices: bool) -> tuple[str, Model]:
             "no model with a trained question answering head serves: give choices, or promote one",
         )
     return "qa", serving.qa
-
-
-def _forward_of(
-    task: str, predictor: Predictor, *, top_k: int
-) -> Callable[[Sequence[_Question]], Sequence[AnswerResult]]:
-    if task == "qa":
-        # One pass serves questions that want different numbers of answers; each takes its own.
-        return lambda some: predictor.answer([q.request for q in some], top_k=top_k)
-    return lambda some: predictor.choose([q.request for q in some])
-
-
-def _num_pairs(question: _Question) -> float:
-    return len(question.clips) * max(1, len(question.request.choices))
 
 
 def _measure(answer: AnswerResult, predictor: Predictor) -> Uncertainty:
@@ -226,7 +248,7 @@ def _uncertainty_json(uncertainty: Uncertainty, clips: Sequence[Clip]) -> dict[s
     }
 
 
-def _result(question: _Question, answer: AnswerResult, predictor: Predictor) -> dict[str, Any]:
+def _result(question: Question, answer: AnswerResult, predictor: Predictor) -> dict[str, Any]:
     best = answer.answers[0].answer
     names = question.request.choices or predictor.config.answers
     column = list(names).index(best)

@@ -1,7 +1,7 @@
-"""How several jobs share a forward pass: bounded by cost, each with its own error."""
+"""How several jobs share a forward pass: bounded by cost and by time, each with its own error."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from workers.retry import is_device_lost, is_out_of_memory
 
@@ -9,19 +9,54 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+SLICE_SECONDS: Final = 0.25
+"""How long the model works before it is seen whether somebody waits."""
+
+_OUTLIER: Final = 4.0  # a pass that takes so many times the usual is counted as this many times
+_NEWEST_SHARE: Final = 0.5
+
+
 class CostLimit:
-    """The cost that one forward pass may have; it falls when memory runs out.
+    """The cost that one forward pass may have: what memory holds, and what a slice of time takes.
+
+    The first falls when memory runs out, the second follows what passes really take.
 
     Args:
         limit: highest cost of a batch, in the unit of the items' costs.
+        seconds_per_cost: a first guess of what a pass takes; None if time is no bound.
+        slice_seconds: how long a pass may take.
     """
 
-    def __init__(self, limit: float) -> None:
+    def __init__(
+        self,
+        limit: float,
+        *,
+        seconds_per_cost: float | None = None,
+        slice_seconds: float = SLICE_SECONDS,
+    ) -> None:
         self.limit = limit
+        self._seconds_per_cost = seconds_per_cost
+        self._slice_seconds = slice_seconds
+
+    @property
+    def allowed(self) -> float:
+        """The cost that the next pass may have; a single item may always pass."""
+        if self._seconds_per_cost is None:
+            return self.limit
+        return min(self.limit, self._slice_seconds / self._seconds_per_cost)
 
     def lower_below(self, cost: float) -> None:
         """Remember that a batch of this cost did not fit."""
         self.limit = min(self.limit, cost / 2)
+
+    def note(self, cost: float, seconds: float) -> None:
+        """Remember how long a pass of this cost took."""
+        if self._seconds_per_cost is None or cost <= 0:
+            return
+        usual = self._seconds_per_cost
+        # The first pass of a model warms it up, and a machine may stand still for a moment.
+        measured = min(max(seconds / cost, usual / _OUTLIER), usual * _OUTLIER)
+        self._seconds_per_cost = usual + _NEWEST_SHARE * (measured - usual)
 
 
 def batches_by_cost(
@@ -37,7 +72,7 @@ def batches_by_cost(
     batch_cost = 0.0
     for item in items:
         item_cost = cost(item)
-        if batch and batch_cost + item_cost > limit.limit:
+        if batch and batch_cost + item_cost > limit.allowed:
             yield batch
             batch, batch_cost = [], 0.0
         batch.append(item)

@@ -17,8 +17,10 @@ class Candidate:
     Attributes:
         video_id: the video.
         uri: where it came from.
-        clips: those that were scored; all clips of the video after recall alone.
+        clips: those that were scored; those that recall found if it ran alone.
         similarities: recall similarity by clip index, where it is known.
+        places: where in the video the middle of each clip lies, 0 to 1, in the order of clips;
+            empty after recall alone.
         match_score: P(match) of the video; None before the cross-encoder ran.
         clip_scores: P(match) by clip index, after the cross-encoder ran.
     """
@@ -27,6 +29,7 @@ class Candidate:
     uri: str
     clips: dict[int, Clip]
     similarities: dict[int, float]
+    places: list[float] = field(default_factory=list)
     match_score: float | None = None
     clip_scores: dict[int, float] = field(default_factory=dict)
 
@@ -54,9 +57,14 @@ def places_of(clips: Sequence[Clip]) -> tuple[float, ...]:
             ends with the last of them.
     """
     end = max((clip.end_seconds for clip in clips), default=0.0)
-    if end <= 0:  # a still picture
-        return (0.5,) * len(clips)
-    return tuple((clip.start_seconds + clip.end_seconds) / 2 / end for clip in clips)
+    return tuple(place_in(clip, end) for clip in clips)
+
+
+def place_in(clip: Clip, end_seconds: float) -> float:
+    """Say where the middle of a clip lies in a video that ends there, 0 to 1."""
+    if end_seconds <= 0:  # a still picture
+        return 0.5
+    return (clip.start_seconds + clip.end_seconds) / 2 / end_seconds
 
 
 def rank_hits(

@@ -3,7 +3,7 @@
 Imports torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clipbert.errors import FrameDamaged
 from clipbert.inference import Predictor
 from clipbert.sampling import Clip
-from clipbert.video.decode import decode_clips
+from clipbert.video.decode import stream_sound_clips
 from store.models import GenerationRepository, ModelRepository
 from store.tables import Generation
 from workers.errors import JobError
@@ -29,6 +30,10 @@ class ClipFrames:
     for_recall: NDArray[np.uint8]
 
 
+ClipStream = Generator[tuple[Clip, ClipFrames | FrameDamaged], None, None]
+"""Gives clips as they are decoded; closing it closes the file."""
+
+
 @dataclass(frozen=True)
 class Encoders:
     """The models of a generation; often one and the same, which then runs once."""
@@ -37,14 +42,36 @@ class Encoders:
     model: Predictor
     recall: Predictor
 
-    def decode(self, path: Path, clips: Sequence[Clip]) -> list[ClipFrames]:
-        """Decode clips for both models, each at its own size, as the library would for it alone."""
+    def stream(self, path: Path, clips: Sequence[Clip], *, name: str | None = None) -> ClipStream:
+        """Decode clips for both models, each at its own size, as the library would for it alone.
+
+        Args:
+            path: the file.
+            clips: of the video.
+            name: what messages call the file; None for the path's own name.
+
+        Yields:
+            Each clip as soon as it is decoded, or with what is damaged; see `stream_sound_clips`.
+        """
         side, recall_side = self.model.config.max_side_px, self.recall.config.max_side_px
-        frames = decode_clips(path, clips, max_side_px=side, num_threads=1)
+        for_model = stream_sound_clips(path, clips, max_side_px=side, num_threads=1, name=name)
         if recall_side == side:
-            return [ClipFrames(clip, clip) for clip in frames]
-        recall_frames = decode_clips(path, clips, max_side_px=recall_side, num_threads=1)
-        return [ClipFrames(*both) for both in zip(frames, recall_frames, strict=True)]
+            for clip, frames in for_model:
+                if isinstance(frames, FrameDamaged):
+                    yield clip, frames
+                else:
+                    yield clip, ClipFrames(frames, frames)
+            return
+        for_recall = stream_sound_clips(
+            path, clips, max_side_px=recall_side, num_threads=1, name=name
+        )
+        for (clip, frames), (_, recall_frames) in zip(for_model, for_recall, strict=True):
+            if isinstance(frames, FrameDamaged):
+                yield clip, frames
+            elif isinstance(recall_frames, FrameDamaged):
+                yield clip, recall_frames
+            else:
+                yield clip, ClipFrames(frames, recall_frames)
 
     def encode(self, clips: Sequence[ClipFrames]) -> list[tuple[Tensor, Tensor]]:
         """Give tokens (h, w, D) and recall vector (R,) of each clip, one CNN forward a model."""

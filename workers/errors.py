@@ -8,6 +8,7 @@ WorkerError
     ├── CancelRequested  somebody cancelled the job
     ├── PauseRequested   somebody wants the job to stand still
     ├── HoldLost         another worker has the job, or may have it
+    ├── HandedBack       this process does something else first, or ends
     └── Stopping         this process is shutting down
 """
 
@@ -53,6 +54,10 @@ class PauseRequested(Interrupted):
 
 class HoldLost(Interrupted):
     """The lease ran out or was taken: nothing may be written any more."""
+
+
+class HandedBack(Interrupted):
+    """The process goes on without the job, which another may take up at once."""
 
 
 class Stopping(Interrupted):

@@ -19,9 +19,17 @@ from sqlalchemy.orm import Session
 
 from store.database import Sessions, run_in_transaction
 from store.errors import LeaseLost
+from store.job_pieces import JobPieces
 from store.job_state import JobKind
 from store.jobs import ClaimedJob, JobRepository
-from workers.errors import CancelRequested, HoldLost, Interrupted, PauseRequested, Stopping
+from workers.errors import (
+    CancelRequested,
+    HandedBack,
+    HoldLost,
+    Interrupted,
+    PauseRequested,
+    Stopping,
+)
 from workers.retry import GiveUp, TryAgain, decide
 
 log = structlog.get_logger(__name__)
@@ -35,26 +43,42 @@ class Outcome:
     video_id: UUID | None = None
 
 
+class Pulse:
+    """When the work of a process last got further, whichever of its jobs it was."""
+
+    def __init__(self) -> None:
+        self.at = time.monotonic()
+
+
 class Hold:
     """One claimed job, as seen by the work that is done on it.
 
     Args:
         claim: the row, with the token that fences its writes.
         is_stopping: whether the process shuts down.
+        pulse: of the process: a job that waits for its turn behind others is not stalled.
     """
 
-    def __init__(self, claim: ClaimedJob, *, is_stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, claim: ClaimedJob, *, is_stopping: Callable[[], bool], pulse: Pulse | None = None
+    ) -> None:
         self.claim = claim
-        self.advanced_at = time.monotonic()
         self.stall_seconds: float | None = None  # None: as of all jobs of the process
         self.cancel_requested = claim.cancel_requested
         self.pause_requested = False
         self.is_lost = False
         self._is_stopping = is_stopping
+        self._claimed_at = time.monotonic()
+        self._pulse = pulse or Pulse()
+
+    @property
+    def advanced_at(self) -> float:
+        """When the work of its process last got further."""
+        return max(self._claimed_at, self._pulse.at)
 
     def touch(self) -> None:
-        """Say that the work got further."""
-        self.advanced_at = time.monotonic()
+        """Say that the work got further: this job's, and so that of all the process holds."""
+        self._pulse.at = time.monotonic()
 
     def advance(self) -> None:
         """Say that the work got further, and learn whether it should go on.
@@ -92,6 +116,8 @@ class LeaseKeeper:
         heartbeat_seconds: time between two heartbeats.
         stall_seconds: work that did not advance for so long is not extended.
         is_stopping: whether the process shuts down.
+        is_idle: whether the process waits for a message. Jobs that it holds then, to go on with
+            them at the next one, are handed back if none comes for half a lease.
     """
 
     def __init__(
@@ -103,6 +129,7 @@ class LeaseKeeper:
         heartbeat_seconds: float,
         stall_seconds: float,
         is_stopping: Callable[[], bool],
+        is_idle: Callable[[], bool] = lambda: False,
     ) -> None:
         self._sessions = sessions
         self._owner = owner
@@ -110,6 +137,8 @@ class LeaseKeeper:
         self._heartbeat_seconds = heartbeat_seconds
         self._stall_seconds = stall_seconds
         self._is_stopping = is_stopping
+        self._is_idle = is_idle
+        self._pulse = Pulse()
         self._holds: dict[tuple[UUID, int], Hold] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -128,7 +157,7 @@ class LeaseKeeper:
                 kinds, limit=limit, owner=self._owner, lease=self._lease
             ),
         )
-        holds = [Hold(claim, is_stopping=self._is_stopping) for claim in claims]
+        holds = [Hold(claim, is_stopping=self._is_stopping, pulse=self._pulse) for claim in claims]
         with self._lock:
             self._holds.update({_key(hold): hold for hold in holds})
         for hold in holds:
@@ -155,6 +184,7 @@ class LeaseKeeper:
         def write_all(session: Session) -> None:
             outcome = write(session)
             JobRepository(session).finish(hold.claim, outcome.result, video_id=outcome.video_id)
+            JobPieces(session).remove(hold.claim.id)
 
         run_in_transaction(self._sessions, write_all)
         self._forget(hold)
@@ -171,12 +201,22 @@ class LeaseKeeper:
         try:
             run_in_transaction(
                 self._sessions,
-                lambda session: _write_end(JobRepository(session), hold.claim, error),
+                lambda session: _write_end(
+                    JobRepository(session), JobPieces(session), hold.claim, error
+                ),
             )
         except LeaseLost:
             log.warning("job.lease_lost", job_id=str(hold.claim.id))
         except (OperationalError, InterfaceError) as gone:
             log.warning("job.not_settled", job_id=str(hold.claim.id), error=repr(gone))
+
+    def hand_back(self) -> None:
+        """Give back all jobs that the process holds, as if they had not been started."""
+        with self._lock:
+            holds = list(self._holds.values())
+        for hold in holds:
+            hold.is_lost = True  # to whoever works on it still
+            self.settle(hold, HandedBack("its process does not go on"))
 
     def snooze(self, hold: Hold, delay: timedelta) -> None:
         """Give a job back to be run later; costs it no attempt."""
@@ -190,6 +230,8 @@ class LeaseKeeper:
             )
         except LeaseLost:
             log.warning("job.lease_lost", job_id=str(hold.claim.id))
+        except (OperationalError, InterfaceError) as gone:
+            log.warning("job.not_settled", job_id=str(hold.claim.id), error=repr(gone))
 
     def add_event(self, hold: Hold, type_: str, data: dict[str, Any]) -> None:
         """Write down something that happened to a job at work.
@@ -233,6 +275,10 @@ class LeaseKeeper:
         now = time.monotonic()
         with self._lock:
             holds = list(self._holds.values())
+        if holds and self._is_idle() and now - self._pulse.at > self._lease.total_seconds() / 2:
+            log.warning("jobs.left_lying", jobs=len(holds))
+            self.hand_back()
+            return
         alive = [
             hold
             for hold in holds
@@ -276,13 +322,16 @@ def _key(hold: Hold) -> tuple[UUID, int]:
     return hold.claim.id, hold.claim.lease_token
 
 
-def _write_end(jobs: JobRepository, claim: ClaimedJob, error: BaseException) -> None:
+def _write_end(
+    jobs: JobRepository, pieces: JobPieces, claim: ClaimedJob, error: BaseException
+) -> None:
     job_id = str(claim.id)
     match error:
         case HoldLost() | LeaseLost():
             log.warning("job.lease_lost", job_id=job_id)
         case CancelRequested():
             jobs.mark_cancelled(claim)
+            pieces.remove(claim.id)
             log.info("job.cancelled", job_id=job_id)
         case PauseRequested():
             jobs.mark_paused(claim)
@@ -298,6 +347,7 @@ def _write_end(jobs: JobRepository, claim: ClaimedJob, error: BaseException) -> 
                     log.warning("job.retried_later", job_id=job_id, code=code, exc_info=error)
                 case GiveUp(code, message, detail):
                     jobs.fail(claim, code=code, message=message, detail=detail)
+                    pieces.remove(claim.id)
                     is_ours = code in ("internal_error", "out_of_memory")
                     log.warning(
                         "job.failed", job_id=job_id, code=code, exc_info=error if is_ours else None

@@ -34,21 +34,27 @@ from store.settings import StoreSettings
 from workers.batching import CostLimit
 from workers.dispatch import LOOK_TASKS, Doorbell
 from workers.lease import LeaseKeeper
-from workers.retry import is_device_lost
 from workers.settings import WorkerSettings
 from workers.start_checks import find_faults
 
 if TYPE_CHECKING:
+    from workers.embedding import Embedder
+    from workers.interactive import InteractiveDesk
     from workers.model_cache import ModelCache
     from workers.ready_models import ReadyModels
     from workers.token_cache import TokenCache
 
 log = structlog.get_logger(__name__)
 
-_CPU_MEGAPIXELS: Final = 1.6  # 8 frames of 448 px: about a second of clipbert-mini on two cores
+# What a pass may cost, and a first guess of what that takes; the passes themselves tell the rest.
+_CPU_MEGAPIXELS: Final = 1.6  # 8 frames of 448 px
+_CPU_SECONDS_PER_MEGAPIXEL: Final = 0.6  # of clipbert-mini on two cores
 _GPU_MEGAPIXELS: Final = 50.0  # 250 frames of 448 px
-_CPU_MATCH_CLIPS: Final = 256  # about two seconds of clipbert-mini on two cores
+_GPU_SECONDS_PER_MEGAPIXEL: Final = 0.005
+_CPU_MATCH_CLIPS: Final = 256
+_CPU_SECONDS_PER_MATCH_CLIP: Final = 0.008  # of clipbert-mini on two cores
 _GPU_MATCH_CLIPS: Final = 4096
+_GPU_SECONDS_PER_MATCH_CLIP: Final = 0.0001
 
 # One byte that parent and children share: 1 once the worker was told to stop. A signal reaches the
 # parent only, and its children work on, so this is how they hear of it between two chunks.
@@ -79,6 +85,7 @@ class Workplace:
         *,
         owner: str,
         is_stopping: Callable[[], bool] = lambda: False,
+        is_idle: Callable[[], bool] = lambda: False,
     ) -> "Workplace":
         """Connect to the store and begin to keep leases."""
         sessions = make_sessions(store.database_url)
@@ -95,6 +102,7 @@ class Workplace:
                 heartbeat_seconds=settings.heartbeat_seconds,
                 stall_seconds=settings.stall_seconds,
                 is_stopping=is_stopping,
+                is_idle=is_idle,
             ),
             is_stopping=is_stopping,
             run_folder=settings.run_folder or _default_run_folder(store.blob_url),
@@ -130,17 +138,42 @@ class Workplace:
     @cached_property
     def forward_limit(self) -> CostLimit:
         """What one CNN forward may cost, in megapixels; lower once memory ran out."""
-        default = _CPU_MEGAPIXELS if self.models.device == "cpu" else _GPU_MEGAPIXELS
-        return CostLimit(self.settings.forward_megapixels or default)
+        is_cpu = self.models.device == "cpu"
+        default = _CPU_MEGAPIXELS if is_cpu else _GPU_MEGAPIXELS
+        return CostLimit(
+            self.settings.forward_megapixels or default,
+            seconds_per_cost=_CPU_SECONDS_PER_MEGAPIXEL if is_cpu else _GPU_SECONDS_PER_MEGAPIXEL,
+        )
 
     @cached_property
     def match_limit(self) -> CostLimit:
         """How many (text, clip) pairs are scored in one go."""
-        default = _CPU_MATCH_CLIPS if self.models.device == "cpu" else _GPU_MATCH_CLIPS
-        return CostLimit(self.settings.match_clips or default)
+        is_cpu = self.models.device == "cpu"
+        default = _CPU_MATCH_CLIPS if is_cpu else _GPU_MATCH_CLIPS
+        return CostLimit(
+            self.settings.match_clips or default,
+            seconds_per_cost=_CPU_SECONDS_PER_MATCH_CLIP if is_cpu else _GPU_SECONDS_PER_MATCH_CLIP,
+        )
+
+    @cached_property
+    def desk(self) -> "InteractiveDesk":
+        """The searches and questions that this process has begun. Imports torch."""
+        from workers.interactive import InteractiveDesk  # noqa: PLC0415
+
+        return InteractiveDesk(self)
+
+    @cached_property
+    def embedder(self) -> "Embedder":
+        """The videos that this process has begun to look at. Imports torch."""
+        from workers.embedding import Embedder  # noqa: PLC0415
+
+        return Embedder(self)
 
     def close(self) -> None:
-        """Stop the heartbeats and close the connections."""
+        """Hand back what is held, stop the heartbeats and close the connections."""
+        self.leases.hand_back()
+        if "embedder" in self.__dict__:
+            self.embedder.close()
         self.leases.close()
         self.doorbell.close()
         self.sessions.kw["bind"].dispose()
@@ -182,6 +215,7 @@ def open_workplace() -> Workplace:
             # With a part by chance: in containers every process may have the same number.
             owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
             is_stopping=is_stopping,
+            is_idle=lambda: not _Process.is_busy,
         )
     return _Process.workplace
 
@@ -216,12 +250,6 @@ def work_until_idle(workplace: Workplace, work: Callable[[Workplace], int]) -> b
         if time.monotonic() > ends_at:
             return True
     return True
-
-
-def leave_if_device_lost(error: BaseException) -> None:
-    """End this process if its GPU context is beyond repair: no later job could succeed in it."""
-    if is_device_lost(error):
-        leave_process("device.lost", error)
 
 
 def leave_process(event: str, error: BaseException | None = None) -> NoReturn:
@@ -283,6 +311,8 @@ def _start_child(**_: object) -> None:
 def _stop_child(number: int, _frame: FrameType | None) -> None:
     _stop_flag[0] = 1
     if not _Process.is_busy:
+        if _Process.workplace is not None:
+            _Process.workplace.leases.hand_back()  # what it meant to go on with at the next look
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 

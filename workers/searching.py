@@ -1,35 +1,53 @@
-"""Find moments by text: nearest clips by vector, then the cross-encoder on the best videos' tokens.
+"""Find moments by text: nearest clips by vector, then the cross-encoder on their tokens.
 
-Searches claimed together share their forward passes. Imports torch.
+A search is begun (its text's vector, its candidates, in one step) and then scored in slices that
+workers.interactive takes in turn with those of others. An exhaustive search reads the library
+video by video, in the order of their ids, holds no more than a few numbers for each clip, and
+keeps what it has scored, so that another worker goes on from there. Imports torch.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
 from typing import Any, Final
 from uuid import UUID
 
-import torch
 from sqlalchemy.orm import Session
 from torch import Tensor
 
-from clipbert.inference import MatchRequest, MatchResult, Predictor
-from store.nearest_clips import nearest_clips
+from clipbert.inference import Predictor
+from store.nearest_clips import (
+    FoundClip,
+    clips_after,
+    clips_at,
+    clips_nearest_in_videos,
+    count_matching,
+    nearest_clips,
+)
 from store.searches import SearchRepository
+from store.tables import Clip, Model
 from store.videos import VideoRepository
-from workers.batching import batches_by_cost, forward_each
-from workers.clip_scores import Candidate, places_of, rank_hits
-from workers.errors import Interrupted, JobError
+from workers.batching import forward_each
+from workers.clip_scores import Candidate, place_in, rank_hits
+from workers.errors import JobError
+from workers.jobs.group import JobGroup
 from workers.lease import Hold, Outcome
-from workers.lifecycle import Workplace, leave_if_device_lost
+from workers.library_scores import LibraryScores, VideoScores, read_scores
+from workers.lifecycle import Workplace
+from workers.models.pair_slices import PairRow, score_slice
 from workers.ready_models import read_ready
 from workers.serving import Serving
 
 _DEFAULT_LIMIT: Final = 10
+_SPARE_VIDEOS: Final = 4  # take the places of videos that are deleted while they are scored
+_PAGE_VIDEOS: Final = 32  # of an exhaustive search, read at once
 
 
 @dataclass
-class _Search:
+class Search:
     """One search job at work."""
 
     hold: Hold
@@ -39,251 +57,378 @@ class _Search:
     group_by: str
     video_ids: list[UUID] | None
     tags: list[str] | None
+    serving: Serving
+    served_together: int
+    vector: list[float] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
+    spare: deque[Candidate] = field(default_factory=deque)
+    rows: deque[PairRow] = field(default_factory=deque)
+    candidate_of: dict[int, Candidate] = field(default_factory=dict)  # by id() of the row
+    library: LibraryScores | None = None  # of an exhaustive search
     num_clips: int = 0
+    begun_at: float = field(default_factory=time.monotonic)
+    kept_at: float = field(default_factory=time.monotonic)
     seconds: dict[str, float] = field(default_factory=dict)  # by stage, in the order they ran
-    is_open: bool = True
 
     @classmethod
-    def of(cls, hold: Hold) -> "_Search":
-        """Read a job's input."""
+    def of(cls, hold: Hold, serving: Serving, served_together: int) -> "Search":
+        """Read a job's input.
+
+        Raises:
+            JobError: `invalid_request`.
+        """
         wanted = hold.claim.input
-        filters = wanted.get("filters") or {}
-        return cls(
-            hold=hold,
-            text=wanted["text"],
-            mode=wanted.get("mode") or "auto",
-            limit=wanted.get("limit") or _DEFAULT_LIMIT,
-            group_by=wanted.get("group_by") or "video",
-            video_ids=[UUID(str(id_)) for id_ in filters.get("video_ids") or ()] or None,
-            tags=filters.get("tags") or None,
-        )
+        try:
+            filters = wanted.get("filters") or {}
+            return cls(
+                hold=hold,
+                text=wanted["text"],
+                mode=wanted.get("mode") or "auto",
+                limit=wanted.get("limit") or _DEFAULT_LIMIT,
+                group_by=wanted.get("group_by") or "video",
+                video_ids=[UUID(str(id_)) for id_ in filters.get("video_ids") or ()] or None,
+                tags=filters.get("tags") or None,
+                serving=serving,
+                served_together=served_together,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise JobError("invalid_request", f"the search is malformed: {error!r}") from error
+
+    @property
+    def retrieval(self) -> Model | None:
+        """The model that scores pairs for it; None if recall has the last word."""
+        return None if self.mode == "recall" else self.serving.retrieval
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it scores as much as there is, so that others go first."""
+        return self.library is not None
+
+    @property
+    def num_pairs(self) -> int:
+        """How many pairs of the text and a clip wait to be scored, as far as they are known."""
+        return sum(row.num_left for row in self.rows)
+
+    @property
+    def filters(self) -> Mapping[str, Any]:
+        """As the store's functions take them."""
+        return {"video_ids": self.video_ids, "tags": self.tags}
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """A search and one of its candidates, on their way to the cross-encoder."""
+class SearchDesk:
+    """Works on the searches of one process.
 
-    search: _Search
-    candidate: Candidate
-    clips: list[int]  # indices, one for each row of the request's tokens
-    request: MatchRequest
+    Args:
+        workplace: of the process.
+        group: of the jobs that people wait for.
+    """
 
-
-def run_searches(workplace: Workplace, holds: Sequence[Hold]) -> None:
-    """Do search jobs together, each with its own outcome."""
-    if not holds:
-        return
-    run = _Run(workplace)
-    try:
-        run.search(holds)
-    except Exception as error:  # noqa: BLE001  what concerns all alike; settle logs it
-        for hold in holds:
-            run.settle(hold, error)
-        leave_if_device_lost(error)
-
-
-class _Run:
-    """Searches that share their forward passes."""
-
-    def __init__(self, workplace: Workplace) -> None:
+    def __init__(self, workplace: Workplace, group: JobGroup) -> None:
         self._workplace = workplace
-        self._settled: set[UUID] = set()
+        self._group = group
 
-    def search(self, holds: Sequence[Hold]) -> None:
-        """Run the stages, all searches together, and store what each found."""
+    def begin(self, holds: Sequence[Hold]) -> list[Search]:
+        """Find the candidates of searches; those that need no model more are finished.
+
+        One pass of the text encoder serves all.
+
+        Returns:
+            Those that are to be scored, slice by slice.
+        """
+        if not holds:
+            return []
+        serving = self._group.attempt(self._read_serving, *holds)
+        if serving is None:
+            return []
+        searches = []
+        for hold in holds:
+            search = self._group.attempt(partial(Search.of, hold, serving, len(holds)), hold)
+            if search is not None and self._group.advance(hold):
+                searches.append(search)
+        self._group.attempt(
+            partial(self._encode, searches, serving), *(search.hold for search in searches)
+        )
+        to_score = []
+        for search in searches:
+            if search.vector and self._group.is_open(search.hold):
+                self._group.attempt(partial(self._find_candidates, search), search.hold)
+                if search.is_long or search.rows:
+                    to_score.append(search)
+                else:
+                    self._finish(search)
+        return [search for search in to_score if self._group.is_open(search.hold)]
+
+    def score(self, searches: Sequence[Search]) -> list[Search]:
+        """Score a slice of some searches' pairs, those of the first search first.
+
+        Returns:
+            The searches that go on.
+        """
+        model = searches[0].retrieval
+        if model is None:
+            return []
+        together = [each for each in searches if each.retrieval and each.retrieval.id == model.id]
+        search_of = {search.hold.claim.id: search for search in together}
+        predictor = self._group.attempt(
+            partial(self._workplace.models.get, model), *(search.hold for search in together)
+        )
+        if predictor is not None:
+            over = score_slice(
+                self._rows(together),
+                group=self._group,
+                predictor=predictor,
+                head="retrieval",
+                limit=self._workplace.match_limit,
+            )
+            for row in over:
+                search = search_of[row.hold.claim.id]
+                self._group.attempt(partial(self._take_in, search, row, predictor), search.hold)
+        for search in together:
+            if self._group.is_open(search.hold):
+                if not search.rows and (search.library is None or search.library.is_complete):
+                    self._finish(search)
+                elif search.library is not None:
+                    self._keep_at_times(search)
+        return [search for search in searches if self._group.is_open(search.hold)]
+
+    def keep(self, search: Search) -> None:
+        """Store what an exhaustive search has scored and not stored yet."""
+        if search.library is not None and self._group.is_open(search.hold):
+            self._group.attempt(
+                partial(search.library.keep, self._workplace.sessions, search.hold.claim),
+                search.hold,
+            )
+
+    def _read_serving(self) -> Serving:
         serving = read_ready(self._workplace)
         if serving is None:
             raise JobError(
                 "no_active_generation", "nothing is indexed yet: no generation is active"
             )
-        searches = [search for hold in holds if (search := self._read(hold)) is not None]
-        self._recall(searches, serving)
-        if serving.retrieval is not None:
-            reranked = [search for search in searches if search.is_open and search.mode != "recall"]
-            self._rerank(reranked, serving, self._workplace.models.get(serving.retrieval))
-        for search in searches:
-            if search.is_open:
-                self._finish(search, serving, served_together=len(searches))
+        return serving
 
-    def settle(self, hold: Hold, error: BaseException) -> None:
-        """Give a job its outcome, once."""
-        if hold.claim.id not in self._settled:
-            self._settled.add(hold.claim.id)
-            self._workplace.leases.settle(hold, error)
-
-    def _read(self, hold: Hold) -> _Search | None:
-        try:
-            return _Search.of(hold)
-        except (KeyError, TypeError, ValueError) as error:
-            self.settle(hold, JobError("invalid_request", f"the search is malformed: {error!r}"))
-            return None
-
-    def _recall(self, searches: Sequence[_Search], serving: Serving) -> None:
-        """Find each search's candidates by vector; one pass of the text encoder serves all."""
-        begun = time.monotonic()
+    def _encode(self, searches: Sequence[Search], serving: Serving) -> None:
         predictor = self._workplace.models.get(serving.recall)
 
-        def encode(batch: Sequence[_Search]) -> list[Tensor]:
+        def encode(batch: Sequence[Search]) -> list[Tensor]:
             return list(predictor.encode_texts([search.text for search in batch]))
 
         for search, vector in zip(searches, forward_each(searches, encode), strict=True):
             if isinstance(vector, Exception):
-                self._close(search, vector)
-                continue
-            try:
-                search.hold.advance()
-                with self._workplace.sessions.begin() as session:
-                    self._find_candidates(session, search, vector, serving)
-            except Exception as error:  # noqa: BLE001  the edge of a job: settle logs it
-                self._close(search, error)
-            search.seconds["recall"] = time.monotonic() - begun
+                self._group.settle(search.hold, vector)
+            else:
+                search.vector = vector.tolist()
 
-    def _find_candidates(
-        self, session: Session, search: _Search, vector: Tensor, serving: Serving
-    ) -> None:
-        settings = self._workplace.settings
-        limit = max(settings.recall_clips, search.limit)
-        takes_all = search.mode == "exhaustive" and serving.retrieval is not None
-        found = nearest_clips(
+    def _find_candidates(self, search: Search) -> None:
+        model = search.retrieval
+        if model is not None and search.mode == "exhaustive":
+            self._open_library(search, model)
+        else:
+            self._recall(search, reranks=model is not None)
+        search.seconds["recall"] = time.monotonic() - search.begun_at
+
+    def _open_library(self, search: Search, model: Model) -> None:
+        settings, serving = self._workplace.settings, search.serving
+        with self._workplace.sessions.begin() as session:
+            search.num_clips = count_matching(
+                session,
+                serving.generation.id,
+                settings.exhaustive_clips + 1,
+                **search.filters,
+            )
+            if search.num_clips > settings.exhaustive_clips:
+                raise JobError(
+                    "too_many_clips",
+                    f"an exhaustive search compares at most {settings.exhaustive_clips} clips, and "
+                    "more match its filters",
+                )
+            about = {
+                "generation_id": str(serving.generation.id),
+                "model_id": str(model.id),
+                "recall_model_id": str(serving.recall.id),
+            }
+            search.library = read_scores(session, search.hold.claim.id, about)
+
+    def _recall(self, search: Search, *, reranks: bool) -> None:
+        """Find the videos whose clips are nearest, and which of their clips are to be scored."""
+        settings, generation_id = self._workplace.settings, search.serving.generation.id
+        num_videos = max(settings.rerank_videos, search.limit) if reranks else search.limit
+        with self._workplace.sessions.begin() as session:
+            found = nearest_clips(
+                session,
+                generation_id,
+                search.vector,
+                max(settings.recall_clips, search.limit),
+                num_videos=num_videos + (_SPARE_VIDEOS if reranks else 0),
+                **search.filters,
+            )
+            search.num_clips = len(found)
+            candidates: dict[UUID, Candidate] = {}
+            for clip, uri, similarity in found:  # the most similar first, so videos come in order
+                candidate = candidates.setdefault(
+                    clip.video_id, Candidate(clip.video_id, uri, clips={}, similarities={})
+                )
+                candidate.clips[clip.index] = clip
+                candidate.similarities[clip.index] = similarity
+            search.candidates = list(candidates.values())
+            if reranks:
+                considered = search.candidates[: num_videos + _SPARE_VIDEOS]
+                clips = clips_nearest_in_videos(
+                    session,
+                    generation_id,
+                    search.vector,
+                    [candidate.video_id for candidate in considered],
+                    limit=settings.rerank_clips_per_video,
+                )
+        if reranks:
+            by_video = _by_video(clips)
+            for candidate in considered:
+                chosen = by_video.get(candidate.video_id, [])
+                candidate.clips = {each.clip.index: each.clip for each in chosen}
+                candidate.similarities = {each.clip.index: each.similarity for each in chosen}
+                candidate.places = [place_in(each.clip, each.video_end_seconds) for each in chosen]
+            search.spare = deque(candidate for candidate in considered if candidate.clips)
+            search.candidates = []
+            for _ in range(min(num_videos, len(search.spare))):
+                self._add_row(search, search.spare.popleft())
+
+    def _add_row(self, search: Search, candidate: Candidate) -> None:
+        row = PairRow(
+            search.hold,
+            search.text,
+            candidate.places,
+            partial(self._load_tokens, search, candidate.video_id, list(candidate.clips.values())),
+        )
+        search.candidates.append(candidate)
+        search.candidate_of[id(row)] = candidate
+        search.rows.append(row)
+
+    def _rows(self, searches: Sequence[Search]) -> Iterator[PairRow]:
+        """Give the rows to score next; further ones of the library are read when their turn is."""
+        for search in searches:
+            yield from [row for row in search.rows if row.num_left]
+            library = search.library
+            while library and not library.is_complete and self._group.is_open(search.hold):
+                self._group.attempt(partial(self._turn_page, search, library), search.hold)
+                yield from [row for row in search.rows if row.num_left]
+
+    def _turn_page(self, search: Search, library: LibraryScores) -> None:
+        with self._workplace.sessions.begin() as session:
+            clips = clips_after(
+                session,
+                search.serving.generation.id,
+                search.vector,
+                library.read_to,
+                num_videos=_PAGE_VIDEOS,
+                **search.filters,
+            )
+        for video_id, found in _by_video(clips).items():
+            library.read_to = video_id
+            candidate = Candidate(
+                video_id,
+                "",
+                clips={each.clip.index: each.clip for each in found},
+                similarities={each.clip.index: each.similarity for each in found},
+                places=[place_in(each.clip, each.video_end_seconds) for each in found],
+            )
+            self._add_row(search, candidate)
+        search.candidates.clear()  # the library's are held as numbers
+        library.is_complete = not clips
+
+    def _load_tokens(self, search: Search, video_id: UUID, clips: Sequence[Clip]) -> Tensor | None:
+        """Read the tokens of clips; None if their video was deleted since they were found."""
+        key, indices = clips[0].tokens_key, [clip.index for clip in clips]
+        try:
+            return self._workplace.tokens.rows(key, indices, keep=not search.is_long)
+        except JobError:
+            # A deletion removes rows first, then blobs: while there are rows, the blob is lost.
+            with self._workplace.sessions.begin() as session:
+                places = [(video_id, index) for index in indices]
+                if clips_at(session, search.serving.generation.id, places):
+                    raise
+            return None
+
+    def _take_in(self, search: Search, row: PairRow, predictor: Predictor) -> None:
+        search.rows.remove(row)
+        candidate = search.candidate_of.pop(id(row))
+        if row.is_dropped:
+            search.candidates = [other for other in search.candidates if other is not candidate]
+            if search.spare:
+                self._add_row(search, search.spare.popleft())
+            return
+        match = predictor.match_of(row.logits)
+        candidate.match_score = match.score
+        candidate.clip_scores = dict(
+            zip(candidate.clips, match_probabilities(match.clip_logits), strict=True)
+        )
+        if search.library is not None:
+            search.library.add(VideoScores.of(candidate))
+
+    def _keep_at_times(self, search: Search) -> None:
+        now = time.monotonic()
+        # One that was lost with a worker is tried alone, until it is seen to get further.
+        is_suspect = search.hold.claim.worker_losses > 0
+        patience = self._workplace.settings.keep_seconds
+        if now - search.kept_at < (min(1.0, patience) if is_suspect else patience):
+            return
+        search.kept_at = now
+        self.keep(search)
+        if search.library is not None and self._group.is_open(search.hold):
+            report = partial(
+                self._workplace.leases.report_progress,
+                search.hold,
+                done=search.library.num_clips,
+                total=search.num_clips,
+                stage="exhaustive",
+            )
+            self._group.attempt(report, search.hold)
+
+    def _finish(self, search: Search) -> None:
+        if search.library is not None:
+            search.num_clips = search.library.num_clips
+            search.seconds["exhaustive"] = time.monotonic() - search.begun_at
+        elif search.retrieval is not None:
+            search.seconds["rerank"] = time.monotonic() - search.begun_at
+        self._group.finish(search.hold, partial(_write, search))
+
+
+def _write(search: Search, session: Session) -> Outcome:
+    """Store what was found; videos that are gone by now are left out."""
+    serving, model = search.serving, search.retrieval
+    if search.library is None:
+        ids = [candidate.video_id for candidate in search.candidates]
+        known = VideoRepository(session).existing(ids)
+        candidates = [candidate for candidate in search.candidates if candidate.video_id in known]
+    else:
+        candidates = search.library.best(
             session,
             serving.generation.id,
-            vector.tolist(),
-            settings.exhaustive_clips + 1 if takes_all else limit,
-            video_ids=search.video_ids,
-            tags=search.tags,
+            group_by=search.group_by,
+            limit=search.limit,
         )
-        if takes_all and len(found) > settings.exhaustive_clips:
-            raise JobError(
-                "too_many_clips",
-                f"an exhaustive search compares at most {settings.exhaustive_clips} clips, and "
-                "more match its filters",
-            )
-        search.num_clips = len(found)
-        candidates: dict[UUID, Candidate] = {}
-        for clip, uri, similarity in found:  # the most similar first, so videos come in order
-            candidate = candidates.setdefault(
-                clip.video_id, Candidate(clip.video_id, uri, clips={}, similarities={})
-            )
-            candidate.clips[clip.index] = clip
-            candidate.similarities[clip.index] = similarity
-        search.candidates = list(candidates.values())
-
-    def _rerank(self, searches: Sequence[_Search], serving: Serving, predictor: Predictor) -> None:
-        """Score candidates with the cross-encoder: pairs of all searches share its passes."""
-        begun = time.monotonic()
-        for search in searches:
-            if search.mode != "exhaustive":
-                most = max(self._workplace.settings.rerank_videos, search.limit)
-                search.candidates = search.candidates[:most]
-        pairs = self._pairs(searches, serving)
-        limit = self._workplace.match_limit
-        for batch in batches_by_cost(pairs, lambda pair: len(pair.clips), limit):
-            going_on = [pair for pair in batch if self._goes_on(pair.search)]
-            outcomes = forward_each(
-                going_on,
-                lambda some: predictor.match([pair.request for pair in some]),
-                on_out_of_memory=lambda some: limit.lower_below(
-                    sum(len(pair.clips) for pair in some)
-                ),
-            )
-            for pair, outcome in zip(going_on, outcomes, strict=True):
-                if isinstance(outcome, Exception):
-                    self._close(pair.search, outcome)
-                else:
-                    _note_match(pair, outcome)
-        for search in searches:
-            stage = "exhaustive" if search.mode == "exhaustive" else "rerank"
-            search.seconds[stage] = time.monotonic() - begun
-
-    def _pairs(self, searches: Sequence[_Search], serving: Serving) -> Iterator[_Pair]:
-        for search in searches:
-            for candidate in tuple(search.candidates):
-                if not search.is_open:
-                    break
-                try:
-                    pair = self._pair(search, candidate, serving)
-                except Exception as error:  # noqa: BLE001  the edge of a job: settle logs it
-                    self._close(search, error)
-                    break
-                if pair is not None:
-                    yield pair
-
-    def _pair(self, search: _Search, candidate: Candidate, serving: Serving) -> _Pair | None:
-        """Load the tokens of a candidate's clips: all, or those nearest to the text if too many.
-
-        None if the video was deleted since it was found.
-        """
-        most = self._workplace.settings.rerank_clips_per_video
-        if search.mode != "exhaustive":
-            with self._workplace.sessions.begin() as session:
-                clips = VideoRepository(session).clips(candidate.video_id, serving.generation.id)
-            if not clips:
-                search.candidates = [other for other in search.candidates if other is not candidate]
-                return None
-            candidate.clips = {clip.index: clip for clip in clips}
-        indices = sorted(candidate.clips)
-        places = places_of([candidate.clips[index] for index in indices])
-        place_of = dict(zip(indices, places, strict=True))
-        if len(indices) > most and search.mode != "exhaustive":
-            # Clips that recall did not return are less similar than those it did.
-            known = candidate.similarities
-            nearest = sorted(indices, key=lambda index: (-known.get(index, -1.0), index))
-            indices = sorted(nearest[:most])
-        key = candidate.clips[indices[0]].tokens_key
-        tokens = self._workplace.tokens.get(key)[torch.tensor(indices)]  # (K, h, w, D)
-        request = MatchRequest(tokens, search.text, tuple(place_of[index] for index in indices))
-        return _Pair(search, candidate, indices, request)
-
-    def _finish(self, search: _Search, serving: Serving, *, served_together: int) -> None:
-        model = serving.retrieval if len(search.seconds) > 1 else None
-        hits = rank_hits(search.candidates, group_by=search.group_by, limit=search.limit)
-        result: dict[str, Any] = {
-            "hits": hits,
-            "stages": list(search.seconds),
-            "candidates": search.num_clips,
-            "model_id": None if model is None else str(model.id),
-            "model": None if model is None else model.name,
-            "generation_id": str(serving.generation.id),
-            "recall_model_id": str(serving.recall.id),
-            "recall_model": serving.recall.name,
-            "seconds": {stage: round(value, 4) for stage, value in search.seconds.items()},
-            "served_together": served_together,
-        }
-
-        def write(session: Session) -> Outcome:
-            SearchRepository(session).complete(
-                search.hold.claim.id,
-                result,
-                model_id=None if model is None else model.id,
-                generation_id=serving.generation.id,
-            )
-            return Outcome(result)
-
-        try:
-            self._workplace.leases.finish(search.hold, write)
-            self._settled.add(search.hold.claim.id)
-        except Exception as error:  # noqa: BLE001  the edge of a job: settle logs it
-            self._close(search, error)
-
-    def _goes_on(self, search: _Search) -> bool:
-        if search.is_open:
-            try:
-                search.hold.advance()
-            except Interrupted as interruption:
-                self._close(search, interruption)
-        return search.is_open
-
-    def _close(self, search: _Search, error: BaseException) -> None:
-        search.is_open = False
-        self.settle(search.hold, error)
-
-
-def _note_match(pair: _Pair, match: MatchResult) -> None:
-    pair.candidate.match_score = match.score
-    pair.candidate.clip_scores = dict(
-        zip(pair.clips, match_probabilities(match.clip_logits), strict=True)
+    result: dict[str, Any] = {
+        "hits": rank_hits(candidates, group_by=search.group_by, limit=search.limit),
+        "stages": list(search.seconds),
+        "candidates": search.num_clips,
+        "model_id": None if model is None else str(model.id),
+        "model": None if model is None else model.name,
+        "generation_id": str(serving.generation.id),
+        "recall_model_id": str(serving.recall.id),
+        "recall_model": serving.recall.name,
+        "seconds": {stage: round(value, 4) for stage, value in search.seconds.items()},
+        "served_together": search.served_together,
+    }
+    SearchRepository(session).complete(
+        search.hold.claim.id,
+        result,
+        model_id=None if model is None else model.id,
+        generation_id=serving.generation.id,
     )
+    return Outcome(result)
+
+
+def _by_video(clips: Sequence[FoundClip]) -> dict[UUID, list[FoundClip]]:
+    return {id_: list(some) for id_, some in groupby(clips, key=lambda each: each.clip.video_id)}
 
 
 def match_probabilities(clip_logits: Tensor) -> list[float]:

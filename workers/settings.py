@@ -41,18 +41,24 @@ class WorkerSettings(BaseSettings):
     """Searches and questions claimed at once, to share one forward pass."""
 
     embed_claim_limit: int = Field(4, ge=1)
-    """Videos claimed at once, to share the forward passes of the CNN."""
+    """Videos claimed at once, to share the forward passes of the CNN. Long ones under way do not
+    count, up to four times as many."""
 
     forward_megapixels: float | None = Field(None, gt=0)
     """Cost bound of one CNN forward: frames x pixels as the model sees them. None chooses by the
-    device. On a CPU it is how long a question waits behind embedding: about a second."""
+    device. A forward is smaller where it would take longer than a quarter of a second, which is
+    how long a question waits behind it."""
 
     match_clips: int | None = Field(None, ge=1)
-    """(text, clip) pairs that the cross-encoder scores between two looks at cancel requests. None
-    chooses by the device."""
+    """Most (text, clip) pairs that the cross-encoder scores in one forward. None chooses by the
+    device. A forward is smaller where it would take longer than a quarter of a second."""
 
-    decode_threads: int = Field(2, ge=1)
-    """Threads that decode ahead of the model."""
+    decode_threads: int | None = Field(None, ge=1)
+    """Threads that decode ahead of the model. None: one for each core that the process may use."""
+
+    keep_seconds: float = Field(15, ge=0)
+    """Work that a long video or an exhaustive search has done for so long is kept in the database,
+    so that a worker that is lost costs no more than that."""
 
     token_cache_bytes: int = Field(512 * 2**20, ge=0)
     """Memory for the visual tokens of recently asked videos."""

@@ -21,6 +21,7 @@ from store.generation_coverage import (
     generations_to_empty,
     mark_deleted,
 )
+from store.job_pieces import JobPieces
 from store.job_state import JobKind
 from store.models import GenerationRepository, ModelRepository
 from store.tables import GenerationState
@@ -54,6 +55,7 @@ def sweep(workplace: Workplace) -> None:
             log.warning("videos.forgotten", count=num_forgotten)
             workplace.doorbell.ring_many(JobKind.EMBED, num_forgotten)
         check_places(workplace)
+        sweep_pieces(workplace)
         sweep_blobs(workplace)
         sweep_runs(workplace)
         sweep_curves(workplace)
@@ -79,6 +81,14 @@ def remove_old_generations(workplace: Workplace) -> None:
                 break
             for key in keys:
                 workplace.blobs.delete(key)
+
+
+def sweep_pieces(workplace: Workplace) -> None:
+    """Remove what was kept of jobs that are over, such as those cancelled while they waited."""
+    with workplace.sessions.begin() as session:
+        num_removed = JobPieces(session).remove_unneeded()
+    if num_removed:
+        log.info("pieces.swept", count=num_removed)
 
 
 def sweep_blobs(workplace: Workplace) -> None:

@@ -4,7 +4,13 @@ from sqlalchemy import inspect, text
 
 from store.identifiers import new_id
 from store.models import GenerationRepository, ModelRepository, index_name
-from store.nearest_clips import nearest_clips
+from store.nearest_clips import (
+    clips_after,
+    clips_at,
+    clips_nearest_in_videos,
+    count_matching,
+    nearest_clips,
+)
 from store.videos import NewClip, VideoRepository
 
 DIM = 16
@@ -211,3 +217,101 @@ def test_generations_are_never_mixed(session, videos):
     hits = nearest_clips(session, other.id, [1.0, 0.0, 0.0], 5)
 
     assert [clip.index for clip, _, _ in hits] == [7]
+
+
+def fill_with_long_ones(session, generation_id, query, *, long_clips, num_short):
+    """Insert two long videos that are about the query, and short ones that are about it less."""
+    long_ones = query + 0.1 * unit_vectors(2 * long_clips)
+    short_ones = 0.5 * query + unit_vectors(num_short * 2, seed=2)
+    video_ids = insert_clips(session, generation_id, normal(long_ones), clips_per_video=long_clips)
+    session.execute(text("UPDATE videos SET sha256 = 'long' || sha256"))
+    return video_ids, insert_clips(session, generation_id, normal(short_ones), clips_per_video=2)
+
+
+def normal(vectors):
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("exact_up_to", [20_000, 100])
+def test_long_videos_leave_room_for_others(session, exact_up_to):
+    generation = make_generation(session)
+    query = unit_vectors(1, seed=1)[0]
+    long_ids, short_ids = fill_with_long_ones(
+        session, generation.id, query, long_clips=300, num_short=30
+    )
+
+    hits = nearest_clips(
+        session, generation.id, query.tolist(), 400, num_videos=20, exact_up_to=exact_up_to
+    )
+    odd = nearest_clips(
+        session, generation.id, query.tolist(), 400, num_videos=9, tags=["odd"], exact_up_to=50
+    )
+
+    found = {clip.video_id for clip, _, _ in hits}
+    assert len(found) >= 20
+    assert found >= set(long_ids)
+    assert len(hits) <= 400
+    assert len({clip.video_id for clip, _, _ in odd}) >= 9
+    assert {clip.video_id for clip, _, _ in odd} <= {*long_ids[1::2], *short_ids[1::2]}
+
+
+def test_where_fewer_videos_match_all_of_them_come(session):
+    generation = make_generation(session)
+    query = unit_vectors(1, seed=1)[0]
+    fill_with_long_ones(session, generation.id, query, long_clips=30, num_short=3)
+
+    hits = nearest_clips(session, generation.id, query.tolist(), 40, num_videos=20)
+
+    assert len({clip.video_id for clip, _, _ in hits}) == 5
+
+
+def test_equal_clips_come_in_the_order_of_their_videos(session):
+    generation = make_generation(session)
+    same = np.repeat(unit_vectors(1), 60, axis=0)
+    video_ids = insert_clips(session, generation.id, same, clips_per_video=2)
+
+    hits = nearest_clips(session, generation.id, same[0].tolist(), 10, num_videos=5)
+
+    wanted = [(id_, index) for id_ in sorted(video_ids)[:5] for index in (0, 1)]
+    assert [(clip.video_id, clip.index) for clip, _, _ in hits] == wanted
+
+
+def test_the_nearest_clips_of_given_videos_are_found_and_no_more(session):
+    generation = make_generation(session)
+    video_ids, vectors = fill(session, generation.id, num_videos=6, clips_per_video=20)
+    query = unit_vectors(1, seed=1)[0]
+
+    found = clips_nearest_in_videos(
+        session, generation.id, query.tolist(), [video_ids[4], new_id(), video_ids[1]], limit=3
+    )
+
+    likeness = vectors.astype(np.float16).astype(np.float64) @ query
+    for number, id_ in ((1, video_ids[1]), (4, video_ids[4])):
+        best = sorted(np.argsort(-likeness[20 * number : 20 * number + 20])[:3].tolist())
+        assert [each.clip.index for each in found if each.clip.video_id == id_] == best
+    assert len(found) == 6
+    assert {each.video_end_seconds for each in found} == {1.0}
+    assert found[0].similarity == pytest.approx(likeness[20 + found[0].clip.index], abs=1e-3)
+
+
+def test_a_library_is_read_page_by_page_in_whole_videos(session):
+    generation = make_generation(session)
+    video_ids, vectors = fill(session, generation.id, num_videos=7, clips_per_video=3)
+    query = vectors[0].tolist()
+
+    pages, after = [], None
+    while page := clips_after(session, generation.id, query, after, num_videos=3):
+        pages.append([(each.clip.video_id, each.clip.index) for each in page])
+        after = page[-1].clip.video_id
+    odd = clips_after(session, generation.id, query, None, num_videos=9, tags=["odd"])
+
+    assert [len(page) for page in pages] == [9, 9, 3]
+    assert [place for page in pages for place in page] == [
+        (id_, index) for id_ in sorted(video_ids) for index in range(3)
+    ]
+    assert {each.clip.video_id for each in odd} == set(video_ids[1::2])
+    assert count_matching(session, generation.id, 100) == 21
+    assert count_matching(session, generation.id, 100, tags=["odd"]) == 9
+    assert count_matching(session, generation.id, 10) == 10
+    places = [(video_ids[0], 1), (new_id(), 0)]
+    assert [clip.index for clip, _ in clips_at(session, generation.id, places)] == [1]

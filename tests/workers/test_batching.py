@@ -77,3 +77,34 @@ def test_a_lost_device_is_not_tried_again():
 
     with pytest.raises(RuntimeError, match="CUDA error"):
         forward_each([1, 2], forward)
+
+
+def test_a_slice_grows_and_shrinks_to_what_a_quarter_of_a_second_takes():
+    limit = CostLimit(1000, seconds_per_cost=0.01)
+    before = limit.allowed
+
+    for _ in range(20):
+        limit.note(limit.allowed, limit.allowed * 0.001)
+    fast = limit.allowed
+    for _ in range(20):
+        limit.note(limit.allowed, limit.allowed * 0.05)
+    slow = limit.allowed
+
+    assert before == pytest.approx(25)
+    assert fast == pytest.approx(250, rel=0.01)
+    assert slow == pytest.approx(5, rel=0.01)
+
+
+def test_one_pass_that_stood_still_does_not_shrink_slices_to_nothing():
+    limit = CostLimit(1000, seconds_per_cost=0.01)
+
+    limit.note(25, 60.0)
+
+    assert limit.allowed >= 25 / 4
+
+
+def test_memory_bounds_a_slice_whatever_time_allows():
+    limit = CostLimit(8, seconds_per_cost=0.0001)
+
+    assert limit.allowed == 8
+    assert [len(batch) for batch in batches_by_cost([1] * 20, float, limit)] == [8, 8, 4]

@@ -14,7 +14,6 @@ from store.tables import Task, VideoState
 from store.videos import VideoRepository
 from tests.workers.library import add_video, embed_all, read_clips, read_video
 from tests.workers.models import save_recall_model
-from workers import embedding
 from workers.deployment import ensure_default
 from workers.embedding import embed_next
 
@@ -103,16 +102,14 @@ def test_a_file_that_is_not_the_one_that_was_indexed_fails_alone(
     assert video.error_code == "media_changed"
 
 
-def test_clips_of_two_contents_are_never_stored(
-    service, counting_videos, media_folder, monkeypatch
-):
+def test_clips_of_two_contents_are_never_stored(service, counting_videos, media_folder):
     workplace = service.workplace(forward_megapixels=0.001)  # a frame a pass, and others between
     path = media_folder / "c.mp4"
 
-    def write_then_serve(_):
+    def write(*_):
         path.write_bytes(path.read_bytes())  # the same bytes: what counts is that it was written
 
-    monkeypatch.setattr(embedding, "serve_interactive", write_then_serve)
+    serving_model(workplace).backbone.register_forward_hook(write)
 
     embed_all(workplace)
 

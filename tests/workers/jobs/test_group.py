@@ -1,0 +1,226 @@
+"""Jobs that share a process: each has its own outcome, whatever becomes of the others."""
+
+import time
+from datetime import timedelta
+
+import pytest
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from store.errors import VideoNotFound
+from store.job_state import JobKind, JobState
+from store.jobs import JobRepository, NewJob
+from workers.errors import JobError
+from workers.jobs.group import JobGroup
+from workers.lease import LeaseKeeper, Outcome
+
+DEVICE_LOST = RuntimeError("CUDA error: device-side assert triggered")
+
+
+class Left(BaseException):
+    """The process would have ended."""
+
+
+def leave(event, error):
+    raise Left(event)
+
+
+@pytest.fixture
+def keeper(sessions):
+    keeper = LeaseKeeper(
+        sessions,
+        owner="test",
+        lease=timedelta(seconds=60),
+        heartbeat_seconds=30,
+        stall_seconds=0.3,
+        is_stopping=lambda: False,
+    )
+    yield keeper
+    keeper.close()
+
+
+@pytest.fixture
+def claim(keeper, sessions):
+    def claim(number):
+        with sessions.begin() as session:
+            jobs = JobRepository(session)
+            for _ in range(number):
+                jobs.enqueue(NewJob(kind=JobKind.SEARCH, input={"text": "a parrot"}))
+        return keeper.claim([JobKind.SEARCH], limit=number)
+
+    return claim
+
+
+@pytest.fixture
+def group_of(keeper):
+    def group_of(holds, **settings):
+        group = JobGroup(keeper, leave=leave, **settings)
+        group.add(holds)
+        return group
+
+    return group_of
+
+
+def read(sessions, hold):
+    with sessions.begin() as session:
+        return JobRepository(session).get(hold.claim.id)
+
+
+def raising(error):
+    def raise_it(*_):
+        raise error
+
+    return raise_it
+
+
+def test_what_a_step_of_one_job_raises_is_the_outcome_of_that_job_alone(claim, group_of, sessions):
+    bad, good = claim(2)
+    group = group_of([bad, good])
+
+    group.attempt(raising(JobError("broken", "it is broken")), bad)
+    group.finish(good, lambda _: Outcome({"fine": True}))
+
+    assert read(sessions, bad).error_code == "broken"
+    assert read(sessions, good).result == {"fine": True}
+
+
+def test_a_job_is_settled_once(claim, group_of, sessions):
+    (hold,) = claim(1)
+    group = group_of([hold])
+
+    group.settle(hold, JobError("first", "the first word"))
+    group.settle(hold, JobError("second", "a later word"))
+    group.attempt(raising(JobError("third", "the last word")), hold)
+
+    assert read(sessions, hold).error_code == "first"
+    assert not group.finish(hold, lambda _: Outcome({}))
+
+
+@pytest.mark.parametrize(
+    "error", [OperationalError("UPDATE", {}, Exception("gone")), PoolTimeout("no connection")]
+)
+def test_a_database_outage_at_the_end_of_one_job_is_that_jobs_alone(
+    claim, group_of, sessions, error
+):
+    unlucky, lucky = claim(2)
+    group = group_of([unlucky, lucky])
+
+    assert not group.finish(unlucky, raising(error))
+    assert group.finish(lucky, lambda _: Outcome({"fine": True}))
+
+    assert read(sessions, unlucky).state in (JobState.QUEUED, JobState.FAILED)
+    assert read(sessions, lucky).state == JobState.SUCCEEDED
+
+
+def test_an_outcome_that_cannot_be_written_is_let_go(claim, group_of, keeper, monkeypatch):
+    unlucky, lucky = claim(2)
+    group = group_of([unlucky, lucky])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper, "settle", raising(PoolTimeout("no connection")))
+        group.settle(unlucky, JobError("broken", "it is broken"))
+
+    assert not group.is_open(unlucky)
+    assert group.advance(lucky)
+
+
+def test_a_job_that_waits_for_its_turn_keeps_its_lease(claim, keeper, sessions):
+    waiting, advancing = claim(2)
+    before = read(sessions, waiting).lease_expires_at
+    time.sleep(0.4)
+
+    advancing.advance()
+    keeper.beat()
+
+    assert read(sessions, waiting).lease_expires_at > before
+
+
+def test_a_process_in_which_nothing_advances_loses_its_leases(claim, keeper, sessions):
+    waiting, _ = claim(2)
+    before = read(sessions, waiting).lease_expires_at
+    time.sleep(0.4)
+
+    keeper.beat()
+
+    assert read(sessions, waiting).lease_expires_at == before
+
+
+def test_a_lost_device_charges_those_in_the_pass_and_hands_back_the_others(
+    claim, group_of, keeper, sessions
+):
+    in_pass, waiting, of_another_group = claim(3)
+    group = group_of([in_pass, waiting])
+    group_of([of_another_group])
+
+    with pytest.raises(Left, match=r"device\.lost"):
+        group.attempt(raising(DEVICE_LOST), in_pass)
+
+    charged = read(sessions, in_pass)
+    assert (charged.state, charged.attempt, charged.error_code) == ("queued", 1, "device_lost")
+    for hold in (waiting, of_another_group):
+        handed_back = read(sessions, hold)
+        assert (handed_back.state, handed_back.attempt, handed_back.error_code) == (
+            "queued",
+            0,
+            None,
+        )
+
+
+def test_what_can_be_gone_on_from_is_kept_before_the_process_ends(claim, group_of, sessions):
+    hung, other = claim(2)
+    kept = []
+    group = group_of([hung, other], keep=lambda: kept.append(read(sessions, other).state))
+
+    with pytest.raises(Left):
+        group.leave("decode.stuck", JobError("decode_failed", "decoding took too long"), hung)
+
+    assert kept == [JobState.RUNNING]
+    assert read(sessions, hung).state == JobState.FAILED
+    assert (read(sessions, other).state, read(sessions, other).attempt) == (JobState.QUEUED, 0)
+
+
+def test_jobs_that_are_released_were_never_started(claim, group_of, sessions):
+    holds = claim(2)
+    group = group_of(holds)
+
+    group.release(holds)
+
+    assert [(read(sessions, hold).state, read(sessions, hold).attempt) for hold in holds] == [
+        ("queued", 0)
+    ] * 2
+    assert not any(group.is_open(hold) for hold in holds)
+
+
+def test_a_deleted_video_or_a_cancellation_settles_its_job_alone(claim, group_of, keeper, sessions):
+    deleted, cancelled, other = claim(3)
+    group = group_of([deleted, cancelled, other])
+    with sessions.begin() as session:
+        JobRepository(session).request_cancel(cancelled.claim.id)
+    keeper.beat()
+
+    group.attempt(raising(VideoNotFound(deleted.claim.id)), deleted)
+
+    assert [group.advance(hold) for hold in (deleted, cancelled, other)] == [False, False, True]
+    assert read(sessions, cancelled).state == JobState.CANCELLED
+
+
+def test_an_idle_process_does_not_sit_on_jobs(sessions, claim):
+    claim(1)
+    keeper = LeaseKeeper(
+        sessions,
+        owner="idle",
+        lease=timedelta(seconds=0.6),
+        heartbeat_seconds=30,
+        stall_seconds=60,
+        is_stopping=lambda: False,
+        is_idle=lambda: True,
+    )
+    with sessions.begin() as session:
+        JobRepository(session).enqueue(NewJob(kind=JobKind.EMBED, input={}))
+    (hold,) = keeper.claim([JobKind.EMBED], limit=1)
+    time.sleep(0.4)
+
+    keeper.beat()
+
+    assert (read(sessions, hold).state, read(sessions, hold).attempt) == (JobState.QUEUED, 0)
+    keeper.close()

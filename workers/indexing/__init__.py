@@ -1,0 +1,1 @@
+"""How videos are looked at: decoded in threads, run through the model, stored."""

@@ -1,0 +1,1 @@
+"""How a job is held and, with others, grouped: what every kind of work has in common."""

@@ -1,0 +1,148 @@
+"""Jobs that share a process, and often a forward pass, each with an outcome of its own.
+
+This is the only place that catches broadly. What a step of one job raises (bad media, a deleted
+video, a cancellation, a database that is away for a moment) settles that job and no other. What it
+guarantees beside that:
+
+- A job is settled once, whatever else goes wrong with it afterwards.
+- A job is charged an attempt only for its own failure. One that waits for its turn, or is in the
+  middle when its process has to go for another's sake, is handed back as if it had not been
+  started. While it waits its lease is kept: whatever advances in a process advances all that the
+  process holds (workers.lease).
+- A process whose device is lost, or one of whose threads hangs, settles the jobs at fault, hands
+  back all others that it holds, rings for them, and ends.
+
+Interleavings that this is about, worst first:
+
+1. A thread hangs in a decoder while a search of minutes runs: the thread is looked at between two
+   slices, its own running time counts, and it alone fails; the search goes on elsewhere from the
+   slices that were kept.
+2. A decode ends while the process does something else for minutes: it is done, so it is not late.
+3. The database goes away between a job's effects and its end: the transaction holds both. If the
+   end was written and the answer was lost, the job is settled again, which the fencing refuses.
+4. A video is deleted, or its job cancelled, between two slices: the next slice leaves it out.
+5. The device is lost in a pass of several jobs: which one did it is not known, so those in the pass
+   try again later, each with an attempt spent; those outside of the pass are handed back.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, NoReturn, TypeVar
+from uuid import UUID
+
+import structlog
+from sqlalchemy.orm import Session
+
+from workers.errors import HandedBack
+from workers.lease import Hold, LeaseKeeper, Outcome
+from workers.lifecycle import leave_process
+from workers.retry import is_device_lost
+
+log = structlog.get_logger(__name__)
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class _Done(Generic[Value]):
+    value: Value
+
+
+@dataclass(frozen=True)
+class _Raised:
+    error: Exception
+
+
+class JobGroup:
+    """Jobs of one process that are worked on side by side.
+
+    Args:
+        leases: of the process.
+        keep: called before the process ends for a hung thread: saves what of the jobs' work can be
+            gone on from.
+        leave: ends the process; a test passes its own.
+    """
+
+    def __init__(
+        self,
+        leases: LeaseKeeper,
+        *,
+        keep: Callable[[], None] = lambda: None,
+        leave: Callable[[str, BaseException | None], NoReturn] = leave_process,
+    ) -> None:
+        self._leases = leases
+        self._keep = keep
+        self._leave = leave
+        self._open: dict[UUID, Hold] = {}
+
+    def add(self, holds: Iterable[Hold]) -> None:
+        """Take claimed jobs into the group."""
+        self._open.update({hold.claim.id: hold for hold in holds})
+
+    def is_open(self, hold: Hold) -> bool:
+        """Whether a job has no outcome yet."""
+        return self._open.get(hold.claim.id) is hold
+
+    def attempt(self, step: Callable[[], Value], *holds: Hold) -> Value | None:
+        """Do a step of some jobs; what it raises is the outcome of these jobs and of no others.
+
+        Args:
+            step: what to do.
+            holds: whose step it is: one job's, or those of all that are in a forward pass.
+
+        Returns:
+            What the step gives; None if it raised.
+        """
+        match _try(step):
+            case _Done(value):
+                return value
+            case _Raised(error) if is_device_lost(error):
+                self.leave("device.lost", error, *holds)
+            case _Raised(error):
+                for hold in holds:
+                    self.settle(hold, error)
+        return None
+
+    def advance(self, hold: Hold) -> bool:
+        """Note that a job's work got further; whether it should go on."""
+        if self.is_open(hold):
+            self.attempt(hold.advance, hold)
+        return self.is_open(hold)
+
+    def finish(self, hold: Hold, write: Callable[[Session], Outcome]) -> bool:
+        """Write a job's effects and its success; whether both were written."""
+        if not self.is_open(hold):
+            return False
+        self.attempt(lambda: self._leases.finish(hold, write), hold)
+        return self._open.pop(hold.claim.id, None) is not None
+
+    def settle(self, hold: Hold, error: BaseException) -> None:
+        """Give a job its outcome, once."""
+        if not self.is_open(hold):
+            return
+        del self._open[hold.claim.id]
+        match _try(lambda: self._leases.settle(hold, error)):
+            case _Raised(unwritten):
+                # The lease runs out, and the job goes round again.
+                log.error("job.not_settled", job_id=str(hold.claim.id), exc_info=unwritten)
+
+    def release(self, holds: Sequence[Hold]) -> None:
+        """Hand jobs back as if they had not been started."""
+        for hold in holds:
+            self.settle(hold, HandedBack("its process goes on without it"))
+
+    def leave(self, event: str, error: BaseException, *at_fault: Hold) -> NoReturn:
+        """End the process: the jobs at fault get the error, all others that it holds go back."""
+        for hold in at_fault:
+            self.settle(hold, error)
+        _try(self._keep)
+        self._open.clear()
+        _try(self._leases.hand_back)
+        self._leave(event, error)
+
+
+def _try(step: Callable[[], Value]) -> "_Done[Value] | _Raised":
+    try:
+        return _Done(step())
+    except Exception as error:  # noqa: BLE001  the edge of every job; settling it logs it
+        return _Raised(error)
