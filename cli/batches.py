@@ -18,6 +18,7 @@ from cli.console import (
 )
 from cli.data_folder import DataOption, find_data_folder
 from cli.facts import facts_of
+from cli.pace import format_duration, format_rate
 
 app = typer.Typer(help="List, show, cancel and retry batches.", no_args_is_help=True)
 
@@ -54,7 +55,7 @@ def show_batch(
         if as_json:
             print_json({**found, "failed_items": list(failed_items(api, str(batch)))})
             return
-        print_facts(facts_of(found))
+        print_facts(facts_of(_in_words(found)))
         print_failures(api, str(batch), count_items(found))
 
 
@@ -75,6 +76,17 @@ def retry_batch(batch: BatchArgument, *, data: DataOption = None) -> None:
 def _sentence(batch: Json) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in batch["counts"].items() if count)
     return f"batch {batch['id']} is {batch['state']}: {counts or 'no items'}"
+
+
+def _in_words(batch: Json) -> Json:
+    """Tell the pace of a batch as people do, in place of seconds and shares of them."""
+    words = {**batch, "rate": None, "left": None}
+    rate, left = words.pop("rate_per_second", None), words.pop("eta_seconds", None)
+    if rate is not None:
+        words["rate"] = format_rate(rate)
+    if left is not None:
+        words["left"] = format_duration(left)
+    return words
 
 
 def _row(batch: Json) -> tuple[str, ...]:

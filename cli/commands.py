@@ -102,6 +102,9 @@ def _load(name: str, place: str) -> object:
         found.rich_markup_mode = None  # plain help, as at the top
         command = get_group(found)
         command.name = name
+        for each in command.commands.values():
+            # Its first paragraph, which the list would cut at the width of a line.
+            each.short_help = " ".join((each.help or "").partition("\n\n")[0].split())
     else:
         command = get_command_from_info(
             CommandInfo(name=name, callback=found),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.console import print_table
+from cli.pace import format_rate
 
 if TYPE_CHECKING:
     from clipbert.assessments import Assessment
@@ -41,14 +42,14 @@ def progress_bar() -> Iterator[Callable[["Progress"], None]]:
         BarColumn(bar_width=32),
         TextColumn("{task.fields[done]}/{task.fields[all]} videos"),
         TextColumn("[red]{task.fields[unusable]} unusable[/red]"),
-        TextColumn("{task.fields[rate]:,.0f} pairs/s"),
+        TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         disable=not sys.stderr.isatty(),
     ) as bar:
-        task = bar.add_task("evaluating", total=None, done=0, all=0, unusable=0, rate=0.0)
+        task = bar.add_task("evaluating", total=None, done=0, all=0, unusable=0, rate="")
 
         def update(progress: "Progress") -> None:
             bar.update(
@@ -58,7 +59,9 @@ def progress_bar() -> Iterator[Callable[["Progress"], None]]:
                 done=progress.done_videos,
                 all=progress.total_videos,
                 unusable=progress.num_unusable,
-                rate=progress.num_pairs / max(time.monotonic() - started_at, 0.001),
+                rate=format_rate(
+                    progress.num_pairs / max(time.monotonic() - started_at, 0.001), "pairs"
+                ),
             )
 
         yield update

@@ -1,3 +1,4 @@
+import re
 import time
 
 import pytest
@@ -104,3 +105,14 @@ def test_following_gives_up_after_a_while(monkeypatch):
         follow_batch(client, ID, visible=False)
 
     assert time.monotonic() - started_at > 0.5
+
+
+def test_the_pace_of_a_batch_is_told_in_words(api, clipbert):
+    found = {**batch(ID, queued=9, succeeded=1), "rate_per_second": 0.05, "eta_seconds": 180.0}
+    api.answer("GET", BATCH, found)
+
+    said = clipbert("batches", "show", ID).out
+
+    assert re.search(r"^rate +3/min$", said, re.MULTILINE)
+    assert re.search(r"^left +3:00$", said, re.MULTILINE)
+    assert "per second" not in said

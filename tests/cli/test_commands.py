@@ -140,3 +140,12 @@ def test_a_service_of_the_same_version_is_not_spoken_of(api, clipbert):
     api.headers["X-Clipbert-Version"] = version("clipbert-workers")
 
     assert clipbert("jobs", "list").err == ""
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, command in COMMANDS.items() if command.place.endswith(":app")]
+)
+def test_the_commands_of_a_noun_are_listed_with_whole_sentences(clipbert, name):
+    said = clipbert(name, "--help").out
+
+    assert "..." not in said.partition("Commands:")[2]
