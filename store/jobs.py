@@ -10,7 +10,18 @@ from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Row, case, false, func, literal_column, or_, select, text, update
+from sqlalchemy import (
+    BigInteger,
+    Row,
+    case,
+    false,
+    func,
+    literal_column,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -128,18 +139,24 @@ class JobRepository(LeasedJobs):
         """
         size = clamp_page_size(page_size)
         tokens = PageTokens("jobs", kind=kind, state=state, batch_id=batch_id, video_id=video_id)
-        query = select(Job).order_by(Job.id.desc()).limit(size + 1)
+        query = select(Job).limit(size + 1)
         if page_token is not None:
             query = query.where(Job.id < tokens.id_of(page_token))
-        wanted: dict[Any, object] = {
+        columns: dict[Any, object] = {
             Job.kind: kind,
             Job.state: state,
             Job.batch_id: batch_id,
             Job.video_id: video_id,
         }
-        for column, value in wanted.items():
-            if value is not None:
-                query = query.where(column == value)
+        given = {column: value for column, value in columns.items() if value is not None}
+        if len(given) == 1 and video_id is None:
+            # Spelled as a range and an order that only the column's own index has: where half of
+            # the table fits, the planner would read the newest jobs until it has found some.
+            [(column, value)] = given.items()
+            query = query.where(column >= value, column <= value).order_by(column.desc())
+        else:
+            query = query.where(*(column == value for column, value in given.items()))
+        query = query.order_by(Job.id.desc())
         if kind is None:
             query = query.where(Job.kind != JobKind.TRIAL)
         rows = self._session.scalars(query.execution_options(populate_existing=True)).all()

@@ -1,6 +1,7 @@
 """What people do with jobs: enqueue, look, cancel, retry."""
 
 import json
+import re
 import tracemalloc
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -8,6 +9,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import event, text
 
+from store import job_sql
 from store.batches import BatchRepository
 from store.errors import IdempotencyConflict, IllegalMove, InvalidPageToken, JobNotFound
 from store.job_state import JobKind, JobState
@@ -293,9 +295,10 @@ def test_claiming_reads_only_the_first_rows_of_a_long_queue(jobs, session):
 @pytest.mark.parametrize("wanted", [{"kind": JobKind.SEARCH}, {"batch": True}, {}])
 def test_a_page_of_jobs_reads_no_more_than_it_shows(jobs, session, wanted):
     batch_id = BatchRepository(session).create().id
+    # The newest are like neither: reading backwards until some are found would read them all.
+    jobs.enqueue_many(search() for _ in range(3000))
     for some in (batch_id, None):
         jobs.enqueue_many(NewJob(JobKind.INGEST, {}, batch_id=some) for _ in range(3000))
-    jobs.enqueue_many(search() for _ in range(2000))
     session.execute(text("ANALYZE jobs"))
     conditions = {"batch_id": batch_id} if wanted.pop("batch", False) else wanted
     statements = []
@@ -314,6 +317,18 @@ def test_a_page_of_jobs_reads_no_more_than_it_shows(jobs, session, wanted):
     found = json.dumps(plan.scalar_one())
     assert "Seq Scan" not in found
     assert "Sort" not in found
+    assert set(re.findall(r'"Rows Removed by Filter": (\d+)', found)) <= {"0"}
+
+
+@pytest.mark.parametrize("counts", [job_sql.DUE_UP_TO, job_sql.WAITING_FOR_LATER])
+def test_counting_what_is_due_reads_no_more_than_it_counts(jobs, session, counts):
+    jobs.enqueue_many(NewJob(JobKind.INGEST, {}) for _ in range(20_000))
+    session.execute(text("ANALYZE jobs"))
+    parameters = {"kinds": list(JobKind), "most": 16}
+
+    plan = session.execute(text(f"EXPLAIN {counts}"), parameters).scalars().all()
+
+    assert "Seq Scan" not in "".join(plan)
 
 
 def test_input_and_result_keep_every_kind_of_json(jobs):
