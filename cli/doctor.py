@@ -170,10 +170,17 @@ def check_api(data: Path) -> Finding:
         settings = read_client(data)
         with ApiClient(settings.api_url, settings.api_key) as api:
             stats = api.get("/v1/stats")
+            is_read_only = api.get("/readyz").get("state") == "read_only"
     except ServiceUnreachable as error:
         return Finding(error.message, "clipbert up")
     except CliError as error:
         return Finding(error.message, error.cure or "clipbert up")
+    if is_read_only:
+        return Finding(
+            f"{settings.api_url} is read-only: a disk of the service is full, nothing new is taken "
+            "in",
+            "make room on it, or delete videos; the service then goes on by itself",
+        )
     videos = stats.get("videos")
     count = sum(videos.values()) if isinstance(videos, dict) else videos
     return Finding(f"{settings.api_url} answers and takes the key; {count} videos")

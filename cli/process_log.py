@@ -37,11 +37,15 @@ class ProcessLog:
         names: of the processes.
         with_routine: also show each request that was answered without an error.
         stream: where to; None is stdout.
+
+    Attributes:
+        num_dropped: lines that could not be written. None of them ends anything.
     """
 
     def __init__(
         self, names: list[str], *, with_routine: bool = False, stream: TextIO | None = None
     ) -> None:
+        self.num_dropped = 0
         self._stream = stream or sys.stdout
         self._with_routine = with_routine
         self._width = max(map(len, names), default=0)
@@ -64,8 +68,11 @@ class ProcessLog:
     def say(self, text: str) -> None:
         """Write text of our own, as it is."""
         with self._lock:
-            self._stream.write(f"{text}\n")
-            self._stream.flush()
+            try:
+                self._stream.write(f"{text}\n")
+                self._stream.flush()
+            except (OSError, ValueError):  # a full disk, a reader that is gone, a closed stream
+                self.num_dropped += 1
 
     def _paint(self, text: str, colour: int | None) -> str:
         return f"\x1b[{colour}m{text}\x1b[0m" if self._in_colour and colour else text
@@ -77,7 +84,7 @@ def read_line(line: str) -> Line:
     line = line.rstrip()
     try:
         record = json.loads(line) if line.startswith("{") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict) or "event" not in record:
         return Line(line, "info", now)

@@ -35,6 +35,7 @@ API_BACKOFF_SECONDS = 0.1
 def plan_processes(
     *,
     ingest_workers: int,
+    model_workers: int = 1,
     api_processes: int = 1,
     listener: socket.socket | None = None,
     python: str = sys.executable,
@@ -45,6 +46,7 @@ def plan_processes(
 
     Args:
         ingest_workers: how many videos are probed at once.
+        model_workers: children that run models, one for each GPU.
         api_processes: that serve requests; several, so that one can end while others serve.
         listener: the socket that they listen on, which outlives each of them; None: their own.
         python: the interpreter of the environment that the project is installed in.
@@ -52,7 +54,9 @@ def plan_processes(
     return [
         *_api_specs(api_processes, listener, python),
         ProcessSpec("ingest", worker_command("ingest", ingest_workers, python), stop_stage=1),
-        ProcessSpec("model", worker_command("interactive,embed", 1, python), stop_stage=1),
+        ProcessSpec(
+            "model", worker_command("interactive,embed", model_workers, python), stop_stage=1
+        ),
         ProcessSpec("finetune", worker_command("finetune", 1, python), stop_stage=1),
         # Two: while one sweeps, which may take minutes, the other does what is urgent.
         ProcessSpec("maint", worker_command("maintenance", 2, python), stop_stage=1),
@@ -92,13 +96,20 @@ def beat_command(python: str) -> tuple[str, ...]:
 
 
 def service_environment(
-    services: Services, *, media_roots: list[Path], device: str, host: str, port: int
+    services: Services,
+    *,
+    media_roots: list[Path],
+    watched_folders: list[Path],
+    device: str,
+    host: str,
+    port: int,
 ) -> dict[str, str]:
     """Return the variables that the processes are configured with."""
     return {
         "STORE_DATABASE_URL": services.database_url,
         "STORE_BLOB_URL": services.blob_url,
         "STORE_MEDIA_ROOTS": os.pathsep.join(str(root) for root in media_roots),
+        "STORE_WATCHED_FOLDERS": os.pathsep.join(str(folder) for folder in watched_folders),
         "WORKER_REDIS_URL": services.redis_url,
         "WORKER_DEVICE": device,
         "WORKER_FINETUNE_STOP_SECONDS": str(FINETUNE_STOP_SECONDS),

@@ -25,9 +25,12 @@ from cli.ports import address_for_clients, bind_port
 from cli.process_log import ProcessLog
 from cli.processes import Services, plan_processes, service_environment
 from cli.readiness import api_is_ready
+from cli.scratch import scratch_folder
 from cli.service_watch import ServiceWatch
 from cli.supervisor import Supervisor
 from cli.up_lock import hold_lock
+from cli.up_log import unfailing_output
+from workers.visible_gpus import num_model_children, visible_gpus
 
 if TYPE_CHECKING:
     from cli.up import UpOptions
@@ -52,7 +55,12 @@ def run_service(options: "UpOptions") -> None:
         CliError: a port is taken, a part does not start.
     """
     make_data_folder(options.data)
-    with _stop_signals() as stop, ExitStack() as cleanup:
+    with (
+        unfailing_output(options.log_file),
+        _stop_signals() as stop,
+        _said_if_full(options.data),
+        ExitStack() as cleanup,
+    ):
         if not cleanup.enter_context(hold_lock(options.data)):
             _say_already_running(options.data)
             return
@@ -65,7 +73,8 @@ def run_service(options: "UpOptions") -> None:
             _serve(options, listener, api_url, stop, cleanup)
         except StopRequested:
             print("\nstopping ...", flush=True)
-    print("stopped", flush=True)
+            cleanup.close()
+            print("stopped", flush=True)
 
 
 def _serve(
@@ -80,9 +89,11 @@ def _serve(
     _build_model_if_missing(model, options, stop)
     services, embedded = _start_services(options.data, cleanup)
     _raise_if(stop)
+    watched = [options.data] if embedded is None else [options.data, embedded.folder]
     environment = service_environment(
         services,
         media_roots=list(options.media_roots),
+        watched_folders=watched,
         device=options.device,
         host=options.host,
         port=listener.getsockname()[1],
@@ -99,6 +110,7 @@ def _serve(
 
     specs = plan_processes(
         ingest_workers=options.ingest_workers,
+        model_workers=num_model_children(options.device, visible_gpus()),
         api_processes=options.api_processes,
         listener=listener,
     )
@@ -114,8 +126,13 @@ def _serve(
         elif event == MODEL_LOADED:
             model_is_loaded.set()
 
+    _start_service_watch(embedded, log, environment, cleanup)
     supervisor = Supervisor(
-        specs, environment=whole_environment, folder=options.data, on_line=note_line
+        specs,
+        environment=whole_environment,
+        folder=options.data,
+        on_line=note_line,
+        scratch=cleanup.enter_context(scratch_folder()),
     )
     cleanup.callback(supervisor.stop)
     cleanup.callback(listener.close)  # before the API ends: clients are refused, and do not wait
@@ -128,11 +145,34 @@ def _serve(
     log.say(
         _ready_message(options, api_url, model, seconds, model_is_loaded=model_is_loaded.is_set())
     )
-    service_watch = ServiceWatch(embedded, log)
     while not stop.wait(0.2):
-        service_watch.look()
         _watch(supervisor, log)
     raise StopRequested
+
+
+def _start_service_watch(
+    embedded: "EmbeddedServices | None",
+    log: ProcessLog,
+    environment: Mapping[str, str],
+    cleanup: ExitStack,
+) -> None:
+    """Look after the servers and the disks until the end."""
+    from store.disk_reserve import DiskReserve
+    from store.disk_space import watch_disks
+    from store.settings import StoreSettings
+
+    watched = environment["STORE_WATCHED_FOLDERS"].split(os.pathsep)
+    disk = watch_disks(
+        StoreSettings(
+            database_url=environment["STORE_DATABASE_URL"],
+            blob_url=environment["STORE_BLOB_URL"],
+            watched_folders=tuple(Path(folder) for folder in watched),
+        )
+    )
+    reserve = None if embedded is None else DiskReserve(embedded.folder / "reserve")
+    service_watch = ServiceWatch(embedded, log, disk=disk, reserve=reserve)
+    cleanup.callback(service_watch.close)
+    service_watch.start()
 
 
 def _build_model_if_missing(model: Path, options: "UpOptions", stop: threading.Event) -> None:
@@ -289,6 +329,22 @@ def _stop_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _said_if_full(data: Path) -> Iterator[None]:
+    """Say it in a sentence if there is no room to begin with."""
+    from store.disk_space import is_storage_full
+
+    try:
+        yield
+    except OSError as error:
+        if is_storage_full(error):
+            raise CliError(
+                f"no room for {data}: {error.strerror}",
+                "make room on this disk, or choose another with --data",
+            ) from error
+        raise
 
 
 def _say_already_running(data: Path) -> None:

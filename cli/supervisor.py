@@ -5,6 +5,7 @@ and leaves them running when it is killed itself.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,6 +66,8 @@ class Supervisor:
         folder: their current folder.
         on_line: called with the name and the line for every line that a process prints, from
             several threads.
+        scratch: where each process gets a folder of its own for temporary files, which is emptied
+            before it starts again; None: where the system has them.
     """
 
     def __init__(
@@ -74,8 +77,10 @@ class Supervisor:
         environment: Mapping[str, str],
         folder: Path,
         on_line: Callable[[str, str], None],
+        scratch: Path | None = None,
     ) -> None:
         self._environment, self._folder = dict(environment), folder
+        self._scratch = scratch
         self._on_line = on_line
         self._children = [_Child(spec) for spec in specs]
 
@@ -153,7 +158,7 @@ class Supervisor:
                 *(str(os.getpid()), str(int(signal.SIGTERM)), "0"),
                 *child.spec.argv,
             ],
-            env={**self._environment, **child.spec.variables},
+            env={**self._environment, **self._scratch_of(child), **child.spec.variables},
             pass_fds=child.spec.pass_fds,
             # Not the user's: Python and Celery import from the current folder first, and somebody's
             # own api.py would be taken for ours.
@@ -173,6 +178,14 @@ class Supervisor:
             daemon=True,
         )
         child.reader.start()
+
+    def _scratch_of(self, child: "_Child") -> dict[str, str]:
+        if self._scratch is None:
+            return {}
+        folder = self._scratch / child.spec.name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return {"TMPDIR": str(folder)}
 
     def _read_lines(self, name: str, output: TextIO) -> None:
         with output:

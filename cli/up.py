@@ -20,6 +20,7 @@ from cli.data_folder import (
 )
 from cli.errors import CliError
 from cli.pace import ProgressLines, format_duration
+from cli.up_log import open_log
 
 DOWN_SECONDS = 25.0
 _ENDING_SECONDS = 3.0  # of an interpreter; one whose parent never asks for it stays a zombie
@@ -33,6 +34,7 @@ class UpOptions:
     Attributes:
         port: 0 takes a free one.
         model: folder of the default model; None: clipbert-mini, built when missing.
+        log_file: what stdout and stderr are, if they are a log that we may change for a new one.
     """
 
     data: Path
@@ -44,6 +46,7 @@ class UpOptions:
     model: Path | None
     api_processes: int = 1
     verbose: bool = False
+    log_file: Path | None = None
 
 
 def up(
@@ -82,6 +85,7 @@ def up(
     background: Annotated[
         bool, typer.Option("--background", help="Return when it is ready; stop with `down`.")
     ] = False,
+    log_file: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run the whole service here: database, queue, API and workers, until Ctrl-C."""
     folder = find_data_folder(data)
@@ -95,6 +99,7 @@ def up(
         model=None if model is None else model.expanduser().absolute(),
         api_processes=api_processes,
         verbose=verbose,
+        log_file=log_file,
     )
     if background:
         start_in_background(options)
@@ -153,15 +158,25 @@ def start_in_background(options: UpOptions, *, quiet: bool = False) -> None:
     """
     make_data_folder(options.data)
     log_file = options.data / "up.log"
-    with log_file.open("w") as log:
+    try:
+        log = open_log(log_file)
+    except OSError as error:
+        raise CliError(f"cannot write {log_file}: {error.strerror}", "remove it") from error
+    try:
+        start_bytes = os.fstat(log).st_size
         process = subprocess.Popen(  # noqa: S603  (our own command, no shell)
-            [sys.executable, "-m", "cli.main", "up", *_arguments(options)],
+            [
+                *(sys.executable, "-m", "cli.main", "up", *_arguments(options)),
+                *("--log-file", str(log_file)),
+            ],
             cwd=options.data,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    finally:
+        os.close(log)
     started_at = time.monotonic()
     deadline = started_at + BACKGROUND_START_SECONDS
     lines = ProgressLines(sys.stdout)
@@ -176,7 +191,7 @@ def start_in_background(options: UpOptions, *, quiet: bool = False) -> None:
                     print("stop it with: clipbert down")
                 return
             if process.poll() is not None:
-                tail = "".join(log_file.read_text(errors="replace").splitlines(keepends=True)[-15:])
+                tail = _tail(log_file, start_bytes)
                 if process.returncode == 0:  # it was running already, and the log says where
                     print(tail, end="")
                     return
@@ -189,6 +204,14 @@ def start_in_background(options: UpOptions, *, quiet: bool = False) -> None:
         raise
     process.terminate()
     raise CliError(f"`clipbert up` was not ready in time; see {log_file}")
+
+
+def _tail(log_file: Path, start_bytes: int) -> str:
+    """Return the last lines of what was written since a start; the log keeps earlier ones too."""
+    with log_file.open("rb") as log:
+        log.seek(start_bytes)
+        text = log.read().decode(errors="replace")
+    return "".join(text.splitlines(keepends=True)[-15:])
 
 
 def _stop_orphans(data: Path) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clipbert.aggregation import aggregate, clip_shares, match_probability
 from clipbert.config import ClipBertConfig
+from clipbert.devices import default_dtype
 from clipbert.errors import CheckpointError, MissingHead
 from clipbert.frames import clips_to_pixels
 from clipbert.model import ClipBert
@@ -81,8 +82,8 @@ class Predictor:
         Args:
             folder: a model folder in the Hugging Face form.
             device: "cpu", "cuda" or "cuda:N".
-            dtype: None takes bfloat16 where the device multiplies it in hardware (CUDA, CPUs with
-                AMX), else float32: elsewhere bfloat16 is many times slower.
+            dtype: None takes bfloat16 where the device multiplies it in hardware, float16 on older
+                GPUs, else float32; see default_dtype. Heads and logits are float32 always.
 
         Raises:
             CheckpointError: the folder is incomplete or does not fit.
@@ -93,6 +94,7 @@ class Predictor:
         model.fold_batch_norm()  # in float32, where it is exact
         recall_vectors = None if model.recall is None else model.recall.class_vectors
         model.to(device, default_dtype(device) if dtype is None else dtype)
+        model.heads.float()  # few operations, whose results are compared with one another
         model.to(memory_format=torch.channels_last)
         if model.recall is not None and recall_vectors is not None:
             model.recall.class_vectors = recall_vectors.to(device)  # stays float32
@@ -144,7 +146,8 @@ class Predictor:
                 mean=config.mean,
                 std=config.std,
                 channel_order=config.channel_order,
-            ).to(self._device, self._dtype)  # (N, T, 3, S, S)
+                device=self._device,
+            ).to(self._dtype)  # (N, T, 3, S, S)
             sizes = [(clip.shape[1], clip.shape[2]) for clip in chunk]
             with torch.inference_mode():
                 visual, vectors = self._model.encode_clips(pixels, sizes)
@@ -380,18 +383,6 @@ class Predictor:
             clip_logits=logits,
             clip_shares=clip_shares(logits[:, order[0]]),
         )
-
-
-def default_dtype(device: str) -> torch.dtype:
-    """Choose bfloat16 where the device multiplies it in hardware, else float32.
-
-    Without such hardware bfloat16 is slower, not faster: on an AVX2 CPU clipbert-mini's CNN fell
-    from 8.0 to 0.6 frames a second.
-    """
-    if torch.device(device).type == "cuda":
-        return torch.bfloat16
-    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return torch.bfloat16 if has_amx() else torch.float32
 
 
 def _scored(

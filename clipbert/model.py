@@ -358,10 +358,14 @@ class ClipBert(nn.Module):
             raise MissingHead("pretraining")
         head = cast("PretrainingHead", self.heads["pretraining"])
         hidden = self.sequence_output(token_ids, mask, visual, places=places, cells=cells)
-        words = head.words(
-            hidden[:, : token_ids.shape[1]], self.text_embeddings.word_embeddings.weight
-        )
-        return PretrainingLogits(words, head(self.cross_encoder.pool(hidden)))
+        pooled = self.cross_encoder.pool(hidden)
+        dtype = head.bias.dtype
+        with torch.autocast(pooled.device.type, enabled=False):
+            words = head.words(
+                hidden[:, : token_ids.shape[1]].to(dtype),
+                self.text_embeddings.word_embeddings.weight.to(dtype),
+            )
+            return PretrainingLogits(words, head(pooled.to(dtype)))
 
     def forward(
         self,
@@ -394,9 +398,13 @@ class ClipBert(nn.Module):
         if head not in self.heads:
             raise MissingHead(head)
         pooled = self.pooled_output(token_ids, mask, visual, places=places)
-        if isinstance(counting := self.heads[head], CountHead):
-            return cast("Tensor", counting(pooled, num_clips=num_clips))
-        return cast("Tensor", self.heads[head](pooled))
+        chosen = self.heads[head]
+        # In the head's own precision, float32 beside a network of 16 bits and under autocast.
+        with torch.autocast(pooled.device.type, enabled=False):
+            pooled = pooled.to(next(chosen.parameters()).dtype)
+            if isinstance(chosen, CountHead):
+                return cast("Tensor", chosen(pooled, num_clips=num_clips))
+            return cast("Tensor", chosen(pooled))
 
     def fold_batch_norm(self) -> None:
         """Fold the backbone's batch norm into its convolutions: for inference, cannot be undone.

@@ -24,11 +24,12 @@ _INODES_SHARE: Final = 0.01
 _NOTED_SECONDS: Final = 10.0
 _FULL_ERRNOS: Final = (errno.ENOSPC, errno.EDQUOT)
 _DISK_FULL_SQLSTATE: Final = "53100"
-# Of errors that have neither number nor state: safetensors, torch, Redis that cannot write its log.
+# Of errors that have neither number nor state: torch's, safetensors', those of Redis that cannot
+# write its log.
+_TEXT_ONLY_ERRORS: Final = frozenset({"SafetensorError", "ResponseError"})
 _FULL_TEXTS: Final = (
     "no space left on device",
     "disk quota exceeded",
-    "could not extend file",
     "misconf ",
     "kind: storagefull",
 )
@@ -156,8 +157,11 @@ def _says_full(error: BaseException) -> bool:
         return True
     if getattr(error, "sqlstate", None) == _DISK_FULL_SQLSTATE:
         return True
-    text = str(error).lower()
-    return any(said in text for said in _FULL_TEXTS)
+    # Only of libraries: our own sentences, and SQL's, may repeat what somebody called a file.
+    if isinstance(error, RuntimeError) or type(error).__name__ in _TEXT_ONLY_ERRORS:
+        text = str(error).lower()
+        return any(said in text for said in _FULL_TEXTS)
+    return False
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -132,9 +132,28 @@ class EmbeddedServices:
                     self._restart(server)
                 except EmbeddedServicesError as error:
                     restarts.append(Restart(server.name, error))
+                except OSError as error:  # such as a disk that is full
+                    reason = EmbeddedServicesError(f"{server.name} did not start: {error}")
+                    restarts.append(Restart(server.name, reason))
                 else:
                     restarts.append(Restart(server.name, None))
         return restarts
+
+    @property
+    def folder(self) -> Path:
+        """Where the servers' files lie; beside the data folder if their user cannot reach it."""
+        return choose_account(self.data_folder).folder
+
+    def keep_queues_on_disk(self, keeps: bool) -> bool:
+        """Let Redis write its file, or do without for a while.
+
+        A Redis that cannot write its file refuses every message, and the workers with it. What it
+        holds are rings only, so that a full disk is better outlived without the file.
+
+        Returns:
+            Whether Redis does so now; true if there is none of ours.
+        """
+        return self._redis is None or self._redis.keep_on_disk(keeps)
 
     def stop(self) -> None:
         """Stop what this object started, and nothing else; a second call does nothing.

@@ -26,6 +26,8 @@ SETTINGS = {
     "max_connections": "200",
     "timezone": "UTC",
     "log_timezone": "UTC",
+    # Of its log on disk: a gigabyte by default, as much as the watermark of a large disk leaves it.
+    "max_wal_size": "256MB",
     "jit": "off",  # compiling costs more than these queries take
 }
 

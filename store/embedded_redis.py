@@ -84,6 +84,14 @@ class EmbeddedRedis:
                 raise EmbeddedServicesError(f"Redis did not start: {words}", log=self.log)
             time.sleep(0.01)
 
+    def keep_on_disk(self, keeps: bool) -> bool:
+        """Switch the file that survives a restart on or off; whether the server took it."""
+        try:
+            with redis.Redis.from_url(self.url, socket_timeout=5, retry=NEVER) as client:
+                return bool(client.config_set("appendonly", "yes" if keeps else "no"))
+        except redis.RedisError:
+            return False
+
     def stop(self) -> None:
         """Stop the server; it writes what it holds to its file first."""
         pid = self.pid()

@@ -62,3 +62,11 @@ class HandedBack(Interrupted):
 
 class Stopping(Interrupted):
     """The process is shutting down; the job goes back to the queue."""
+
+
+class NoRoom(Stopping):
+    """A disk is nearly full; the job goes back to the queue, and on when there is room."""
+
+
+class StorageFull(WorkerError):
+    """What a job ended in, while a disk is full, comes of that; it is tried again later."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
@@ -27,12 +27,16 @@ from workers.errors import (
     HandedBack,
     HoldLost,
     Interrupted,
+    NoRoom,
     PauseRequested,
     Stopping,
 )
-from workers.retry import GiveUp, TryAgain, decide
+from workers.retry import GiveUp, StandBack, TryAgain, decide
 
 log = structlog.get_logger(__name__)
+
+# What takes room on a disk. Answers are small, and people wait for them.
+_GROWING: Final = frozenset({JobKind.INGEST, JobKind.EMBED, JobKind.FINETUNE, JobKind.TRIAL})
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class Hold:
         self.cancel_requested = claim.cancel_requested
         self.pause_requested = False
         self.is_lost = False
+        self.lacks_room = False
         self._is_stopping = is_stopping
         self._claimed_at = time.monotonic()
         self._pulse = pulse or Pulse()
@@ -101,6 +106,8 @@ class Hold:
             raise CancelRequested(f"job {self.claim.id} was cancelled")
         if self.pause_requested:
             raise PauseRequested(f"job {self.claim.id} is to pause")
+        if self.lacks_room:
+            raise NoRoom(f"there is no room for what job {self.claim.id} writes")
         if self._is_stopping():
             raise Stopping("the worker is shutting down")
 
@@ -118,6 +125,7 @@ class LeaseKeeper:
         is_stopping: whether the process shuts down.
         is_idle: whether the process waits for a message. Jobs that it holds then, to go on with
             them at the next one, are handed back if none comes for half a lease.
+        has_room: whether the disks have room; without, only what needs none is claimed.
     """
 
     def __init__(
@@ -130,7 +138,9 @@ class LeaseKeeper:
         stall_seconds: float,
         is_stopping: Callable[[], bool],
         is_idle: Callable[[], bool] = lambda: False,
+        has_room: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._has_room = has_room
         self._sessions = sessions
         self._owner = owner
         self._lease = lease
@@ -149,8 +159,13 @@ class LeaseKeeper:
         """Take up to `limit` due jobs and hold them until they are settled.
 
         One that was lost with a worker comes alone, and nothing comes while it is held and gets no
-        further: see JobRepository.claim.
+        further: see JobRepository.claim. While a disk is nearly full, none comes of a kind that
+        would fill it.
         """
+        if not self._has_room():
+            kinds = [kind for kind in kinds if kind not in _GROWING]
+            if not kinds:
+                return []
         claims = run_in_transaction(
             self._sessions,
             lambda session: JobRepository(session).claim(
@@ -299,7 +314,10 @@ class LeaseKeeper:
                 [_key(hold) for hold in alive], lease=self._lease
             ),
         )
+        # A finetune under way would write checkpoints until the disk is full.
+        has_room = self._has_room()
         for hold in alive:
+            hold.lacks_room = not has_room and hold.claim.kind == JobKind.FINETUNE
             status = statuses.get(hold.claim.id)
             hold.is_lost = status is None or not status.held
             hold.cancel_requested = status is not None and status.cancel_requested
@@ -345,6 +363,9 @@ def _write_end(
                     run_at = datetime.now(UTC) + delay
                     jobs.retry_later(claim, run_at=run_at, code=code, message=message)
                     log.warning("job.retried_later", job_id=job_id, code=code, exc_info=error)
+                case StandBack(delay, code):
+                    jobs.snooze(claim, datetime.now(UTC) + delay)
+                    log.warning("job.stood_back", job_id=job_id, code=code, error=repr(error))
                 case GiveUp(code, message, detail):
                     jobs.fail(claim, code=code, message=message, detail=detail)
                     pieces.remove(claim.id)

@@ -24,12 +24,14 @@ from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 from urllib.parse import unquote, urlsplit
 
 import structlog
+from billiard import current_process
 from celery import Celery, signals
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import Processor
 
 from store.blobs import BlobStore, open_blobs
 from store.database import Sessions, make_sessions
+from store.disk_space import DiskWatch, watch_disks
 from store.settings import StoreSettings
 from workers.batching import CostLimit
 from workers.dispatch import LOOK_TASKS, Doorbell
@@ -71,6 +73,7 @@ class Workplace:
     blobs: BlobStore
     doorbell: Doorbell
     leases: LeaseKeeper
+    disk: DiskWatch
     is_stopping: Callable[[], bool]
     run_folder: Path
     """Where finetunes keep what they go on from."""
@@ -89,11 +92,14 @@ class Workplace:
     ) -> "Workplace":
         """Connect to the store and begin to keep leases."""
         sessions = make_sessions(store.database_url)
+        blobs = open_blobs(store.blob_url)
+        run_folder = settings.run_folder or _default_run_folder(store.blob_url)
+        disk = watch_disks(store, blobs.staging_folder(), run_folder)
         return cls(
             settings=settings,
             media_roots=store.media_roots,
             sessions=sessions,
-            blobs=open_blobs(store.blob_url),
+            blobs=blobs,
             doorbell=Doorbell(settings.redis_url),
             leases=LeaseKeeper(
                 sessions,
@@ -103,20 +109,29 @@ class Workplace:
                 stall_seconds=settings.stall_seconds,
                 is_stopping=is_stopping,
                 is_idle=is_idle,
+                has_room=lambda: disk.look().has_room,
             ),
+            disk=disk,
             is_stopping=is_stopping,
-            run_folder=settings.run_folder or _default_run_folder(store.blob_url),
+            run_folder=run_folder,
             mirrors_runs=settings.run_folder is None and _blob_folder(store.blob_url) is None,
         )
 
     @cached_property
     def models(self) -> "ModelCache":
         """The models in memory. The first use imports torch, which the parent must never do."""
+        from workers.child_device import take_device  # noqa: PLC0415
         from workers.model_cache import ModelCache  # noqa: PLC0415
 
+        device = take_device(
+            self.settings.device,
+            child_index=child_index(),
+            finetune_share=self.settings.finetune_memory_share,
+        )
+        log.info("device.taken", device=device, child=child_index())
         return ModelCache(
             self.blobs,
-            device=self.settings.device,
+            device=device,
             capacity=self.settings.models_in_memory,
             folder=self.settings.model_cache,
         )
@@ -218,6 +233,11 @@ def open_workplace() -> Workplace:
             is_idle=lambda: not _Process.is_busy,
         )
     return _Process.workplace
+
+
+def child_index() -> int:
+    """Return this process's number in its pool, from 0; a child that died leaves its own."""
+    return int(getattr(current_process(), "index", 0))
 
 
 def is_stopping() -> bool:

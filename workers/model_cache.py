@@ -6,7 +6,6 @@ from pathlib import Path
 from uuid import UUID
 
 import structlog
-import torch
 
 from clipbert.inference import Predictor
 from store.blobs import BlobStore
@@ -21,7 +20,7 @@ class ModelCache:
 
     Args:
         blobs: where the model folders are.
-        device: auto, cpu or cuda:N.
+        device: cpu or cuda:N.
         capacity: models kept; the least recently used goes first.
         folder: where folders are copied to that are not local already; None for a temporary one.
     """
@@ -35,7 +34,7 @@ class ModelCache:
         self._predictors: OrderedDict[UUID, Predictor] = OrderedDict()
         self._loading: dict[UUID, Future[Predictor]] = {}
         self._loader = ThreadPoolExecutor(1, "load")
-        self.device = resolve_device(device)
+        self.device = device
 
     def get(self, model: Model) -> Predictor:
         """Give a model ready to run, loading it if need be.
@@ -82,10 +81,3 @@ class ModelCache:
         predictor = Predictor.load(folder, device=self.device)
         log.info("model.loaded", model=model.name, model_id=str(model.id), device=self.device)
         return predictor
-
-
-def resolve_device(device: str) -> str:
-    """Turn `auto` into the first CUDA device, or the CPU if there is none."""
-    if device == "auto":
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
-    return device

@@ -14,11 +14,13 @@ from typing import Any, Final
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from clipbert.errors import ClipBertError, VideoError
-from workers.errors import JobError, MediaChanged
+from store.disk_space import is_storage_full
+from workers.errors import JobError, MediaChanged, StorageFull
 
 MAX_ATTEMPTS: Final = 6  # 2 + 4 + ... + 32 s: about a minute at most, so a restart is outlived
 BASE_DELAY_SECONDS: Final = 2.0
 MAX_DELAY_SECONDS: Final = 300.0
+STORAGE_FULL_SECONDS: Final = (15.0, 30.0)  # until it is looked whether there is room again
 
 _DETAIL_LENGTH: Final = 2000
 _OUT_OF_MEMORY_TEXTS: Final = ("out of memory", "can't allocate memory", "not enough memory")
@@ -51,9 +53,17 @@ class TryAgain:
     message: str
 
 
+@dataclass(frozen=True)
+class StandBack:
+    """The job runs again after a delay, as if it had not been started: nothing is wrong with it."""
+
+    delay: timedelta
+    code: str
+
+
 def decide(
     error: BaseException, *, attempt: int, chance: random.Random | None = None
-) -> GiveUp | TryAgain:
+) -> GiveUp | TryAgain | StandBack:
     """Say what becomes of a job whose attempt ended in an error.
 
     Args:
@@ -61,6 +71,9 @@ def decide(
         attempt: how many times the job was claimed, this time included.
         chance: where the jitter comes from; a test passes its own.
     """
+    if isinstance(error, StorageFull) or is_storage_full(error):
+        draw = (chance or random).uniform(*STORAGE_FULL_SECONDS)
+        return StandBack(timedelta(seconds=draw), "storage_full")
     code, message, is_transient = _classify(error)
     if is_transient and attempt < MAX_ATTEMPTS:
         return TryAgain(retry_delay(attempt, chance=chance), code, message)

@@ -19,8 +19,8 @@ class WorkerSettings(BaseSettings):
     """Least severe log line that is written."""
 
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    """Where models run: auto takes the first CUDA device there is, else the CPU. A finetune takes
-    all that are visible with auto and cuda."""
+    """Where models run: with auto and cuda each child of a pool takes the GPU of its own number,
+    with auto the CPU if there is none. A finetune takes all GPUs that are visible."""
 
     lease_seconds: float = Field(60, gt=0)
     """How long a job stays held without a heartbeat; a killed worker's jobs wait this long."""
@@ -112,7 +112,8 @@ class WorkerSettings(BaseSettings):
     folder; else in the temporary folder, and the last checkpoint is copied to the blobs."""
 
     finetune_memory_share: float = Field(0.5, gt=0, le=1)
-    """Part of a GPU's memory that a finetune may take; the rest is for searches and questions."""
+    """Part of a GPU's memory that a finetune may take; searches, questions and embedding are held
+    to the rest. With 1 neither is bounded."""
 
     finetune_niceness: int = Field(10, ge=0, le=19)
     """How much a finetune on a CPU stands back behind searches and questions."""

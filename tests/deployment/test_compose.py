@@ -108,11 +108,33 @@ def test_the_gpu_workers_reserve_one_nvidia_device_and_the_others_none(compose):
 
     assert list(reserving) == ["worker-gpu", "finetune-gpu"]
     for devices in reserving.values():
-        assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
-    assert compose["services"]["worker-gpu"]["environment"]["WORKER_DEVICE"] == "cuda:0"
+        # By its number: `count: 1` gives every container the first one.
+        assert devices == [{"driver": "nvidia", "device_ids": ["0"], "capabilities": ["gpu"]}]
+    assert compose["services"]["worker-gpu"]["environment"]["WORKER_DEVICE"] == "cuda"
     assert compose["services"]["finetune-gpu"]["environment"]["WORKER_DEVICE"] == "cuda"
     for name in ("worker-cpu", "finetune-cpu"):
         assert compose["services"][name]["profiles"] == ["cpu"]
+
+
+def test_each_gpu_worker_can_be_given_another_gpu():
+    compose = read_compose({**SECRETS, "GPU": "2", "FINETUNE_GPU": "3"})
+
+    ids = {
+        name: compose["services"][name]["deploy"]["resources"]["reservations"]["devices"][0][
+            "device_ids"
+        ]
+        for name in ("worker-gpu", "finetune-gpu")
+    }
+
+    assert ids == {"worker-gpu": ["2"], "finetune-gpu": ["3"]}
+
+
+def test_both_workers_of_a_gpu_agree_on_how_its_memory_is_shared():
+    compose = read_compose({**SECRETS, "FINETUNE_MEMORY_SHARE": "0.3"})
+
+    for name in ("worker-gpu", "finetune-gpu"):
+        environment = compose["services"][name]["environment"]
+        assert environment["WORKER_FINETUNE_MEMORY_SHARE"] == "0.3"
 
 
 def test_finetunes_go_on_from_a_volume_and_share_frames_in_memory(compose):

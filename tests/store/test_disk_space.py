@@ -75,6 +75,10 @@ def test_the_blobs_disk_is_watched_if_it_is_here(tmp_path):
     assert (local.state.has_room, remote.state.has_room) == (False, True)
 
 
+class VideoError(Exception):
+    """Any error of ours, whose sentence names a file."""
+
+
 class _ServerError(Exception):
     def __init__(self, sqlstate):
         super().__init__("could not write")
@@ -109,6 +113,8 @@ def test_each_way_to_say_that_a_disk_is_full_is_understood(error):
         OSError(errno.ENOENT, "No such file or directory"),
         sqlalchemy.exc.OperationalError("INSERT", {}, _ServerError("57P01")),
         ValueError("full of nonsense"),
+        FileNotFoundError(errno.ENOENT, "No such file", "no space left on device.mp4"),
+        VideoError("'no space left on device.mp4' is not a video"),
     ],
 )
 def test_other_errors_are_not_taken_for_a_full_disk(error):

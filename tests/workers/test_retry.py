@@ -32,7 +32,7 @@ def test_a_job_error_fails_at_once_with_its_own_code():
     "error",
     [
         OperationalError("SELECT 1", {}, Exception("the server closed the connection")),
-        OSError(28, "No space left on device"),
+        OSError(5, "Input/output error"),  # a full disk: test_full_disk.py
         ConnectionResetError(),
         MediaChanged("v.mp4"),
         RuntimeError("CUDA error: an illegal memory access was encountered"),

@@ -1,14 +1,11 @@
 """Where a trainer runs. Asks the system, not torch: this process has none of it."""
 
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
-_VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
-_GPU_FILE: Final = re.compile(r"nvidia\d+")
+from workers.visible_gpus import VISIBLE, visible_gpus
 
 
 @dataclass(frozen=True)
@@ -40,14 +37,14 @@ def choose_device(
         environment: says which GPUs this process may see.
         device_files: where the system shows its GPUs.
     """
-    gpus = _visible_gpus(environment, device_files)
+    gpus = visible_gpus(environment, device_files)
     if setting == "cpu" or (setting == "auto" and not gpus):
-        return TrainerDevice("cpu", environment={_VISIBLE: ""})
+        return TrainerDevice("cpu", environment={VISIBLE: ""})
     _, _, index = setting.partition(":")
     if index:
         # By the number that this process would call it.
         chosen = gpus[int(index)] if int(index) < len(gpus) else index
-        return TrainerDevice("cuda", 1, {_VISIBLE: chosen})
+        return TrainerDevice("cuda", 1, {VISIBLE: chosen})
     return TrainerDevice("cuda", max(1, len(gpus)))
 
 
@@ -60,11 +57,3 @@ def fit_videos_per_forward(wanted: int, *, videos_per_step: int, num_processes: 
     """Give the most videos in a forward pass, up to so many, that make a step in whole passes."""
     share = videos_per_step // num_processes
     return max(count for count in range(1, min(wanted, share) + 1) if share % count == 0)
-
-
-def _visible_gpus(environment: Mapping[str, str], device_files: Path) -> Sequence[str]:
-    visible = environment.get(_VISIBLE)
-    if visible is not None:
-        return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
-    names = (path.name for path in device_files.iterdir())
-    return [str(index) for index in range(sum(1 for name in names if _GPU_FILE.fullmatch(name)))]

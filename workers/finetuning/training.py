@@ -1,6 +1,8 @@
 """Train: start the trainer, start it again when it is lost or needs less memory."""
 
+import errno
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +15,7 @@ import structlog
 
 from clipbert.training.recipe import Recipe
 from store.datasets import DatasetRepository
-from workers.errors import HoldLost, JobError
+from workers.errors import HoldLost, JobError, StorageFull
 from workers.finetuning.devices import (
     TrainerDevice,
     choose_device,
@@ -162,6 +164,7 @@ class _Training:
 
     def _note_loss(self, status: int | Stalled) -> None:
         step, how = self._watch.step, _name_of(status)
+        self._stand_back_if_full(how)
         self._losses = self._losses + 1 if step <= self._lost_at_step else 1
         self._lost_at_step = max(step, self._lost_at_step)
         self._work.add_event("trainer_lost", how=how, step=step, losses=self._losses)
@@ -177,11 +180,18 @@ class _Training:
 
     def _fail(self) -> None:
         error = read_json(self._work.folder.error) or {}
+        self._stand_back_if_full(str(error.get("message") or "the trainer ended with an error"))
         raise JobError(
             str(error.get("code") or "training_failed"),
             str(error.get("message") or "the trainer ended with an error; its log says which"),
             detail=_detail(self._work.folder),
         )
+
+    def _stand_back_if_full(self, message: str) -> None:
+        """Take a full disk for the reason while there is one: else it ends the same way again."""
+        is_said = os.strerror(errno.ENOSPC) in message
+        if is_said or not self._work.workplace.disk.look().has_room:
+            raise StorageFull(message)
 
     def _fit(self, videos_per_forward: int) -> int:
         return fit_videos_per_forward(

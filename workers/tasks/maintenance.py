@@ -21,7 +21,8 @@ def reconcile() -> None:
 def schedules() -> None:
     """Start the finetunes whose time has come."""
     with looking(MAINTENANCE, None) as workplace:
-        fire_due(workplace)
+        if workplace.disk.look().has_room:  # else they stay due: a finetune needs much of it
+            fire_due(workplace)
 
 
 @shared_task(name=SWEEP_TASK)
@@ -35,4 +36,5 @@ def sweep() -> None:
 def trials() -> None:
     """Put questions to unlabelled videos, to find where a label is worth most."""
     with looking(MAINTENANCE, None) as workplace:
-        put_trials(workplace)
+        if workplace.disk.look().has_room:
+            put_trials(workplace)

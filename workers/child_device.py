@@ -1,0 +1,40 @@
+"""Which device a child of the pool works on. Imports torch: for children only."""
+
+from clipbert.devices import Devices, TorchDevices
+
+
+def take_device(
+    setting: str,
+    *,
+    child_index: int,
+    finetune_share: float,
+    devices: Devices | None = None,
+) -> str:
+    """Choose this child's device, and bound what it takes of it.
+
+    Each child has the GPU of its own number, counted round when there are fewer GPUs: a pool of as
+    many children as GPUs uses them all, and a child that takes a dead one's place takes its GPU.
+
+    Args:
+        setting: auto (a GPU, else the CPU), cuda (a GPU), cuda:N (that one) or cpu.
+        child_index: the child's number in its pool, from 0.
+        finetune_share: part of a GPU's memory that a finetune beside may take; the rest is ours.
+        devices: the GPUs; None asks torch.
+
+    Returns:
+        "cpu" or "cuda:N", counted as this process sees them.
+
+    Raises:
+        ValueError: a GPU is wanted that is not there.
+    """
+    devices = devices or TorchDevices()
+    num_gpus = devices.num_gpus()
+    if setting == "cpu" or (setting == "auto" and num_gpus == 0):
+        return "cpu"
+    _, _, number = setting.partition(":")
+    if num_gpus == 0 or (number and int(number) >= num_gpus):
+        raise ValueError(f"WORKER_DEVICE={setting}, but this process sees {num_gpus} GPUs")
+    index = int(number) if number else child_index % num_gpus
+    if finetune_share < 1:
+        devices.limit_memory(index, 1 - finetune_share)
+    return f"cuda:{index}"
