@@ -1,5 +1,6 @@
 """Videos: put in, listed, watched, taken out."""
 
+from collections.abc import Callable
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Annotated
@@ -7,6 +8,7 @@ from uuid import UUID
 
 import structlog
 from fastapi import APIRouter, Header, Query, Request, Response
+from sqlalchemy.exc import SQLAlchemyError
 
 from api.answers import accepted
 from api.dependencies import IdempotencyKey, PageDep, Services, ServicesDep
@@ -267,8 +269,7 @@ def _open(services: Services, video: Video) -> Source:
     """Open the file of a video, and note what that says of its place."""
 
     def on_checked(stamp: str | None) -> None:
-        with services.sessions.begin() as session:
-            VideoPlaces(session).keep_stamp(video.id, stamp)
+        _note(services, lambda places: places.keep_stamp(video.id, stamp))
 
     try:
         return open_media(
@@ -276,6 +277,14 @@ def _open(services: Services, video: Video) -> Source:
         )
     except ApiError as error:
         if error.code == "media_gone" and video.blob_key is None:
-            with services.sessions.begin() as session:
-                VideoPlaces(session).note_checked(there=[], missing=[video.id])
+            _note(services, lambda places: places.note_checked(there=[], missing=[video.id]))
         raise
+
+
+def _note(services: Services, write: Callable[[VideoPlaces], None]) -> None:
+    """Note what was seen of a place; the file is sent also where nothing can be written now."""
+    try:
+        with services.sessions.begin() as session:
+            write(VideoPlaces(session))
+    except SQLAlchemyError as error:
+        log.warning("place.not_noted", error=repr(error))
