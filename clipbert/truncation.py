@@ -2,7 +2,7 @@
 
 Decoders take such a file for a shorter one, or for one that cannot be read; whoever sent it should
 hear that the upload was cut. Only sizes that the file itself states are compared with its length.
-Program streams, MPEG-TS and GIF state none; a cut there is not noticed.
+Program streams and MPEG-TS state none; a cut there is not noticed.
 """
 
 from collections.abc import Iterator
@@ -21,6 +21,7 @@ _HEIF_INDEX = b"meta"
 _MAX_OGG_PAGE_BYTES = 65_307
 _JPEG_END = b"\xff\xd9"
 _PIECE_BYTES = 1 << 20
+_GIF_PICTURE, _GIF_EXTENSION = b",", b"!"
 _UNKNOWN_SIZE = -1
 _EBML_SEGMENT = 0x18538067
 _EBML_CLUSTER = 0x1F43B675
@@ -60,6 +61,8 @@ def check_whole(path: Path, container: str, *, name: str | None = None) -> None:
         "ogg": _ogg_is_cut,
         "jpeg_pipe": _jpeg_is_cut,
         "png_pipe": _png_is_cut,
+        "apng": _png_is_cut,
+        "gif": _gif_is_cut,
     }
     if container not in checks:
         return
@@ -195,6 +198,32 @@ def _png_is_cut(file: BinaryIO, size_bytes: int) -> bool:
         if header[4:] == b"IEND":
             return position > size_bytes
     return False
+
+
+def _gif_is_cut(file: BinaryIO, size_bytes: int) -> bool:
+    # A file that ends between two blocks is taken for whole: some writers leave out the end mark.
+    flags = _read_at(file, 10, 1)
+    position = 13 + _gif_colours_bytes(flags)
+    for _ in range(_MAX_ELEMENTS):
+        mark = _read_at(file, position, 1)
+        if mark == _GIF_PICTURE:
+            flags = _read_at(file, position + 9, 1)
+            position += 11 + _gif_colours_bytes(flags)
+        elif mark == _GIF_EXTENSION:
+            position += 2
+        else:
+            # The end mark, or rubbish, which decoders take for the end; or cut right after a block.
+            return position > size_bytes
+        while (length := _read_at(file, position, 1)) != b"\0":
+            if not length:
+                return True
+            position += 1 + length[0]
+        position += 1
+    return False
+
+
+def _gif_colours_bytes(flags: bytes) -> int:
+    return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
 
 
 def _read_at(file: BinaryIO, position: int, num_bytes: int) -> bytes:
