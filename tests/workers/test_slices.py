@@ -21,6 +21,7 @@ from tests.workers.models import save_recall_model, save_tiny
 from tests.workers.service import ONE_FRAME_PASSES, child_of, wait_for
 from tests.workers.test_answering_and_searching import ask, count_passes, search
 from tests.workers.test_embedding import note_frames, serving_model
+from workers.batching import CostLimit
 from workers.deployment import ensure_default, promote, register_model
 from workers.embedding import Embedder, embed_next
 from workers.encoders import Encoders
@@ -102,7 +103,7 @@ def test_a_question_in_the_middle_of_an_exhaustive_search_is_answered_before_its
     service, workplace, fill
 ):
     videos = fill(*[4] * 16)
-    workplace.match_limit.limit = 8
+    workplace.match_limit = CostLimit(8)
     long = search(service, mode="exhaustive", limit=5)
     asked, depths = [], []
 
@@ -127,7 +128,7 @@ def test_a_small_search_does_not_wait_for_exhaustive_ones_nor_they_for_ever(
     service, workplace, fill
 ):
     fill(*[4] * 6)
-    workplace.match_limit.limit = 4
+    workplace.match_limit = CostLimit(4)
     long = [search(service, mode="exhaustive") for _ in range(3)]
     short = search(service, "a cat", limit=1, filters={"video_ids": []})
 
@@ -141,7 +142,7 @@ def test_a_small_search_does_not_wait_for_exhaustive_ones_nor_they_for_ever(
 def test_no_slice_is_longer_than_it_may_be(service, workplace, fill):
     fill(*[30] * 3)
     passes = count_passes(workplace, Task.RETRIEVAL)
-    workplace.match_limit.limit = 20
+    workplace.match_limit = CostLimit(20)
 
     long = search(service, mode="exhaustive")
     serve_all(workplace)
@@ -155,7 +156,7 @@ def test_an_exhaustive_search_goes_on_from_its_kept_slices(service, fill, tiny_f
     videos = fill(*[8] * 12)
     job_id = search(service, "a dog", mode="exhaustive", limit=30)
     with closing(service.workplace(keep_seconds=0)) as first:
-        first.match_limit.limit = 16
+        first.match_limit = CostLimit(16)
         passes = count_passes(first, Task.RETRIEVAL)
         stop = []
         first.leases._is_stopping = lambda: bool(stop)
@@ -185,7 +186,7 @@ def test_slices_that_another_model_scored_are_not_mixed_in(service, fill, tmp_pa
     fill(*[8] * 10)
     job_id = search(service, mode="exhaustive")
     with closing(service.workplace(keep_seconds=0)) as first:
-        first.match_limit.limit = 16
+        first.match_limit = CostLimit(16)
         stop = []
         first.leases._is_stopping = lambda: bool(stop)
         passes = count_passes(first, Task.RETRIEVAL)
@@ -221,7 +222,7 @@ def test_a_look_that_is_over_hands_an_exhaustive_search_back_and_it_ends(service
     fill(*[8] * 8)
     job_id = search(service, mode="exhaustive")
     with closing(service.workplace(look_seconds=0.01, keep_seconds=0)) as workplace:
-        workplace.match_limit.limit = 16
+        workplace.match_limit = CostLimit(16)
         hook_passes(workplace, Task.RETRIEVAL, lambda _: time.sleep(0.02))
 
         looks = 0
@@ -238,7 +239,7 @@ def test_what_was_kept_of_a_cancelled_search_is_removed(service, fill):
     fill(*[8] * 10)
     waiting, at_work = (search(service, mode="exhaustive") for _ in range(2))
     with closing(service.workplace(look_seconds=0.01, keep_seconds=0)) as workplace:
-        workplace.match_limit.limit = 8
+        workplace.match_limit = CostLimit(8)
         hook_passes(workplace, Task.RETRIEVAL, lambda _: time.sleep(0.02))
         serve_interactive(workplace)
         with service.sessions.begin() as session:
@@ -254,7 +255,7 @@ def test_a_video_deleted_while_it_is_reranked_drops_out_and_another_takes_its_pl
 ):
     videos = fill(*[4] * 24)
     job_id = search(service, "a dog", limit=20)
-    workplace.match_limit.limit = 4
+    workplace.match_limit = CostLimit(4)
     deleted = []
 
     def delete(_):
@@ -278,7 +279,7 @@ def test_a_video_deleted_while_it_is_reranked_drops_out_and_another_takes_its_pl
 def test_a_video_deleted_during_an_exhaustive_search_drops_out(service, workplace, fill):
     videos = fill(*[4] * 12)
     job_id = search(service, "a dog", limit=12, mode="exhaustive")
-    workplace.match_limit.limit = 4
+    workplace.match_limit = CostLimit(4)
     passes = []
 
     def delete(_):
