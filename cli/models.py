@@ -13,6 +13,7 @@ from cli.facts import facts_of
 from cli.finetune_request import TASKS
 from cli.local_store import open_store
 from cli.model_names import find_model, model_name, serving_model
+from cli.videos import confirm_delete
 
 SERVED_TASKS = (*TASKS, "recall")
 
@@ -88,6 +89,23 @@ def promote_model(
         body = {"tasks": task} if task else {}
         found = api.post(f"/v1/models/{found['id']}:promote", body)
     print(_serves(found))
+
+
+@app.command("delete")
+def delete_model(
+    model: ModelArgument,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    data: DataOption = None,
+) -> None:
+    """Delete a model and its files; refused while it serves or something needs it."""
+    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+        found = find_model(api, model)
+        name = model_name(found)
+        if not yes and model not in {str(found["id"]), f"{found['name']}@{found['version']}"}:
+            confirm_delete(model, f"{name} ({found['id']})")
+        api.delete(f"/v1/models/{found['id']}")
+    print(f"deleted {name} ({found['id']})")
 
 
 @app.command("rollback")

@@ -6,6 +6,7 @@ StoreError
 │                            DatasetNotFound VocabularyNotFound FinetuneNotFound ScheduleNotFound
 ├── IllegalMove              a job cannot go where it was told to
 ├── IllegalRollback          a model that serves nothing was to be replaced by the one before it
+├── ModelNeeded              a model cannot be deleted: something needs it
 ├── IllegalLabel             a label cannot say this
 ├── ScheduleExists           another schedule has this name
 ├── LeaseLost                a worker wrote about a job that is no longer its own
@@ -106,6 +107,14 @@ class IllegalRollback(StoreError):
     def __init__(self, model_id: UUID) -> None:
         super().__init__(f"model {model_id} serves no task")
         self.model_id = model_id
+
+
+class ModelNeeded(StoreError):
+    """A model cannot be deleted, because something needs it."""
+
+    def __init__(self, name: str, version: str, reason: str) -> None:
+        super().__init__(f"model {name} {version} cannot be deleted: {reason}")
+        self.reason = reason
 
 
 class IllegalLabel(StoreError):

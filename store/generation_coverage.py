@@ -96,7 +96,9 @@ WHERE videos.id = last.video_id AND videos.state IN ('processing', 'ready')
 
 _DELETE_CLIPS = """
 DELETE FROM clips
-WHERE ctid = ANY(ARRAY(SELECT ctid FROM clips WHERE generation_id = :generation_id LIMIT :limit))
+WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM clips WHERE generation_id = :generation_id
+    ORDER BY generation_id, video_id, index LIMIT :limit))
 RETURNING tokens_key
 """
 

@@ -59,6 +59,8 @@ class Label(Table):
         ),
         Index("ix_labels_task_id", "task", "id", postgresql_where=text("deleted_at IS NULL")),
         Index("ix_labels_video_id", "video_id"),
+        Index("ix_labels_source_id", "source", "id", postgresql_where=text("deleted_at IS NULL")),
+        Index("ix_labels_created_at", "created_at", postgresql_where=text("deleted_at IS NULL")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)

@@ -87,24 +87,38 @@ class ModelRepository(PromotedModels):
         return model
 
     def get(self, model_id: UUID) -> Model:
-        """Get a model.
+        """Get a model, also a deleted one: what it made still refers to it.
 
         Raises:
-            ModelNotFound: there is none with this id.
+            ModelNotFound: there has never been one with this id.
         """
         model = self._session.get(Model, model_id)
         if model is None:
             raise ModelNotFound(model_id)
         return model
 
+    def live(self, model_id: UUID) -> Model:
+        """Get a model that was not deleted.
+
+        Raises:
+            ModelNotFound: there is none with this id, or it was deleted.
+        """
+        model = self.get(model_id)
+        if model.deleted_at is not None:
+            raise ModelNotFound(model_id)
+        return model
+
     def find(self, name: str, version: str) -> Model | None:
         """Find a model by name and version."""
-        query = select(Model).where(Model.name == name, Model.version == version)
+        query = select(Model).where(
+            Model.name == name, Model.version == version, Model.deleted_at.is_(None)
+        )
         return self._session.scalar(query)
 
     def list(self) -> Sequence[Model]:
-        """List all models, the newest first."""
-        return self._session.scalars(select(Model).order_by(Model.id.desc())).all()
+        """List all models, the newest first; without those that were deleted."""
+        query = select(Model).where(Model.deleted_at.is_(None)).order_by(Model.id.desc())
+        return self._session.scalars(query).all()
 
 
 @dataclass(frozen=True)

@@ -54,15 +54,15 @@ class PromotedModels:
             ModelNotFound: there is none with this id.
             ValueError: the model cannot do one of the tasks.
         """
-        model = self._session.get(Model, model_id)
-        if model is None:
+        self.lock()  # before looking: it may be deleted at this moment
+        model = self._session.get(Model, model_id, populate_existing=True)
+        if model is None or model.deleted_at is not None:
             raise ModelNotFound(model_id)
         wanted = [Task(task) for task in tasks]
         for task in wanted:
             if task not in model.tasks:
                 able = ", ".join(model.tasks) or "nothing"
                 raise ValueError(f"model {model.name} {model.version} can do {able}, not {task}")
-        self.lock()
         for task in wanted:
             before = self._served_by(task)
             if before != model_id:
@@ -99,8 +99,7 @@ class PromotedModels:
             raise IllegalRollback(model_id)
         changes = []
         for task in tasks:
-            pile = self._pile(task)
-            before = pile[-2] if len(pile) > 1 else None
+            before = self.rolls_back_to(task)
             self._serve(task, before)
             changes.append(
                 self._record(
@@ -112,6 +111,11 @@ class PromotedModels:
                 )
             )
         return changes
+
+    def rolls_back_to(self, task: Task) -> UUID | None:
+        """Tell which model would serve a task after a rollback; None if none would."""
+        pile = self._pile(task)
+        return pile[-2] if len(pile) > 1 else None
 
     def lock(self) -> None:
         """Be the only one to change who serves, or which generation does, until the commit.
@@ -192,7 +196,10 @@ class PromotedModels:
         return self._session.scalar(select(Serving.model_id).where(Serving.task == task))
 
     def _pile(self, task: Task) -> Sequence[UUID]:
-        """Give the models that were promoted for a task and not rolled back; the last serves."""
+        """List the models that were promoted for a task and not rolled back; the last serves.
+
+        Those that were deleted since cannot come back and are left out.
+        """
         query = (
             select(Promotion.action, Promotion.model_id)
             .where(Promotion.task == task)
@@ -204,7 +211,12 @@ class PromotedModels:
                 pile.append(model_id)
             elif pile:
                 pile.pop()
-        return pile
+        deleted = set(
+            self._session.scalars(
+                select(Model.id).where(Model.id.in_(pile), Model.deleted_at.is_not(None))
+            )
+        )
+        return [model_id for model_id in pile if model_id not in deleted]
 
     def _serve(self, task: Task, model_id: UUID | None) -> None:
         if model_id is None:

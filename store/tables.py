@@ -41,6 +41,7 @@ from store.label_tables import (
     VideoSplit,
     Vocabulary,
 )
+from store.retention_tables import RetentionMark
 from store.table_base import Json, Table, Task, enum_column, listed
 
 __all__ = [
@@ -70,6 +71,7 @@ __all__ = [
     "Promotion",
     "PromotionAction",
     "Question",
+    "RetentionMark",
     "Schedule",
     "ScheduleFire",
     "Search",
@@ -138,6 +140,8 @@ class Video(Table):
         Index("ix_videos_state_id", "state", "id"),
         Index("ix_videos_tags", "tags", postgresql_using="gin"),
         # People name a video by its file, with or without the ending; see store/video_names.py.
+        # Parts of names: every three letters that follow one another; see store/name_parts.py.
+        Index("ix_videos_name_parts", text("name_trigrams(filename)"), postgresql_using="gin"),
         Index("ix_videos_filename_stem", text(FILENAME_STEM)),
         Index("ix_videos_uri_stem", text(URI_STEM)),
         # By hash: a path of 4096 bytes, percent-encoded, is too long for a B-tree.
@@ -211,7 +215,14 @@ class Model(Table):
 
     __tablename__ = "models"
     __table_args__ = (
-        Index("uq_models_name_version", "name", "version", unique=True),
+        # The name of a deleted model is free again.
+        Index(
+            "uq_models_name_version",
+            "name",
+            "version",
+            unique=True,
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
         Index("ix_models_parent_id", "parent_id"),
     )
 
@@ -227,6 +238,9 @@ class Model(Table):
     metrics: Mapped[Json] = mapped_column(default=dict)
     parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("models.id", ondelete="SET NULL"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # The row outlives its files: old answers, generations and finetunes say what made them.
+    deleted_at: Mapped[datetime | None]
+    files_removed_at: Mapped[datetime | None]
 
 
 class Serving(Table):
@@ -355,6 +369,20 @@ class Job(Table):
         Index("ix_jobs_state_id", "state", "id"),
         Index("ix_jobs_kind_id", "kind", "id"),
         Index("ix_jobs_video_id", "video_id", postgresql_where=text("video_id IS NOT NULL")),
+        # What is over for longest goes first.
+        Index(
+            "ix_jobs_finished",
+            "finished_at",
+            "id",
+            postgresql_where=text("finished_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_jobs_batch_active",
+            "batch_id",
+            postgresql_where=text(
+                f"batch_id IS NOT NULL AND state NOT IN ({listed(TERMINAL_STATES)})"
+            ),
+        ),
         # Whether a generation waits for clips.
         Index(
             "ix_jobs_active_embeds",
@@ -372,6 +400,12 @@ class Job(Table):
             "ix_jobs_input_uri",
             text("(input ->> 'uri')"),
             postgresql_using="hash",
+            postgresql_where=text("kind = 'ingest' AND video_id IS NOT NULL"),
+        ),
+        Index(
+            "ix_jobs_copy_parts",
+            text("name_trigrams((result ->> 'filename'))"),
+            postgresql_using="gin",
             postgresql_where=text("kind = 'ingest' AND video_id IS NOT NULL"),
         ),
         Index(

@@ -10,7 +10,17 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, cast, delete, exists, func, select
+from sqlalchemy import (
+    ColumnElement,
+    Text,
+    cast,
+    delete,
+    exists,
+    func,
+    literal,
+    select,
+    tablesample,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, array
 from sqlalchemy.orm import Session, aliased
 
@@ -18,6 +28,7 @@ from store.job_state import HELD_STATES, JobKind, JobState
 from store.jobs import JobRepository, NewJob
 from store.questions import QuestionRepository, is_labelled, normal_text
 from store.tables import Job, Label, Question, Task, Video, VideoState
+from store.videos import VideoRepository
 
 TRIAL_PRIORITY: Final = 100
 """Far behind what people ask (5); lower runs first."""
@@ -25,6 +36,7 @@ TRIAL_PRIORITY: Final = 100
 _LOCK: Final = 0x7472_6961_6C73  # any number that is nobody else's: "trials"
 _NEWEST: Final = 10_000  # questions of people that are counted
 _MOST_CANDIDATES: Final = 2_000
+_MOST_READ: Final = 5_000  # videos, some of which are labelled already
 
 
 class TrialSource(StrEnum):
@@ -107,27 +119,34 @@ class TrialRepository:
     def outdated_questions(self, model_id: UUID, *, limit: int) -> Sequence[Question]:
         """Find open-ended questions of people that another model answered, the unsurest first.
 
-        Those that were asked again since, or have a label, are left out.
+        Those that were asked again since, or have a label, are left out. Only the unsurest answers
+        of all are looked through.
         """
         newer = aliased(Question)
-        query = (
+        unsurest = (
             select(Question)
-            .join(Video, Video.id == Question.video_id)
+            .where(Question.task == Task.QA, Question.uncertainty.is_not(None))
+            .order_by(Question.uncertainty.desc(), Question.id.desc())
+            .limit(_MOST_CANDIDATES)
+            .subquery()
+        )
+        asked = aliased(Question, unsurest)
+        query = (
+            select(asked)
+            .join(Video, Video.id == asked.video_id)
             .where(
-                Question.task == Task.QA,
-                Question.uncertainty.is_not(None),
-                Question.trial_source.is_(None),
-                Question.model_id.is_distinct_from(model_id),
+                asked.trial_source.is_(None),
+                asked.model_id.is_distinct_from(model_id),
                 Video.state == VideoState.READY,
                 ~exists().where(
-                    newer.video_id == Question.video_id,
-                    newer.text_key == Question.text_key,
-                    newer.task == Question.task,
-                    newer.id > Question.id,
+                    newer.video_id == asked.video_id,
+                    newer.text_key == asked.text_key,
+                    newer.task == asked.task,
+                    newer.id > asked.id,
                 ),
-                ~is_labelled(Question),
+                ~is_labelled(asked),
             )
-            .order_by(Question.uncertainty.desc(), Question.id.desc())
+            .order_by(asked.uncertainty.desc(), asked.id.desc())
             .limit(limit)
         )
         return self._session.scalars(query).all()
@@ -176,14 +195,24 @@ class TrialRepository:
             keys: the questions, made comparable; videos that were asked all of them are left out.
             limit: how many.
         """
-        labelled = exists().where(
-            Label.video_id == Video.id, Label.task == Task.QA, Label.deleted_at.is_(None)
+        # Some are enough to choose from, and what follows is asked of each. Of a large library they
+        # are those of pages here and there, of other pages each time.
+        num_ready = VideoRepository(self._session).counts().get(VideoState.READY, 0)
+        video = Video
+        if num_ready > _MOST_READ:
+            share = func.system(100.0 * _MOST_READ / num_ready)
+            video = aliased(Video, tablesample(Video, share))
+        labelled = (
+            select(literal(True))
+            .where(Label.video_id == video.id, Label.task == Task.QA, Label.deleted_at.is_(None))
+            .limit(1)
+            .correlate(video)
+            .scalar_subquery()
         )
-        # Some are enough to choose from, and what follows is asked of each.
         spread = (
-            select(Video.id)
-            .where(Video.state == VideoState.READY, ~labelled)
-            .order_by(func.md5(func.concat(Video.id, model_id)))
+            select(video.id)
+            .where(video.state == VideoState.READY, labelled.is_(None))
+            .order_by(func.md5(func.concat(video.id, model_id)))
             .limit(_MOST_CANDIDATES)
             .subquery()
         )

@@ -15,7 +15,8 @@ VideoIds = list[UUID]
 
 # The best kind of name wins: a file called `7` is no rival of the file with the name `7`, ending
 # and all. Every branch is led by an index: on the id, on the SHA-256, or on a name without its
-# ending, of which the whole name is then looked at.
+# ending, of which the whole name is then looked at. OFFSET 0 keeps the planner from reading a whole
+# table for a hundred names at once.
 _ID = "^[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}$"
 # What was superseded has no name any more: its file has other content now.
 _CURRENT = "videos.state <> 'superseded'"
@@ -33,31 +34,44 @@ WITH asked AS (
     SELECT 2, keyed.name, videos.id FROM keyed
     JOIN videos ON videos.sha256 = lower(keyed.name)
     UNION ALL
-    SELECT CASE WHEN videos.uri = keyed.name THEN 3
-                WHEN regexp_replace(videos.uri, '^.*/', '') = keyed.name THEN 4 ELSE 5 END,
-           keyed.name, videos.id
-    FROM keyed JOIN videos ON {URI_STEM} = keyed.stem AND {_CURRENT}
-    WHERE videos.uri = keyed.name OR regexp_replace(videos.uri, '^.*/', '') = keyed.name
+    SELECT CASE WHEN found.uri = keyed.name THEN 3
+                WHEN regexp_replace(found.uri, '^.*/', '') = keyed.name THEN 4 ELSE 5 END,
+           keyed.name, found.id
+    FROM keyed CROSS JOIN LATERAL (
+        SELECT id, uri FROM videos WHERE {URI_STEM} = keyed.stem AND {_CURRENT}
+        OFFSET 0) AS found
+    WHERE found.uri = keyed.name OR regexp_replace(found.uri, '^.*/', '') = keyed.name
     UNION ALL
-    SELECT 5, keyed.name, videos.id
-    FROM keyed JOIN videos ON {URI_STEM} = keyed.name AND {_CURRENT}
+    SELECT 5, keyed.name, found.id
+    FROM keyed CROSS JOIN LATERAL (
+        SELECT id FROM videos WHERE {URI_STEM} = keyed.name AND {_CURRENT}
+        OFFSET 0) AS found
     UNION ALL
-    SELECT 4, keyed.name, videos.id
-    FROM keyed JOIN videos ON {FILENAME_STEM} = keyed.stem AND {_CURRENT}
-    WHERE videos.filename = keyed.name
+    SELECT 4, keyed.name, found.id
+    FROM keyed CROSS JOIN LATERAL (
+        SELECT id, filename FROM videos WHERE {FILENAME_STEM} = keyed.stem AND {_CURRENT}
+        OFFSET 0) AS found
+    WHERE found.filename = keyed.name
     UNION ALL
-    SELECT 5, keyed.name, videos.id
-    FROM keyed JOIN videos ON {FILENAME_STEM} = keyed.name AND {_CURRENT}
+    SELECT 5, keyed.name, found.id
+    FROM keyed CROSS JOIN LATERAL (
+        SELECT id FROM videos WHERE {FILENAME_STEM} = keyed.name AND {_CURRENT}
+        OFFSET 0) AS found
     UNION ALL
-    SELECT 4, keyed.name, jobs.video_id
-    FROM keyed JOIN jobs ON {COPY_STEM} = keyed.stem JOIN videos ON videos.id = jobs.video_id
-                                                    AND {_CURRENT}
-    WHERE kind = 'ingest' AND video_id IS NOT NULL AND jobs.result ->> 'filename' = keyed.name
+    SELECT 4, keyed.name, found.video_id
+    FROM keyed CROSS JOIN LATERAL (
+        SELECT video_id, result FROM jobs
+        JOIN videos ON videos.id = jobs.video_id AND {_CURRENT}
+        WHERE kind = 'ingest' AND video_id IS NOT NULL AND {COPY_STEM} = keyed.stem
+        OFFSET 0) AS found
+    WHERE found.result ->> 'filename' = keyed.name
     UNION ALL
-    SELECT 5, keyed.name, jobs.video_id
-    FROM keyed JOIN jobs ON {COPY_STEM} = keyed.name JOIN videos ON videos.id = jobs.video_id
-                                                    AND {_CURRENT}
-    WHERE kind = 'ingest' AND video_id IS NOT NULL
+    SELECT 5, keyed.name, found.video_id
+    FROM keyed CROSS JOIN LATERAL (
+        SELECT video_id FROM jobs
+        JOIN videos ON videos.id = jobs.video_id AND {_CURRENT}
+        WHERE kind = 'ingest' AND video_id IS NOT NULL AND {COPY_STEM} = keyed.name
+        OFFSET 0) AS found
 ), ranked AS (
     SELECT DISTINCT name, id, rank, min(rank) OVER (PARTITION BY name) AS best FROM named
 )

@@ -1,20 +1,17 @@
 """Videos and their clips."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    ColumnElement,
     Float,
-    SQLColumnExpression,
     case,
     cast,
     delete,
     func,
     insert,
-    or_,
     select,
     update,
 )
@@ -26,6 +23,7 @@ from store.damaged_spans import join_spans
 from store.errors import VideoNotFound, VideoSuperseded
 from store.job_state import JobKind
 from store.jobs import JobRepository
+from store.name_parts import find_by_part, has_name
 from store.pages import Page, PageTokens, clamp_page_size
 from store.tables import Clip, Job, Video, VideoState
 
@@ -161,9 +159,10 @@ class VideoRepository:
         tokens = PageTokens(
             "videos", state=state, missing=missing, tag=tag, name=name, name_part=name_part
         )
-        query = select(Video).order_by(Video.id.desc()).limit(size + 1)
-        if page_token is not None:
-            query = query.where(Video.id < tokens.id_of(page_token))
+        query = select(Video)
+        before = None if page_token is None else tokens.id_of(page_token)
+        if before is not None:
+            query = query.where(Video.id < before)
         if state is None:
             query = query.where(Video.state != VideoState.SUPERSEDED)
         else:
@@ -175,12 +174,12 @@ class VideoRepository:
         if tag is not None:
             query = query.where(Video.tags.contains([tag]))
         if name is not None:
-            query = query.where(_has_name(lambda filename: filename == name))
-        if name_part is not None:
-            query = query.where(
-                _has_name(lambda filename: filename.icontains(name_part, autoescape=True))
-            )
-        rows = self._session.scalars(query).all()
+            query = query.where(has_name(name))
+        if name_part is None:
+            ordered = query.order_by(Video.id.desc()).limit(size + 1)
+            rows = self._session.scalars(ordered).all()
+        else:
+            rows = find_by_part(self._session, query, name_part, before=before, limit=size + 1)
         more = len(rows) > size
         return Page(rows[:size], tokens.of_id(rows[size - 1].id) if more else None)
 
@@ -406,15 +405,3 @@ class VideoRepository:
         )
         if changed is None:
             raise VideoNotFound(video_id)
-
-
-def _has_name(
-    fits: Callable[[SQLColumnExpression[str | None]], ColumnElement[bool]],
-) -> ColumnElement[bool]:
-    """Give the condition that a file name of a video fits: its own, or that of a copy of it."""
-    copies = select(Job.video_id).where(
-        Job.kind == JobKind.INGEST,
-        Job.video_id.is_not(None),
-        fits(Job.result["filename"].astext),
-    )
-    return or_(fits(Video.filename), Video.id.in_(copies))

@@ -94,13 +94,15 @@ def services() -> Iterator[Services]:
 @pytest.fixture
 def empty_database_url(services: Services) -> Iterator[str]:
     """A database with no tables."""
-    yield from _database(services, "template1")
+    with new_database(services, "template1") as url:
+        yield url
 
 
 @pytest.fixture
 def database_url(services: Services) -> Iterator[str]:
     """A database with the newest schema and no rows."""
-    yield from _database(services, TEMPLATE)
+    with new_database(services, TEMPLATE) as url:
+        yield url
 
 
 @pytest.fixture
@@ -129,7 +131,9 @@ def blobs(data_folder: Path) -> BlobStore:
     return open_blobs((data_folder / "blobs").as_uri())
 
 
-def _database(services: Services, template: str) -> Iterator[str]:
+@contextmanager
+def new_database(services: Services, template: str) -> Iterator[str]:
+    """A database that is dropped afterwards."""
     name = f"test_{secrets.token_hex(6)}"
     services.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
     url = sqlalchemy.make_url(services.database_url).set(database=name)

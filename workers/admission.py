@@ -198,7 +198,7 @@ def _find_base(session: Session, request: FinetuneRequest) -> Model:
         # Whatever it was trained for: there is no better one to this index.
         return models.get(active.model_id)
     try:
-        base = models.get(request.base_model_id)
+        base = models.live(request.base_model_id)
     except ModelNotFound as error:
         raise FinetuneRefused("model_not_found", str(error), field="base_model_id") from error
     heads = set(base.heads) - _HEADS_FOR_ALL

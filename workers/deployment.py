@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from store.blobs import BlobStore
 from store.database import Sessions
 from store.identifiers import new_id
+from store.model_deletion import ModelDeletion
 from store.models import MODEL_NAME_RULE, ModelRepository, is_model_name
 from store.tables import Generation, Promotion, Task
 from workers.generations import follow_serving
@@ -183,6 +184,28 @@ def rollback_in(
     follow_serving(session)
     log.info("model.rolled_back", model_id=str(model_id), tasks=[c.task for c in changes])
     return changes
+
+
+def remove_model_files(sessions: Sessions, blobs: BlobStore, model_id: UUID) -> None:
+    """Remove the files of a deleted model, after the commit of its deletion.
+
+    What an interruption leaves of them the sweep removes: the row says so until all are gone.
+
+    Args:
+        sessions: for transactions of its own.
+        blobs: where the files are.
+        model_id: of a deleted model; others are left alone.
+    """
+    with sessions.begin() as session:
+        folders = dict(ModelDeletion(session).with_files())
+    folder_key = folders.get(model_id)
+    if folder_key is None:
+        return
+    for key in list(blobs.keys(folder_key)):
+        blobs.delete(key)
+    with sessions.begin() as session:
+        ModelDeletion(session).note_files_removed(model_id)
+    log.info("model.files_removed", model_id=str(model_id))
 
 
 def ensure_default(sessions: Sessions, blobs: BlobStore, mini_folder: Path) -> UUID:

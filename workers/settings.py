@@ -92,6 +92,19 @@ class WorkerSettings(BaseSettings):
     """How long the clips, tokens and index of a generation that is not searched any more are kept.
     Until then a rollback to it is instant; afterwards it is built anew."""
 
+    event_retention: timedelta | None = timedelta(days=30)
+    """How long after the end of a job its events are kept; None keeps them. Those of finetunes stay
+    in any case: they are the curve."""
+
+    job_retention: timedelta | None = timedelta(days=90)
+    """How long after their end the ingest and embed jobs of videos are kept; None keeps them. Their
+    videos stay, and so do the jobs of searches, questions and finetunes, and the items of a batch
+    that is still at work."""
+
+    candidates_kept: int | None = Field(10, ge=1)
+    """Models that finetunes left and nobody promoted: so many of the newest of each task are kept,
+    and the others deleted with their files. None keeps all."""
+
     probe_timeout_seconds: float = Field(60, gt=0)
     """A probe that takes longer is killed, and tried once more; large files get more."""
 

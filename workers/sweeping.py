@@ -1,6 +1,7 @@
 """Remove what nothing needs: blobs that a killed process left, generations kept for long enough.
 
-Rung by beat now and then; takes as long as there are blobs. The blobs of models are left alone.
+Rung by beat now and then; takes as long as there are blobs. Of models, only the files of deleted
+ones are removed.
 """
 
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from store.videos import VideoRepository
 from workers.library_walk import embed_forgotten
 from workers.lifecycle import Workplace
 from workers.place_checks import check_places
+from workers.pruning import prune
 from workers.run_sweeping import sweep_curves, sweep_runs
 
 log = structlog.get_logger(__name__)
@@ -56,6 +58,7 @@ def sweep(workplace: Workplace) -> None:
             workplace.doorbell.ring_many(JobKind.EMBED, num_forgotten)
         check_places(workplace)
         sweep_pieces(workplace)
+        prune(workplace)
         sweep_blobs(workplace)
         sweep_runs(workplace)
         sweep_curves(workplace)

@@ -25,9 +25,10 @@ from api.schemas.models import (
 from api.schemas.resources import Page
 from store.finetunes import FinetuneRepository
 from store.job_state import JobKind
+from store.model_deletion import ModelDeletion
 from store.models import GenerationRepository, ModelRepository
 from store.tables import Generation, GenerationState, Model, Task
-from workers.deployment import follow_up, promote_in, rollback_in
+from workers.deployment import follow_up, promote_in, remove_model_files, rollback_in
 from workers.serving import read_serving
 
 router = APIRouter(prefix="/v1", tags=["models"])
@@ -69,9 +70,25 @@ def list_model_promotions(
     """List when a model began and ended to serve, the latest first. There is one page."""
     with services.sessions() as session:
         models = ModelRepository(session)
-        models.get(model_id)
+        models.live(model_id)
         items = [promotion_resource(each) for each in models.promotions(None, model_id, limit)]
     return Page(items=items, next_page_token=None)
+
+
+@router.delete(
+    "/models/{model_id}",
+    status_code=204,
+    responses=refusals("model_not_found", "model_needed"),
+)
+def delete_model(services: ServicesDep, model_id: UUID) -> None:
+    """Delete a model with its files.
+
+    Refused while it serves, a rollback would bring it back, an index that is kept was made by it,
+    or a finetune or schedule starts from it.
+    """
+    with services.sessions.begin() as session:
+        ModelDeletion(session).delete(model_id)
+    remove_model_files(services.sessions, services.blobs, model_id)
 
 
 @router.post(
@@ -147,7 +164,7 @@ def get_generation(services: ServicesDep, generation_id: UUID) -> GenerationReso
 
 def _read(services: Services, model_id: UUID) -> ModelResource:
     with services.sessions() as session:
-        return _resources(session, [ModelRepository(session).get(model_id)])[0]
+        return _resources(session, [ModelRepository(session).live(model_id)])[0]
 
 
 def _resources(session: Session, found: Sequence[Model]) -> list[ModelResource]:

@@ -130,3 +130,20 @@ def test_a_generation_that_is_not_there_is_not_found(client):
     for name in (uuid4(), "nonsense"):
         answer = client.get(f"/v1/generations/{name}")
         assert (answer.status_code, answer.json()["code"]) == (404, "generation_not_found")
+
+
+def test_a_model_that_nothing_needs_is_deleted_with_its_files(client, sessions, mini_id):
+    model_id = register(sessions, "qa-1")
+    serving_id = register(sessions, "qa-2")
+    client.post(f"/v1/models/{serving_id}:promote", json={"tasks": ["qa"]})
+
+    deleted = client.delete(f"/v1/models/{model_id}")
+    again = client.delete(f"/v1/models/{model_id}")
+    refused = client.delete(f"/v1/models/{serving_id}")
+
+    assert deleted.status_code == 204
+    assert (again.status_code, again.json()["code"]) == (404, "model_not_found")
+    assert client.get(f"/v1/models/{model_id}").status_code == 404
+    assert (refused.status_code, refused.json()["code"]) == (409, "model_needed")
+    assert "it serves qa" in refused.json()["detail"]
+    assert "qa-1" not in {model["name"] for model in client.get("/v1/models").json()["items"]}
