@@ -10,7 +10,6 @@ Most containers state when each frame is shown. Some do not:
   or 25 a second, from 0.
 """
 
-from collections import deque
 from collections.abc import Iterator
 from enum import Enum, auto
 from itertools import dropwhile, islice
@@ -22,21 +21,25 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from clipbert.video.formats import CLOCKLESS_DEMUXERS, STILL_DEMUXERS
+from clipbert.video.formats import ANIMATION_DEMUXERS, CLOCKLESS_DEMUXERS, STILL_DEMUXERS
+from clipbert.video.mending import ClockTraits
 from clipbert.video.streams import demuxed
 
-# Formats of recordings that may break off, and of which several may be strung together. In Ogg a
-# seek finds the first of them; in the others, any.
+# Their clock wraps around, and has no index: a seek goes by the stamps that it meets.
 _MPEG = frozenset({"mpeg", "mpegts"})
-_STREAMED = _MPEG | {"ogg"}
+# These state when a frame is decoded, besides when it is shown; of others FFmpeg guesses it.
+_DTS_STATED = _MPEG | {"mov", "flv", "mxf"}
+# These state no frame's duration: after a jump of the clock there is nothing on screen.
+_HOLED = _MPEG | {"ogg", "flv", "asf", "rm"}
+_COUNTED = STILL_DEMUXERS | ANIMATION_DEMUXERS | CLOCKLESS_DEMUXERS | {"dv"}
+# Of a packet's first byte.
+_THEORA_HEADER = 0x80
+# After so many failures in a row a file is read no further.
+_MAX_FAILURES = 8
 # What FFmpeg answers where nothing more can be read. Other errors are the machine's.
 _UNREADABLE = (av.error.InvalidDataError, av.error.BlockingIOError)
-_RESTART_SECONDS = 1.0
 _USUAL_FPS = 25
-# Places of a file that are looked at for another recording; and the last of them, from its end.
-_NUM_PLACES = 16
-_LAST_PLACE_BYTES = 1 << 20
-# Packets in which a time must come, at a place that is looked at.
+# Packets that are looked at for the order of their times.
 _MAX_UNTIMED = 64
 
 
@@ -91,22 +94,38 @@ def stamp_of(timed: "Packet[VideoStream] | VideoFrame", stamping: Stamping) -> i
     return timed.pts
 
 
+def clock_traits(
+    container: InputContainer, stream: VideoStream, stamping: Stamping
+) -> ClockTraits | None:
+    """Say what is known of a container's clock; None if its times are no stamps of single frames.
+
+    The chunks of an AVI and the frames of pictures and elementary streams are counted, not stamped.
+    """
+    name = container.format.name.split(",")[0]
+    if stamping in (Stamping.DECODED, Stamping.REORDERED) or name in _COUNTED:
+        return None
+    return ClockTraits(
+        ticks_per_second=1 / float(stream.time_base or 1),
+        wraps_after=1 << 33 if name in _MPEG else None,
+        states_dts=name in _DTS_STATED,
+        states_durations=name not in _HOLED,
+        is_reordered=bool(stream.codec_context.has_b_frames),
+        states_all=stamping is Stamping.SHOWN and name not in _MPEG,
+    )
+
+
 def packets_of(container: InputContainer, stream: VideoStream) -> Iterator["Packet[VideoStream]"]:
     """Read on to the end of the video; the last packet is empty, and makes the decoder give all.
 
-    Recordings (MPEG-TS, MPEG-PS, Ogg) end where the file can be read no further, or where another
-    begins at an earlier time of its own. A still picture ends before what cameras append to it.
+    What cannot be read is passed over; a file ends where nothing more can be. A still picture ends
+    before what cameras append to it.
     """
     if container.format.name in STILL_DEMUXERS:
         yield from islice(demuxed(container, stream), 1)
-    elif container.format.name in _STREAMED:
-        yield from _recording(container, stream)
     elif container.format.name in CLOCKLESS_DEMUXERS:
         yield from _counted(container, stream)
-        return
     else:
-        yield from demuxed(container, stream)
-        return
+        yield from _readable(container, stream)
     end = cast("Packet[VideoStream]", Packet())
     end.stream = stream
     yield end
@@ -115,7 +134,7 @@ def packets_of(container: InputContainer, stream: VideoStream) -> Iterator["Pack
 def _counted(container: InputContainer, stream: VideoStream) -> Iterator["Packet[VideoStream]"]:
     """Number the packets from the first one, which the next to be read must be."""
     step = 0
-    for number, packet in enumerate(demuxed(container, stream)):
+    for number, packet in enumerate(_readable(container, stream)):
         if packet.size:
             step = step or packet.duration or round(1 / (_USUAL_FPS * (stream.time_base or 1)))
             packet.pts = packet.dts = number * step
@@ -123,32 +142,36 @@ def _counted(container: InputContainer, stream: VideoStream) -> Iterator["Packet
         yield packet
 
 
-def _recording(container: InputContainer, stream: VideoStream) -> Iterator["Packet[VideoStream]"]:
-    latest_dts: deque[int] = deque(maxlen=2)
-    early: list[Packet[VideoStream]] = []
+def _readable(container: InputContainer, stream: VideoStream) -> Iterator["Packet[VideoStream]"]:
+    has_read, num_failures = False, 0
     packets = demuxed(container, stream)
     while True:
         try:
             packet = next(packets, None)
         except _UNREADABLE:
-            if not latest_dts:
-                raise
-            packet = None
-        if packet is None or (packet.size == 0 and packet.dts is None):
-            break
-        # One time that is far too late, or too early, is damage; two are another recording.
-        is_early = _is_earlier(packet.dts, latest_dts, stream)
-        if is_early and early:
-            return
-        if is_early or (early and packet.dts is None):
-            early.append(packet)
+            num_failures += 1
+            if num_failures > _MAX_FAILURES:
+                if not has_read:
+                    raise
+                return
+            packets = demuxed(container, stream)
             continue
-        yield from early
-        early.clear()
-        if packet.dts is not None:
-            latest_dts.append(packet.dts)
-        yield packet
-    yield from early
+        if packet is None or is_end(packet):
+            return
+        has_read, num_failures = True, 0
+        if not _is_header(packet):
+            yield packet
+
+
+def _is_header(packet: "Packet[VideoStream]") -> bool:
+    """Whether a packet holds no picture: joined recordings repeat the headers of an Ogg."""
+    is_theora = packet.size > 0 and packet.stream.codec_context.name == "theora"
+    return is_theora and bool(memoryview(packet)[0] & _THEORA_HEADER)
+
+
+def is_end(packet: "Packet[VideoStream]") -> bool:
+    """Whether a packet holds nothing and says nothing: the last one."""
+    return packet.size == 0 and packet.dts is None and packet.pts is None
 
 
 def from_entry(
@@ -170,34 +193,3 @@ def from_entry(
         # beginning of the next one, and gives it the next one's time.
         next(packets, None)
     return dropwhile(lambda packet: not is_entry(packet), packets)
-
-
-def can_seek(container: InputContainer, stream: VideoStream) -> bool:
-    """Say whether a seek finds the right recording, as far as a few places of the file tell.
-
-    Leaves the file at any position.
-    """
-    if container.format.name not in _MPEG:
-        return True
-    size_bytes = container.size
-    places = {size_bytes * place // _NUM_PLACES for place in range(1, _NUM_PLACES)}
-    places.add(max(0, size_bytes - _LAST_PLACE_BYTES))
-    latest_dts: deque[int] = deque(maxlen=1)
-    for place in sorted(places):
-        try:
-            container.seek(place, stream=stream, unsupported_byte_offset=True)
-            packets = islice(demuxed(container, stream), _MAX_UNTIMED)
-            dts = next((packet.dts for packet in packets if packet.dts is not None), None)
-        except av.error.FFmpegError:
-            continue
-        if _is_earlier(dts, latest_dts, stream):
-            return False
-        if dts is not None:
-            latest_dts.append(dts)
-    return True
-
-
-def _is_earlier(dts: int | None, latest_dts: deque[int], stream: VideoStream) -> bool:
-    if dts is None or not latest_dts:
-        return False
-    return dts < min(latest_dts) - _RESTART_SECONDS / float(stream.time_base or 1)

@@ -46,12 +46,19 @@ class _Part:
 
 
 def check_whole(path: Path, container: str, *, name: str | None = None) -> None:
-    """Raise TruncatedMedia if the file's own sizes go past its end.
+    """Raise TruncatedMedia if the file's own sizes go past its end; arguments as is_truncated."""
+    if is_truncated(path, container):
+        raise TruncatedMedia(
+            f"{name or path.name} ends before its header says: the copy is incomplete"
+        )
+
+
+def is_truncated(path: Path, container: str) -> bool:
+    """Say whether the file's own sizes go past its end.
 
     Args:
         path: the file.
         container: FFmpeg's name of its demuxer, as containers.sniff_format gives it.
-        name: what messages call the file; None for the path's own name.
     """
     checks = {
         "mov": _mp4_is_cut,
@@ -65,13 +72,10 @@ def check_whole(path: Path, container: str, *, name: str | None = None) -> None:
         "gif": _gif_is_cut,
     }
     if container not in checks:
-        return
+        return False
     size_bytes = path.stat().st_size
     with path.open("rb") as file:
-        if checks[container](file, size_bytes):
-            raise TruncatedMedia(
-                f"{name or path.name} ends before its header says: the copy is incomplete"
-            )
+        return checks[container](file, size_bytes)
 
 
 def _mp4_is_cut(file: BinaryIO, size_bytes: int) -> bool:

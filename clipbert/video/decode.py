@@ -7,8 +7,10 @@ frame_reader, orientation, screen, colour.
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +20,23 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from clipbert.containers import open_video, sniff_format
-from clipbert.errors import DecodeFailed, ExtremeAspectRatio, FrameDamaged, MediaTooLarge
-from clipbert.frame_reader import FrameReader
+from clipbert.errors import (
+    ExtremeAspectRatio,
+    FrameDamaged,
+    MediaTooLarge,
+    TruncatedMedia,
+)
+from clipbert.frame_reader import FrameReader, Reopen
 from clipbert.probed_video import MAX_ASPECT_RATIO, MediaLimits, VideoProbe, joined_spans
 from clipbert.sampling import Clip
-from clipbert.timeline import Timeline, read_timeline
-from clipbert.truncation import check_whole
+from clipbert.timeline import Timeline
+from clipbert.truncation import is_truncated
 from clipbert.video.assembled import AssembledReader
-from clipbert.video.formats import ANIMATION_DEMUXERS, CLOCKLESS_DEMUXERS
+from clipbert.video.formats import ANIMATION_DEMUXERS, CLOCKLESS_DEMUXERS, STILL_DEMUXERS
 from clipbert.video.heif import read_assembly
 from clipbert.video.screen import Screen
 from clipbert.video.streams import is_heif_picture
+from clipbert.video.timelines import timeline_of
 
 __all__ = [
     "MediaLimits",
@@ -43,6 +51,13 @@ __all__ = [
 ]
 
 DEFAULT_LIMITS = MediaLimits()
+# Their clock counts from 0, whatever comes first.
+_FROM_ZERO = frozenset({"mov"})
+# FFmpeg's VP8 decoder notices damage in threads of slices only.
+_SLICED_CODECS = frozenset({"vp8"})
+# HEVC's conceals damage without a word, unless it is told to fail. Dav1d would give frames that are
+# made from a damaged one before it says that this one is.
+_DECODER_OPTIONS = {"hevc": {"err_detect": "explode"}, "libdav1d": {"max_frame_delay": "1"}}
 # In some codecs every frame is a keyframe; a probe is stored, and need not list them all.
 _MAX_KEYFRAMES = 4096
 _RATE_IS_STATED = CLOCKLESS_DEMUXERS | {"dv"}
@@ -84,14 +99,22 @@ def probe_video(
         VideoError: one of its subclasses says what is wrong with the file.
     """
     name = name or path.name
-    check_whole(path, sniff_format(path, name=name), name=name)
-    with open_video(path, limits, name=name) as (container, stream):
-        timeline = read_timeline(container, stream, max_frames=limits.max_frames, name=name)
-        if len(timeline.frame_pts) == 0:
-            raise DecodeFailed(f"{name} has a video stream without frames")
-        first = _reader(path, container, stream, limits=limits, name=name).first_frame()
+    demuxer = sniff_format(path, name=name)
+    is_cut = is_truncated(path, demuxer)
+    if is_cut and (strict or demuxer in STILL_DEMUXERS):
+        raise TruncatedMedia(f"{name} ends before its header says: the copy is incomplete")
+    timeline = timeline_of(path, limits, name=name)
+    with ExitStack() as stack:
+        reopen = partial(_open, stack, path, limits, name=name, num_threads=1)
+        container, stream = _open(stack, path, limits, name=name, num_threads=0)
+        reader = _reader(
+            path, container, stream, timeline=timeline, reopen=reopen, limits=limits, name=name
+        )
+        first = reader.first_frame()
         screen = Screen(path, container, stream, name=name)
         probe = _probe_of(container, stream, timeline.as_shown(first), screen, first)
+    if is_cut:
+        probe = replace(probe, damaged_spans=missing_end(probe))
     if probe.duration_seconds > limits.max_duration_seconds:
         raise MediaTooLarge(f"{name} is {probe.duration_seconds:.0f} s long")
     if max(probe.width, probe.height) > MAX_ASPECT_RATIO * min(probe.width, probe.height):
@@ -285,10 +308,13 @@ def _stream_frames(
     if any(not math.isfinite(instant) or instant < 0 for instant in instants):
         raise ValueError(f"instants are seconds from 0, got {list(instants)}")
     name = name or path.name
-    with open_video(path, limits, name=name) as (container, stream):
-        stream.codec_context.thread_type = "AUTO"
-        stream.codec_context.thread_count = num_threads
-        reader = _reader(path, container, stream, limits=limits, name=name)
+    timeline = timeline_of(path, limits, name=name)
+    with ExitStack() as stack:
+        reopen = partial(_open, stack, path, limits, name=name, num_threads=1)
+        container, stream = _open(stack, path, limits, name=name, num_threads=num_threads)
+        reader = _reader(
+            path, container, stream, timeline=timeline, reopen=reopen, limits=limits, name=name
+        )
         shown: tuple[VideoFrame, NDArray[np.uint8]] | None = None
         screen = Screen(
             path,
@@ -307,13 +333,33 @@ def _stream_frames(
 
 
 def _reader(
-    path: Path, container: InputContainer, stream: VideoStream, *, limits: MediaLimits, name: str
+    path: Path,
+    container: InputContainer,
+    stream: VideoStream,
+    *,
+    timeline: Timeline,
+    reopen: Reopen,
+    limits: MediaLimits,
+    name: str,
 ) -> FrameReader | AssembledReader:
     if is_heif_picture(container, stream):
         assembly = read_assembly(path, name=name)
         if assembly is not None:
             return AssembledReader(path, assembly, limits=limits, name=name)
-    return FrameReader(container, stream, limits=limits, name=name)
+    return FrameReader(
+        container, stream, timeline=timeline, reopen=reopen, limits=limits, name=name
+    )
+
+
+def _open(
+    stack: ExitStack, path: Path, limits: MediaLimits, *, name: str, num_threads: int
+) -> tuple[InputContainer, VideoStream]:
+    container, stream = stack.enter_context(open_video(path, limits, name=name))
+    context = stream.codec_context
+    context.thread_type = "SLICE" if context.name in _SLICED_CODECS else "AUTO"
+    context.thread_count = max(num_threads, 2) if context.name in _SLICED_CODECS else num_threads
+    context.options = dict(context.options) | _DECODER_OPTIONS.get(context.name, {})
+    return container, stream
 
 
 def _probe_of(
@@ -349,8 +395,45 @@ def _probe_of(
         codec=stream.codec_context.codec.canonical_name,
         container=name,
         is_still=is_still,
+        starts_at_seconds=_start_seconds(container, stream, timeline),
+        mended=timeline.codes,
+        gaps=tuple(
+            (_seconds(start, timeline, time_base), _seconds(end, timeline, time_base))
+            for start, end in timeline.gaps
+        ),
         frame_pts=frame_pts,
     )
+
+
+def _seconds(pts: int, timeline: Timeline, time_base: Fraction) -> float:
+    return float((pts - int(timeline.frame_pts[0])) * time_base)
+
+
+def _start_seconds(container: InputContainer, stream: VideoStream, timeline: Timeline) -> float:
+    """Say what a player's clock shows at the first frame.
+
+    It counts from 0 in MP4 and its kin, where an edit list may delay the pictures; elsewhere from
+    the first of all tracks.
+    """
+    first = float(int(timeline.frame_pts[0]) * (stream.time_base or Fraction(1)))
+    if container.format.name.split(",")[0] in _FROM_ZERO:
+        return max(0.0, first)
+    starts = [
+        float(other.start_time * other.time_base)
+        for other in container.streams
+        if other.type in ("video", "audio")
+        and other.start_time is not None
+        and other.time_base is not None
+    ]
+    return max(0.0, first - min(starts, default=first))
+
+
+def missing_end(probe: VideoProbe) -> tuple[tuple[float, float], ...]:
+    """Say what a file that is cut off lacks: from its last frame to what its header says."""
+    start = probe.duration_seconds
+    claimed = probe.header_duration_pts
+    end = start if claimed is None else max(start, float(claimed * probe.time_base))
+    return ((start, end),)
 
 
 def _clip_of(

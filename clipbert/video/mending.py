@@ -1,0 +1,333 @@
+"""Turn the stamps that a file states into times that follow each other: pure, no file.
+
+Stamps may start again where recordings were joined, jump over a hole, be damaged one by one, and
+wrap around. What does not fit is tested against its neighbours: a stamp is damaged if the stamps
+after it go on where those before it ended; otherwise a recording begins anew, or there is a hole.
+"""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Stands for a time that is not stated.
+UNKNOWN = int(np.iinfo(np.int64).min)
+# A step of so many seconds, and of so many usual steps, is a jump.
+_JUMP_SECONDS = 1.0
+_JUMP_STEPS = 10
+# Damaged stamps in a row that are looked over.
+_MAX_DAMAGED = 48
+# So many of them may be damaged in several ways.
+_MAX_MIXED = 3
+# Fewer packets than this at an end of a file are damage, and not a recording of their own.
+_FEWEST_PACKETS = 3
+# No codec decodes a frame more than 16 others before it is shown.
+_MAX_REORDERED = 16
+_NEIGHBOURS = 24
+_MAX_FLAGGED = 64
+# Of packets before a keyframe, so many; of these the latest but two must be earlier.
+_KEY_WINDOW = 15
+_KEY_TRIM = 3
+
+Ticks = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ClockTraits:
+    """What is known of a container's clock.
+
+    Attributes:
+        ticks_per_second: of the stamps.
+        wraps_after: ticks after which the clock begins at 0 again; None if it does not.
+        states_dts: the file states when frames are decoded; otherwise that is guessed.
+        states_durations: a frame is on screen as long as stated; otherwise a jump is a hole.
+        is_reordered: frames may be decoded in another order than they are shown.
+        states_all: each frame has a stamp, unless that is damaged.
+    """
+
+    ticks_per_second: float
+    wraps_after: int | None
+    states_dts: bool
+    states_durations: bool
+    is_reordered: bool
+    states_all: bool = True
+
+
+@dataclass(frozen=True)
+class MendedClock:
+    """The times of a stream's packets.
+
+    Attributes:
+        pts: of each packet, in the order of decoding; UNKNOWN where nothing was stated.
+        gaps: (start, end) in ticks of pts, ascending.
+        codes: what was mended, as VideoProbe.mended.
+    """
+
+    pts: Ticks
+    gaps: tuple[tuple[int, int], ...] = ()
+    codes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Line:
+    """The decoding clock, mended: one value a packet, and where it begins anew."""
+
+    times: Ticks
+    is_damaged: NDArray[np.bool_]
+    starts: list[int]  # rows at which a recording begins
+    codes: set[str] = field(default_factory=set)
+
+
+def mend(pts: Ticks, dts: Ticks, is_key: NDArray[np.bool_], traits: ClockTraits) -> MendedClock:
+    """Mend the stamps of one stream's packets.
+
+    Args:
+        pts: when each is shown, in the order of decoding, UNKNOWN where not stated.
+        dts: when each is decoded.
+        is_key: which packets decode alone.
+        traits: of the container.
+    """
+    known = np.flatnonzero((pts != UNKNOWN) | (dts != UNKNOWN))
+    if len(known) < 2:  # noqa: PLR2004 (there is no neighbour)
+        return MendedClock(np.where(pts == UNKNOWN, dts, pts))
+    shown = np.where(pts == UNKNOWN, dts, pts)[known]
+    decoded = np.where(dts == UNKNOWN, pts, dts)[known] if traits.states_dts else shown
+    if not traits.states_dts and traits.is_reordered:
+        decoded = _guess_decoding(shown, is_key[known])
+    line = _mended_line(decoded, traits)
+    step = _usual_step(line.times)
+    times = _shown_times(shown, decoded, line, step, traits)
+    mended = np.full(len(pts), UNKNOWN, dtype=np.int64)
+    mended[known] = times
+    between = np.arange(known[0], known[-1] + 1)
+    if len(between) > len(known) and traits.states_all and not traits.is_reordered:
+        mended[between] = np.interp(between, known, times).round()
+        line.codes.add("damaged_timestamps")
+    gaps = () if traits.states_durations else _gaps(times, _jump(step, traits), step)
+    if gaps:
+        line.codes.add("clock_gap")
+    if not line.codes:
+        return MendedClock(np.where(pts == UNKNOWN, dts, pts))
+    return MendedClock(mended, gaps, tuple(sorted(line.codes)))
+
+
+def _mended_line(stated: Ticks, traits: ClockTraits) -> _Line:
+    """Follow the decoding clock, and say of each break in it what it is."""
+    steps = _wrapped(np.diff(stated), traits)
+    step = _usual_step_of(steps)
+    jump = _jump(step, traits)
+    line = _Line(stated.copy(), np.zeros(len(stated), dtype=bool), [0])
+    # Half a step backwards is a muxer's rounding.
+    is_break = (steps < -step // 2) | (steps > jump)
+    if not is_break.any():
+        line.times = stated[0] + np.concatenate([[0], np.cumsum(steps)])
+        return line
+    breaks = set((np.flatnonzero(is_break) + 1).tolist())
+    good, row = 0, 1
+    line.times[0] = stated[0]
+    while row < len(stated):
+        if row not in breaks and good == row - 1:
+            line.times[row] = line.times[good] + steps[row - 1]
+            good, row = row, row + 1
+            continue
+        back = _row_after_damage(stated, good, row, breaks, step, jump, traits)
+        if back is not None:
+            ahead = int(_wrapped(stated[back] - stated[good], traits))
+            for place in range(good + 1, back):
+                line.times[place] = line.times[good] + ahead * (place - good) // (back - good)
+            line.is_damaged[good + 1 : back] = True
+            line.codes.add("damaged_timestamps")
+            line.times[back] = line.times[good] + ahead
+            good, row = back, back + 1
+            continue
+        ahead = int(_wrapped(stated[row] - stated[good], traits))
+        if ahead > 0 and traits.states_durations:
+            line.times[row] = line.times[good] + ahead
+        elif ahead <= 0 or len(stated) - row < _FEWEST_PACKETS or row < _FEWEST_PACKETS:
+            ahead = step
+            is_short = min(len(stated) - row, row - line.starts[-1]) < _FEWEST_PACKETS
+            line.codes.add("damaged_timestamps" if is_short else "joined_recordings")
+            line.starts.append(row)
+            line.times[row] = line.times[good] + ahead
+        else:
+            line.times[row] = line.times[good] + ahead
+        good, row = row, row + 1
+    return line
+
+
+def _row_after_damage(  # noqa: PLR0917 (one loop's state)
+    stated: Ticks,
+    good: int,
+    row: int,
+    breaks: set[int],
+    step: int,
+    jump: int,
+    traits: ClockTraits,
+) -> int | None:
+    """Find where the clock goes on as it was at the row `good`, after damaged stamps from `row`."""
+    for back in range(row + 1, min(row + _MAX_DAMAGED, len(stated))):
+        if back not in breaks:  # what is between would lead up to it
+            continue
+        is_back = (stated[back] < stated[back - 1]) != (stated[row] < stated[row - 1])
+        if not is_back and back - row > _MAX_MIXED:  # two pauses, rather
+            continue
+        ahead = int(_wrapped(stated[back] - stated[good], traits))
+        if not 0 < ahead <= max(jump, 2 * step * (back - good)):
+            continue
+        if back + 1 in breaks and back + 1 < len(stated):  # that one is damaged as well
+            continue
+        return back
+    return None
+
+
+def _guess_decoding(shown: Ticks, is_key: NDArray[np.bool_]) -> Ticks:
+    """Guess when packets are decoded from when they are shown: before all that come after them."""
+    starts = [0]
+    for row in np.flatnonzero(is_key).tolist():
+        before = np.sort(shown[max(starts[-1], row - _KEY_WINDOW) : row])
+        after = np.sort(shown[row : row + _KEY_WINDOW // 2])
+        if len(before) == 0:
+            continue
+        latest = before[max(0, len(before) - _KEY_TRIM)]
+        if shown[row] <= latest and after[len(after) // 2] <= before[-1]:
+            starts.append(row)
+    decoded = shown.copy()
+    for start, stop in zip(starts, [*starts[1:], len(shown)], strict=True):
+        part = shown[start:stop].copy()
+        late, early = _misplaced(part, threshold=_MAX_REORDERED)
+        for row in (*late, *early):
+            part[row] = part[row - 1] if row > 0 else part[min(row + 1, len(part) - 1)]
+        decoded[start:stop] = np.minimum.accumulate(part[::-1])[::-1]
+        decoded[start:stop][[*late, *early]] = shown[start:stop][[*late, *early]]
+    return decoded
+
+
+def _shown_times(
+    shown: Ticks, decoded: Ticks, line: _Line, step: int, traits: ClockTraits
+) -> Ticks:
+    """Put each frame on the mended clock, and find places for those whose own time is damaged."""
+    times = line.times + _wrapped(shown - decoded, traits)
+    damaged = set()
+    for row in np.flatnonzero(line.is_damaged).tolist():
+        recording = int(np.searchsorted(line.starts, row, side="right")) - 1
+        if shown[row] == decoded[row]:
+            times[row] = line.times[row]
+            if traits.is_reordered:
+                damaged.add(row)
+            continue
+        # The time of decoding alone may be damaged.
+        start = line.starts[recording]
+        own = line.times[start] + int(_wrapped(shown[row] - decoded[start], traits))
+        if -step <= own - line.times[row] <= _MAX_REORDERED * step:
+            times[row] = own
+        else:
+            damaged.add(row)
+    threshold = _MAX_REORDERED if traits.is_reordered else 1
+    for start, stop in zip(line.starts, [*line.starts[1:], len(times)], strict=True):
+        late, early = _misplaced(times[start:stop], threshold=threshold)
+        damaged.update(start + row for row in (*late, *early))
+        early = _lonely(times[start:stop], jump=_jump(step, traits))
+        damaged.update(start + row for row in early)
+    if traits.states_dts and not traits.states_durations:
+        far = _jump(step, traits) + _MAX_REORDERED * step
+        damaged.update(np.flatnonzero(np.abs(times - line.times) > far).tolist())
+    if damaged:
+        line.codes.add("damaged_timestamps")
+        _fill(times, sorted(damaged), line.times, step)
+    _part_recordings(times, line.starts, step)
+    return times
+
+
+def _part_recordings(times: Ticks, starts: list[int], step: int) -> None:
+    """Let each recording be shown after the last frame of those before it."""
+    for start, stop in pairwise([*starts[1:], len(times)]):
+        overlap = int(times[:start].max()) + step - int(times[start:stop].min())
+        if overlap > 0:
+            times[start:] += overlap
+
+
+def _misplaced(times: Ticks, *, threshold: int) -> tuple[list[int], list[int]]:
+    """Find the rows that more packets around them contradict than any codec reorders."""
+    late: list[int] = []
+    early: list[int] = []
+    rows = np.arange(len(times))
+    while len(late) + len(early) < _MAX_FLAGGED and len(rows) > _FEWEST_PACKETS:
+        left = times[rows]
+        if np.all(np.diff(left) >= 0):
+            break
+        num_earlier_after = np.zeros(len(rows), dtype=np.int64)
+        num_later_before = np.zeros(len(rows), dtype=np.int64)
+        for distance in range(1, min(_NEIGHBOURS, len(rows) - 1) + 1):
+            is_later = left[:-distance] > left[distance:]
+            num_earlier_after[:-distance] += is_later
+            num_later_before[distance:] += is_later
+        worst_late, worst_early = int(num_earlier_after.max()), int(num_later_before.max())
+        if max(worst_late, worst_early) <= threshold:
+            break
+        if worst_late >= worst_early:
+            place = int(num_earlier_after.argmax())
+            late.append(int(rows[place]))
+        else:
+            place = int(num_later_before.argmax())
+            early.append(int(rows[place]))
+        rows = np.delete(rows, place)
+    return late, early
+
+
+def _lonely(times: Ticks, *, jump: int) -> list[int]:
+    """Find the rows that are shown long before all around them, though others come earlier.
+
+    The other way round it may be a long pause: the last frame but one to be decoded is shown last.
+    """
+    found = []
+    for row in (np.flatnonzero(np.diff(times) < -jump) + 1).tolist():
+        first = max(0, row - _NEIGHBOURS)
+        around = np.delete(times[first : row + _NEIGHBOURS + 1], row - first)
+        if times[row] < around.min() - jump:
+            found.append(row)
+    return found
+
+
+def _fill(times: Ticks, damaged: list[int], decoded: Ticks, step: int) -> None:
+    """Put damaged frames where one is missing, near the time of their decoding."""
+    is_sound = np.ones(len(times), dtype=bool)
+    is_sound[damaged] = False
+    delay = int(np.median(times[is_sound] - decoded[is_sound])) if is_sound.any() else 0
+    taken = np.sort(times[is_sound])
+    for row in damaged:
+        wanted = int(decoded[row]) + delay
+        reach = 2 * _MAX_REORDERED * step
+        near = taken[
+            np.searchsorted(taken, wanted - reach) : np.searchsorted(taken, wanted + reach)
+        ]
+        holes = near[:-1][np.diff(near) * 2 >= 3 * step] + step
+        times[row] = wanted if len(holes) == 0 else holes[np.abs(holes - wanted).argmin()]
+        taken = np.insert(taken, np.searchsorted(taken, times[row]), times[row])
+
+
+def _gaps(times: Ticks, jump: int, step: int) -> tuple[tuple[int, int], ...]:
+    ascending = np.unique(times)
+    before = np.flatnonzero(np.diff(ascending) > jump)
+    return tuple((int(ascending[row]) + step, int(ascending[row + 1])) for row in before)
+
+
+def _wrapped(difference: Ticks, traits: ClockTraits) -> Ticks:
+    """Take a difference of stamps the shorter way round the clock."""
+    if traits.wraps_after is None:
+        return difference
+    half = traits.wraps_after // 2
+    return (difference + half) % traits.wraps_after - half
+
+
+def _usual_step(times: Ticks) -> int:
+    return _usual_step_of(np.diff(times))
+
+
+def _usual_step_of(steps: Ticks) -> int:
+    forward = steps[steps > 0]
+    return max(1, int(np.median(forward))) if len(forward) else 1
+
+
+def _jump(step: int, traits: ClockTraits) -> int:
+    return max(round(_JUMP_SECONDS * traits.ticks_per_second), _JUMP_STEPS * step)

@@ -1,0 +1,83 @@
+"""The timelines of files, each read once while the file stays as it is.
+
+Clips of a long video are decoded a few at a time, and each time the file's clock has to be known.
+"""
+
+from collections import OrderedDict
+from pathlib import Path
+from threading import Lock
+
+from clipbert.containers import open_video
+from clipbert.errors import DecodeFailed
+from clipbert.probed_video import MediaLimits
+from clipbert.timeline import Timeline, read_timeline
+
+_MAX_KEPT = 16
+# Of a file's beginning and end, to tell it from another that took its place at the same time.
+_COMPARED_BYTES = 4096
+
+_Identity = tuple[int, int, int, int, int, bytes]
+
+
+class _KeptTimelines:
+    """The timelines read last, by the identity of their files."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[_Identity, Timeline] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, identity: _Identity) -> Timeline | None:
+        with self._lock:
+            timeline = self._kept.get(identity)
+            if timeline is not None:
+                self._kept.move_to_end(identity)
+            return timeline
+
+    def keep(self, identity: _Identity, timeline: Timeline) -> None:
+        with self._lock:
+            self._kept[identity] = timeline
+            while len(self._kept) > _MAX_KEPT:
+                self._kept.popitem(last=False)
+
+
+_TIMELINES = _KeptTimelines()
+
+
+def timeline_of(path: Path, limits: MediaLimits, *, name: str) -> Timeline:
+    """Read the times of a video's frames from its packets.
+
+    Args:
+        path: the file.
+        limits: what is refused as too large.
+        name: what messages call the file.
+
+    Raises:
+        DecodeFailed: there is no frame in it.
+        VideoError: the file cannot be opened, or is too large.
+    """
+    with open_video(path, limits, name=name) as (container, stream):
+        identity = _identity_of(path)
+        timeline = _TIMELINES.get(identity)
+        if timeline is None or len(timeline.frame_pts) > limits.max_frames:
+            timeline = read_timeline(container, stream, max_frames=limits.max_frames, name=name)
+            if _identity_of(path) == identity:
+                _TIMELINES.keep(identity, timeline)
+    if len(timeline.frame_pts) == 0:
+        raise DecodeFailed(f"{name} has a video stream without frames")
+    return timeline
+
+
+def _identity_of(path: Path) -> _Identity:
+    status = path.stat()
+    with path.open("rb") as file:
+        ends = file.read(_COMPARED_BYTES)
+        file.seek(max(0, status.st_size - _COMPARED_BYTES))
+        ends += file.read(_COMPARED_BYTES)
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        ends,
+    )

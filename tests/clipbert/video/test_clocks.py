@@ -1,0 +1,293 @@
+"""Clocks that lie: every frame is checked by the number drawn in it."""
+
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from videos import (
+    counting_frame,
+    frame_number,
+    join,
+    remux,
+    write_counting_video,
+    write_video,
+)
+
+from clipbert.sampling import INDEX_PLAN, SamplingPlan, plan_clips
+from clipbert.video.decode import decode_clips, decode_frames, probe_video
+from clipbert.video.mending import UNKNOWN, ClockTraits, mend
+
+FPS = 10
+JOINED_MATROSKA = ("mkv", "webm")
+VP8 = {"codec": "libvpx", "options": {"deadline": "realtime", "cpu-used": "8"}}
+JOINED = {
+    "h264.ts": {},
+    "h264_b_frames.ts": {"b_frames": 3},
+    "mpeg2.mpg": {"codec": "mpeg2video", "b_frames": 2, "fps": 25},
+    "mpeg2.vob": {"codec": "mpeg2video", "fps": 25},
+    "h264.mkv": {},
+    "h264_b_frames.mkv": {"b_frames": 2},
+    "vp8.webm": VP8,
+}
+
+
+def write_part(path: Path, first: int, *, num_frames: int = 30, **settings) -> Path:
+    settings.setdefault("fps", FPS)
+    return write_video(path, (counting_frame(first + i) for i in range(num_frames)), **settings)
+
+
+def check_every_frame(path: Path, shown: dict[float, int]) -> None:
+    """Check the number on screen at each time, all at once, one by one, and in clips."""
+    instants = list(shown)
+    assert [frame_number(f) for f in decode_frames(path, instants)] == list(shown.values())
+    for instant in instants[::9]:
+        assert frame_number(decode_frames(path, [instant])[0]) == shown[instant]
+    probe = probe_video(path)
+    for name in ("segments", "keyframes"):
+        clips = plan_clips(probe, SamplingPlan(name, num_clips=5))
+        for clip, frames in zip(clips, decode_clips(path, clips), strict=True):
+            at = max(time for time in instants if time <= clip.instants[0] + 1e-6)
+            assert frame_number(frames[0]) == shown[at]
+
+
+@pytest.mark.parametrize("num_parts", [2, 5])
+@pytest.mark.parametrize("name", JOINED)
+def test_joined_recordings_follow_each_other(name, num_parts, tmp_path):
+    if num_parts > 2 and name.endswith(JOINED_MATROSKA):
+        pytest.skip("FFmpeg reads two Matroska files that are joined, and no more")
+    settings = {"fps": FPS} | JOINED[name]
+    suffix = name.split(".")[1]
+    parts = [
+        write_part(tmp_path / f"{part}.{suffix}", 100 * part, **settings)
+        for part in range(num_parts)
+    ]
+    path = join(tmp_path / f"v.{suffix}", *parts)
+
+    probe = probe_video(path)
+
+    fps = settings["fps"]
+    assert probe.num_frames == 30 * num_parts
+    assert probe.duration_seconds == pytest.approx(30 * num_parts / fps, abs=0.01)
+    assert (probe.mended, probe.gaps) == (("joined_recordings",), ())
+    check_every_frame(
+        path, {place / fps: place // 30 * 100 + place % 30 for place in range(30 * num_parts)}
+    )
+
+
+@pytest.mark.parametrize("offset", [0.5, 1.5, 2.0, 2.7, 40.0])
+def test_a_recording_that_begins_a_little_before_the_end_of_the_other_follows_it(offset, tmp_path):
+    options = {"output_ts_offset": str(offset)}
+    first = remux(
+        write_part(tmp_path / "1.mp4", 0), tmp_path / "1.ts", options={"output_ts_offset": "50"}
+    )
+    second = remux(write_part(tmp_path / "2.mp4", 100), tmp_path / "2.ts", options=options)
+    path = join(tmp_path / "v.ts", first, second)
+
+    assert probe_video(path).duration_seconds == pytest.approx(6.0)
+    check_every_frame(path, {place / FPS: place // 30 * 100 + place % 30 for place in range(60)})
+
+
+@pytest.mark.parametrize("seconds", [5, 3600, 30_000])
+def test_a_jump_of_a_transport_stream_is_a_gap_with_both_sides_seen(seconds, tmp_path):
+    first = remux(write_part(tmp_path / "1.mp4", 0), tmp_path / "1.ts")
+    options = {"output_ts_offset": str(seconds + 3)}
+    second = remux(write_part(tmp_path / "2.mp4", 100), tmp_path / "2.ts", options=options)
+    path = join(tmp_path / "v.ts", first, second)
+
+    probe = probe_video(path)
+    clips = plan_clips(probe, INDEX_PLAN)
+
+    ((start, end),) = probe.gaps
+    assert (start, end) == (pytest.approx(3.0), pytest.approx(seconds + 3, abs=0.01))
+    assert probe.mended == ("clock_gap",)
+    assert probe.duration_seconds == pytest.approx(seconds + 6, abs=0.01)
+    numbers = [frame_number(clip[0]) for clip in decode_clips(path, clips)]
+    assert numbers == [7, 22, 107, 122]
+
+
+def test_slides_of_ten_seconds_are_no_gap_in_mp4_and_matroska(tmp_path):
+    for suffix in ("mp4", "mkv"):
+        stamps = [0, 40, 80, 10_080, 20_080, 20_120, 30_000]
+        path = write_counting_video(
+            tmp_path / f"v.{suffix}", 7, timestamps=stamps, time_base=Fraction(1, 1000)
+        )
+
+        probe = probe_video(path)
+
+        assert (probe.mended, probe.gaps) == ((), ())
+        frames = decode_frames(path, [0.05, 9.0, 10.1, 20.0, 20.1, 25.0, 30.0])
+        assert [frame_number(frame) for frame in frames] == [1, 2, 3, 3, 4, 5, 6]
+
+
+def shift_ts_stamps(
+    source: Path, target: Path, seconds: dict[int, float], *, only: str = "both"
+) -> Path:
+    """Copy a transport stream and move the PTS and DTS of frames, by number in decoding order."""
+    data = bytearray(source.read_bytes())
+    place = -1
+    for number in range(max(seconds) + 1):
+        place = data.index(b"\0\0\1\xe0", place + 1)
+        if number not in seconds:
+            continue
+        has_dts = data[place + 7] & 0x40
+        fields = {"both": [9, 14], "pts": [9], "dts": [14]}[only]
+        for field in fields if has_dts else [9]:
+            stamp = place + field
+            high, middle, low = struct.unpack_from(">BHH", data, stamp)
+            ticks = (high >> 1 & 7) << 30 | middle >> 1 << 15 | low >> 1
+            ticks = (ticks + round(90_000 * seconds[number])) % (1 << 33)
+            struct.pack_into(
+                ">BHH",
+                data,
+                stamp,
+                high & 0xF1 | ticks >> 30 << 1,
+                (ticks >> 15 & 0x7FFF) << 1 | 1,
+                (ticks & 0x7FFF) << 1 | 1,
+            )
+    target.write_bytes(data)
+    return target
+
+
+DAMAGES = {
+    "late": {20: 36_000.0},
+    "a_little_late": {20: 2.5},
+    "early": {20: -1.9},
+    "several": {10: 7200.0, 25: 36_000.0, 40: -2.2},
+    "in_a_row": {20: 3600.0, 21: 3600.0, 22: 3600.0},
+    "first": {0: 7200.0},
+    "last": {59: 7200.0},
+}
+
+
+@pytest.mark.parametrize("b_frames", [0, 2])
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damaged_stamps_are_told_by_their_neighbours(name, b_frames, tmp_path):
+    source = write_part(tmp_path / "s.ts", 0, num_frames=60, b_frames=b_frames)
+    path = shift_ts_stamps(source, tmp_path / "v.ts", DAMAGES[name])
+
+    probe = probe_video(path)
+
+    assert probe.num_frames == 60
+    assert probe.duration_seconds == pytest.approx(6.0, abs=0.21)
+    assert "damaged_timestamps" in probe.mended
+    assert probe.gaps == ()
+    if b_frames == 0 or name in ("late", "a_little_late", "early"):
+        check_every_frame(path, {place / FPS: place for place in range(60)})
+
+
+@pytest.mark.parametrize("only", ["pts", "dts"])
+@pytest.mark.parametrize("seconds", [36_000.0, -2.0])
+def test_of_two_stamps_of_a_frame_one_may_be_damaged(only, seconds, tmp_path):
+    source = write_part(tmp_path / "s.ts", 0, num_frames=60, b_frames=2)
+    path = shift_ts_stamps(source, tmp_path / "v.ts", {22: seconds}, only=only)
+
+    assert probe_video(path).duration_seconds == pytest.approx(6.0)
+    check_every_frame(path, {place / FPS: place for place in range(60)})
+
+
+def mkv_with_stamp(source: Path, target: Path, frame: int, ticks: int) -> Path:
+    """Copy a Matroska file and set the time of one simple block within its cluster."""
+    data = bytearray(source.read_bytes())
+    place = 0
+    for _ in range(frame + 1):
+        place = next(
+            at
+            for at in range(place + 1, len(data))
+            if data[at] == 0xA3 and data[at + 1] & 0xC0 and _is_block(data, at)
+        )
+    header = place + 1 + _vint_bytes(data[place + 1])
+    struct.pack_into(">h", data, header + 1, ticks)
+    target.write_bytes(data)
+    return target
+
+
+def _vint_bytes(first: int) -> int:
+    return 9 - first.bit_length()
+
+
+def _is_block(data: bytearray, at: int) -> bool:
+    size = _vint_bytes(data[at + 1])
+    return size <= 3 and data[at + 1 + size] == 0x81 and data[at + 4 + size] in (0x00, 0x80)
+
+
+@pytest.mark.parametrize("ticks", [30_000, -2000])
+def test_a_damaged_stamp_of_a_matroska_is_told_by_its_neighbours(ticks, tmp_path):
+    source = write_part(tmp_path / "s.mkv", 0, num_frames=50)
+    path = mkv_with_stamp(source, tmp_path / "v.mkv", 20, ticks)
+
+    probe = probe_video(path)
+
+    assert probe.mended == ("damaged_timestamps",)
+    assert probe.duration_seconds == pytest.approx(5.0)
+    check_every_frame(path, {place / FPS: place for place in range(50)})
+
+
+def with_last_delta(source: Path, target: Path, ticks: int) -> Path:
+    """Copy an MP4 whose frames are all as long, and let the last one be as long as this."""
+    data = bytearray(source.read_bytes())
+    place = data.index(b"stts") + 4 + 4
+    num_entries, count, delta = struct.unpack_from(">III", data, place)
+    assert num_entries == 1
+    entries = struct.pack(">IIIII", 2, count - 1, delta, 1, ticks)
+    data[place : place + 12] = entries
+    for name in (b"stts", b"stbl", b"minf", b"mdia", b"trak", b"moov"):
+        at = data.index(name) - 4
+        struct.pack_into(">I", data, at, struct.unpack_from(">I", data, at)[0] + 8)
+    target.write_bytes(data)
+    return target
+
+
+def test_an_absurd_last_duration_is_not_believed(tmp_path):
+    source = write_part(tmp_path / "s.mp4", 0)
+    path = with_last_delta(source, tmp_path / "v.mp4", 10_240 * 3600 * 58)
+
+    probe = probe_video(path)
+
+    assert probe.duration_seconds == pytest.approx(3.0)
+    assert probe.mended == ("last_duration",)
+    check_every_frame(path, {place / FPS: place for place in range(30)})
+
+
+TRAITS = ClockTraits(
+    ticks_per_second=1000,
+    wraps_after=None,
+    states_dts=True,
+    states_durations=False,
+    is_reordered=False,
+)
+
+
+def mended_by(change: Callable[[np.ndarray], None], num_packets: int = 50):
+    stamps = np.arange(num_packets, dtype=np.int64) * 100
+    change(stamps)
+    return mend(stamps, stamps.copy(), np.arange(num_packets) % 10 == 0, TRAITS)
+
+
+def test_a_sound_clock_is_left_as_it_is():
+    clock = mended_by(lambda stamps: None)
+
+    assert (clock.codes, clock.gaps) == ((), ())
+    assert clock.pts.tolist() == [100 * row for row in range(50)]
+
+
+@pytest.mark.parametrize(("states_all", "time"), [(True, 500), (False, UNKNOWN)])
+def test_a_frame_without_a_stamp_lies_between_its_neighbours_if_each_has_one(states_all, time):
+    stamps = np.arange(20, dtype=np.int64) * 100
+    stamps[5] = UNKNOWN
+    traits = replace(TRAITS, states_all=states_all)
+
+    assert mend(stamps, stamps.copy(), np.ones(20, dtype=bool), traits).pts[5] == time
+
+
+@pytest.mark.parametrize("num_joints", [1, 40])
+def test_any_number_of_recordings_may_be_joined(num_joints):
+    stamps = np.tile(np.arange(20, dtype=np.int64) * 100, num_joints + 1)
+
+    clock = mend(stamps, stamps.copy(), np.arange(len(stamps)) % 20 == 0, TRAITS)
+
+    assert clock.codes == ("joined_recordings",)
+    assert clock.pts.tolist() == [100 * row for row in range(20 * (num_joints + 1))]

@@ -1,0 +1,210 @@
+"""Damaged and cut files: what is sound is there, and nothing else."""
+
+import random
+from pathlib import Path
+
+import av
+import pytest
+from videos import cut, frame_number, remux, write_counting_video
+
+from clipbert.errors import DecodeFailed, FrameDamaged, TruncatedMedia
+from clipbert.probe import probe_in_subprocess
+from clipbert.sampling import INDEX_PLAN, Clip, plan_clips
+from clipbert.video.decode import (
+    decode_clips,
+    decode_frames,
+    decode_sound_clips,
+    probe_video,
+    stream_sound_clips,
+)
+
+FPS = 25
+NUM_FRAMES = 72
+GOP = 12
+SCENE_CUT = 32  # all stripes change, and x264 begins a group of its own
+FAST_VPX = {"deadline": "realtime", "cpu-used": "8"}
+FORMATS = {
+    "h264.mp4": {},
+    "h264_b_frames.mp4": {"b_frames": 2},
+    "h264_b_frames.mkv": {"b_frames": 2},
+    "h264_open_gop.mp4": {"b_frames": 2, "options": {"x264-params": "open-gop=1"}},
+    "hevc.mp4": {"codec": "libx265", "b_frames": 2, "options": {"x265-params": "log-level=none"}},
+    "mpeg4.mp4": {"codec": "mpeg4", "b_frames": 2},
+    "mpeg4.avi": {"codec": "mpeg4"},
+    "vp9.webm": {"codec": "libvpx-vp9", "options": FAST_VPX},
+    "vp8.webm": {"codec": "libvpx", "options": FAST_VPX},
+    "av1.mp4": {"codec": "libsvtav1", "options": {"preset": "12", "svtav1-params": "keyint=12"}},
+    "mjpeg.mov": {"codec": "mjpeg", "pixel_format": "yuvj420p"},
+    "ffv1.mkv": {"codec": "ffv1"},
+}
+NO_WORD = ("av1.mp4", 0)
+
+
+def rubbish_in(source: Path, target: Path, number: int) -> Path:
+    """Copy a file whose packet of this number, in the order of decoding, is mostly rubbish."""
+    with av.open(str(source)) as container:
+        places = [(p.pos, p.size) for p in container.demux(container.streams.video[0]) if p.size]
+    generator = random.Random(number)  # noqa: S311
+    data = bytearray(source.read_bytes())
+    position, size = places[number]
+    for at in range(position + min(6, size // 2), position + size):
+        if generator.random() < 0.8:
+            data[at] = generator.randrange(256)
+    target.write_bytes(data)
+    return target
+
+
+def looks(num_frames: int = NUM_FRAMES) -> list[Clip]:
+    middles = [(number + 0.5) / FPS for number in range(num_frames)]
+    return [Clip(number, at, at, (at,)) for number, at in enumerate(middles)]
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    # Dav1d decodes rubbish in the first packet of an AV1 video without a word.
+    [(name, number) for name in FORMATS for number in (0, 13, 30) if (name, number) != NO_WORD],
+)
+def test_one_damaged_frame_costs_no_more_than_its_group_and_nothing_wrong_is_shown(
+    name, number, tmp_path
+):
+    source = write_counting_video(tmp_path / f"s_{name}", NUM_FRAMES, gop=GOP, **FORMATS[name])
+    path = rubbish_in(source, tmp_path / name, number)
+
+    sound = decode_sound_clips(path, looks())
+
+    wrong = [
+        clip.index
+        for clip, frames in zip(sound.clips, sound.frames, strict=True)
+        if frame_number(frames[0]) != clip.index
+    ]
+    assert wrong == []
+    lost = {clip.index for clip in looks()} - {clip.index for clip in sound.clips}
+    # Frames of the next group that are decoded from this one are lost too (open groups).
+    begin = number // GOP * GOP - 3
+    assert lost <= set(range(max(0, begin), begin + 3 + 2 * GOP))
+    for index in lost:
+        assert any(start <= (index + 0.5) / FPS <= end for start, end in sound.damaged_spans)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 4])
+def test_single_frames_around_damage_are_right_or_refused(num_threads, tmp_path):
+    source = write_counting_video(tmp_path / "s.mp4", NUM_FRAMES, gop=GOP, b_frames=2)
+    path = rubbish_in(source, tmp_path / "v.mp4", 30)
+
+    refused = []
+    for number in range(24, 48):
+        try:
+            frame = decode_frames(path, [(number + 0.5) / FPS], num_threads=num_threads)[0]
+        except FrameDamaged:
+            refused.append(number)
+        else:
+            assert frame_number(frame) == number
+    assert refused
+    assert max(refused) < 36
+
+
+def test_a_span_of_damage_ends_with_the_next_keyframe(tmp_path):
+    source = write_counting_video(tmp_path / "s.mp4", NUM_FRAMES, gop=GOP)
+    path = rubbish_in(source, tmp_path / "v.mp4", 30)
+
+    sound = decode_sound_clips(path, looks())
+
+    ((start, end),) = sound.damaged_spans
+    assert (start, end) == (pytest.approx(30 / FPS), pytest.approx(SCENE_CUT / FPS))
+    with pytest.raises(FrameDamaged, match=r"v\.mp4 from 1\.200 s to 1\.280 s are damaged"):
+        decode_clips(path, looks())
+
+
+def test_clips_stream_on_after_damage(tmp_path):
+    source = write_counting_video(tmp_path / "s.mp4", NUM_FRAMES, gop=GOP)
+    path = rubbish_in(source, tmp_path / "v.mp4", 30)
+
+    found = {clip.index: frames for clip, frames in stream_sound_clips(path, looks())}
+
+    assert len(found) == NUM_FRAMES
+    damaged = [index for index, frames in found.items() if isinstance(frames, FrameDamaged)]
+    assert damaged == list(range(30, SCENE_CUT))
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "h264_b_frames.mkv", "vp9.webm"])
+def test_a_video_with_a_damaged_beginning_has_a_poster(name, tmp_path):
+    source = write_counting_video(tmp_path / f"s_{name}", NUM_FRAMES, gop=GOP, **FORMATS[name])
+    path = rubbish_in(source, tmp_path / name, 0)
+
+    probe = probe_in_subprocess(path, poster=tmp_path / "p.jpg", strip=tmp_path / "s.jpg")
+
+    assert probe.num_frames == NUM_FRAMES
+    assert (tmp_path / "p.jpg").exists()
+    assert (tmp_path / "s.jpg").exists()
+
+
+def test_a_file_of_which_nothing_can_be_decoded_is_refused_in_our_words(tmp_path):
+    source = write_counting_video(tmp_path / "s.mp4", NUM_FRAMES, gop=GOP)
+    path = source
+    for number in range(NUM_FRAMES):
+        path = rubbish_in(path, tmp_path / "v.mp4", number)
+
+    with pytest.raises(DecodeFailed, match=r"no frame of film\.mp4 can be decoded"):
+        probe_video(path, name="film.mp4")
+
+
+CUT = {
+    "faststart.mp4": {"movflags": "faststart"},
+    "fragments.mp4": {"movflags": "frag_keyframe+empty_moov"},
+    "v.mkv": {},
+    "v.avi": {},
+    "v.ts": {},
+}
+
+
+@pytest.mark.parametrize("share", [0.6, 0.75])
+@pytest.mark.parametrize("name", CUT)
+def test_of_a_cut_file_what_is_there_is_read(name, share, tmp_path):
+    codec = "mpeg4" if name == "v.avi" else "libx264"
+    source = write_counting_video(tmp_path / "s.mp4", NUM_FRAMES, gop=GOP, codec=codec)
+    whole = remux(source, tmp_path / name, options=CUT[name])
+    path = cut(whole, tmp_path / f"cut_{name}", share=share)
+
+    probe = probe_video(path, strict=False)
+    clips = plan_clips(probe, INDEX_PLAN)
+    sound = decode_sound_clips(path, clips)
+
+    assert len(sound.clips) >= 1
+    for clip, frames in zip(sound.clips, sound.frames, strict=True):
+        assert frame_number(frames[0]) == int(clip.instants[0] * FPS + 1e-6)
+    if name == "v.ts":  # states no sizes
+        return
+    with pytest.raises(TruncatedMedia):
+        probe_video(path)
+    ((start, end),) = probe.damaged_spans
+    assert 0 < start <= end
+    assert probe_in_subprocess(path, strict=False, poster=tmp_path / "p.jpg") == probe
+
+
+def without_cues(source: Path, target: Path) -> Path:
+    """Copy a Matroska file whose index is overwritten with nothing, and no block is a keyframe."""
+    data = bytearray(source.read_bytes())
+    cues = data.index(b"\x1c\x53\xbb\x6b")
+    data[cues] = 0x16  # an element of no known kind
+    at = data.index(b"\x1f\x43\xb6\x75")
+    while (at := data.find(b"\xa3", at + 1)) >= 0:
+        length = 9 - data[at + 1].bit_length()
+        if length <= 4 and data[at + 1 + length] == 0x81 and data[at + 4 + length] == 0x80:
+            data[at + 4 + length] = 0x00
+    target.write_bytes(data)
+    return target
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libvpx"])
+def test_a_matroska_without_an_index_or_keyframes_is_decoded_from_its_start(codec, tmp_path):
+    options = FAST_VPX if codec == "libvpx" else {}
+    source = write_counting_video(tmp_path / "s.mkv", 60, gop=60, codec=codec, options=options)
+    path = without_cues(source, tmp_path / "v.mkv")
+
+    probe = probe_video(path)
+    frames = decode_frames(path, [(number + 0.5) / FPS for number in range(60)])
+
+    assert probe.num_frames == 60
+    assert [frame_number(frame) for frame in frames] == list(range(60))
+    for number in (0, 1, 31, 59):
+        assert frame_number(decode_frames(path, [(number + 0.5) / FPS])[0]) == number
