@@ -1,17 +1,21 @@
 """An annotation file on its way to the service: plain or compressed, from disk or from stdin."""
 
 import gzip
+import json
 import sys
 import zlib
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, BOM_UTF32_BE, BOM_UTF32_LE
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BufferedIOBase, BufferedReader
+from io import BufferedIOBase, BufferedReader, RawIOBase, TextIOWrapper
 from itertools import chain
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from cli.errors import CliError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 STDIN = Path("-")
 PIECE_BYTES = 1 << 16
@@ -29,8 +33,9 @@ _OTHER_MARKS = {
 def read_pieces(path: Path) -> Iterator[Iterator[bytes]]:
     """Open a file and give its content piece by piece; what is gzip is unpacked, by any name.
 
-    What the first bytes tell is told before anything is given: so nothing is sent of a file that
-    cannot be read at all.
+    A file in the form in which its data set is shipped (see clipbert.datasets.shipped) comes as the
+    lines that it means. What the first bytes tell is told before anything is given: so nothing is
+    sent of a file that cannot be read at all.
 
     Args:
         path: a file or a pipe; `-` is stdin.
@@ -59,7 +64,42 @@ def _checked_pieces(path: Path, reader: BufferedReader) -> Iterator[bytes]:
             raise CliError(
                 f"{what} is {name}: labels are read as UTF-8", f"iconv -f {name} -t UTF-8"
             )
-    return chain([first.removeprefix(BOM_UTF8)], pieces)
+    first = first.removeprefix(BOM_UTF8)
+    whole = chain([first], pieces)
+    from clipbert.datasets.shipped import HEAD_BYTES, is_lines
+
+    return whole if is_lines(first[:HEAD_BYTES]) else _lines_of_shipped(path, whole)
+
+
+def _lines_of_shipped(path: Path, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    from clipbert.datasets.shipped import NotShipped, read_shipped
+
+    text = TextIOWrapper(BufferedReader(_Joined(pieces)), encoding="utf-8", newline="")
+    try:
+        for record in read_shipped(text):
+            yield json.dumps(record, ensure_ascii=False).encode() + b"\n"
+    except NotShipped as error:
+        name = "stdin" if path == STDIN else str(path)
+        raise CliError(f"{name} {error}", "nothing was imported") from error
+
+
+class _Joined(RawIOBase):
+    """Pieces of a file as a file."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self._rest = pieces, memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        if not self._rest:
+            self._rest = memoryview(next(self._pieces, b""))
+        target = memoryview(buffer)
+        count = min(len(target), len(self._rest))
+        target[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
 
 
 def _pieces(path: Path, reader: BufferedReader) -> Iterator[bytes]:

@@ -134,6 +134,32 @@ def test_a_file_in_utf_16_is_named_as_that(accepting, clipbert, tmp_path):
     assert accepting.requests == []
 
 
+@pytest.mark.parametrize("name", ["train_qa.json", "train_qa.json.gz"])
+def test_a_file_as_its_data_set_ships_it_is_sent_as_lines(accepting, clipbert, tmp_path, name):
+    shipped = [
+        {"answer": "couch", "id": 1, "question": "what is it?", "video_id": 6513, "category_id": 1},
+        {"answer": "café", "id": 2, "question": "where is it?", "video_id": 6514},
+    ]
+    text = "\N{ZERO WIDTH NO-BREAK SPACE}" + json.dumps(shipped, indent=1, ensure_ascii=False)
+    content = text.encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+
+    clipbert("label", "import", tmp_path / name)
+
+    (sent,) = accepting.sent("POST", "/v1/labels")
+    assert [json.loads(line) for line in sent.body.decode().splitlines()] == shipped
+
+
+def test_a_shipped_file_that_breaks_off_is_not_imported(accepting, clipbert, tmp_path):
+    path = tmp_path / "train_qa.json"
+    path.write_text('[{"answer": "a", "question": "b", "video_id": 1},\n{"answer"')
+
+    said = clipbert("label", "import", path, code=1)
+
+    assert "its array breaks off or is damaged" in said.err
+    assert "nothing was imported" in said.err
+
+
 def test_a_file_without_a_line_is_an_error(api, clipbert, tmp_path):
     api.answer("POST", "/v1/labels", outcome(lines=0, inserted=0))
     (tmp_path / "l.jsonl").write_bytes(b"\n")
