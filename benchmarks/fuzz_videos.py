@@ -466,7 +466,7 @@ def _frame(case: Case, number: int) -> av.VideoFrame:
         return av.VideoFrame.from_ndarray(np.concatenate([picture, opaque], axis=2), format="rgba")
     if not case.form.hdr:
         return av.VideoFrame.from_ndarray(picture, format="rgb24")
-    yuv = _hdr_yuv(picture, case.form.hdr)  # (3, H, W) uint16, 16 bits
+    yuv = _hdr_yuv(picture, case.form.hdr)  # (H, W, 3) uint16, 16 bits
     return av.VideoFrame.from_ndarray(yuv, format="yuv444p16le").reformat(format=case.pixel_format)
 
 
@@ -488,7 +488,7 @@ def _hdr_yuv(picture: np.ndarray, transfer: str) -> np.ndarray:
         coded = np.where(scene <= 1 / 12, np.sqrt(3 * scene), high)
     luma = coded @ _LUMA
     blue, red = (coded[..., 2] - luma) / 1.8814, (coded[..., 0] - luma) / 1.4746
-    planes = np.stack([64 + 876 * luma, 512 + 896 * blue, 512 + 896 * red])
+    planes = np.stack([64 + 876 * luma, 512 + 896 * blue, 512 + 896 * red], axis=-1)
     return (planes.round().clip(0, 1023) * 64).astype(np.uint16)
 
 
