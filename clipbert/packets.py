@@ -34,6 +34,7 @@ _HOLED = _MPEG | {"ogg", "flv", "asf", "rm"}
 _COUNTED = STILL_DEMUXERS | ANIMATION_DEMUXERS | CLOCKLESS_DEMUXERS | {"dv"}
 # Of a packet's first byte.
 _THEORA_HEADER = 0x80
+_VP8_HEADER = b"OVP80"  # and a comment after it, with the same first bytes
 # After so many failures in a row a file is read no further.
 _MAX_FAILURES = 8
 # What FFmpeg answers where nothing more can be read. Other errors are the machine's.
@@ -165,8 +166,16 @@ def _readable(container: InputContainer, stream: VideoStream) -> Iterator["Packe
 
 def _is_header(packet: "Packet[VideoStream]") -> bool:
     """Whether a packet holds no picture: joined recordings repeat the headers of an Ogg."""
-    is_theora = packet.size > 0 and packet.stream.codec_context.name == "theora"
-    return is_theora and bool(memoryview(packet)[0] & _THEORA_HEADER)
+    if packet.size == 0:
+        return False
+    start = bytes(memoryview(packet)[: len(_VP8_HEADER)])
+    match packet.stream.codec_context.name:
+        case "theora":
+            return bool(start[0] & _THEORA_HEADER)
+        case "vp8":
+            return start == _VP8_HEADER
+        case _:
+            return False
 
 
 def is_end(packet: "Packet[VideoStream]") -> bool:

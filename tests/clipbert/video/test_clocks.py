@@ -32,6 +32,8 @@ JOINED = {
     "h264.mkv": {},
     "h264_b_frames.mkv": {"b_frames": 2},
     "vp8.webm": VP8,
+    "vp8.ogv": VP8,
+    "mpeg1.mpg": {"codec": "mpeg1video", "fps": 25},
 }
 
 
