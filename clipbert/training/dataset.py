@@ -17,6 +17,7 @@ from clipbert.training.annotation import Annotation, Span
 from clipbert.training.draws import generator_at
 from clipbert.training.task_texts import TaskTexts, VideoTexts
 from clipbert.training.usable_videos import UnusableVideo, VideoSource
+from clipbert.video.authors_stills import decode_authors_clips
 from clipbert.video.decode import decode_clips
 
 
@@ -155,7 +156,7 @@ class ClipDataset(Dataset[Item]):
         self._videos = videos
         self._plan, self._random_clips = plan, random_clips
         self._texts = texts
-        self._max_side_px = None if plan.name == "authors" else max_side_px
+        self._max_side_px = max_side_px
         self._seed = seed
 
     def __len__(self) -> int:
@@ -190,7 +191,10 @@ class ClipDataset(Dataset[Item]):
             window=span.window_in(source.probe.duration_seconds),
         )
         # One thread: examples are decoded side by side by the workers of the loader.
-        frames = decode_clips(source.path, clips, max_side_px=self._max_side_px, num_threads=1)
+        if self._plan.name == "authors":
+            frames = decode_authors_clips(source.path, clips, num_threads=1)
+        else:
+            frames = decode_clips(source.path, clips, max_side_px=self._max_side_px, num_threads=1)
         return clips, np.stack(frames)
 
 
