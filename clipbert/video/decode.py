@@ -7,7 +7,7 @@ frame_reader, orientation, screen, colour.
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -21,10 +21,13 @@ from numpy.typing import NDArray
 
 from clipbert.containers import open_video, sniff_format
 from clipbert.errors import (
+    DecodeFailed,
     ExtremeAspectRatio,
     FrameDamaged,
     MediaTooLarge,
+    NoVideoStream,
     TruncatedMedia,
+    UnsupportedMedia,
 )
 from clipbert.frame_reader import FrameReader, Reopen
 from clipbert.probed_video import MAX_ASPECT_RATIO, MediaLimits, VideoProbe, joined_spans
@@ -101,10 +104,13 @@ def probe_video(
     name = name or path.name
     demuxer = sniff_format(path, name=name)
     is_cut = is_truncated(path, demuxer)
+    cut = TruncatedMedia(f"{name} ends before its header says: the copy is incomplete")
     if is_cut and (strict or demuxer in STILL_DEMUXERS):
-        raise TruncatedMedia(f"{name} ends before its header says: the copy is incomplete")
-    timeline = timeline_of(path, limits, name=name)
+        raise cut
     with ExitStack() as stack:
+        if is_cut:
+            stack.enter_context(_blaming(cut))
+        timeline = timeline_of(path, limits, name=name)
         reopen = partial(_open, stack, path, limits, name=name, num_threads=1)
         container, stream = _open(stack, path, limits, name=name, num_threads=0)
         reader = _reader(
@@ -120,6 +126,15 @@ def probe_video(
     if max(probe.width, probe.height) > MAX_ASPECT_RATIO * min(probe.width, probe.height):
         raise ExtremeAspectRatio(f"{name} has frames of {probe.width}x{probe.height}")
     return probe
+
+
+@contextmanager
+def _blaming(cut: TruncatedMedia) -> Iterator[None]:
+    """Raise that a file is cut where so little is left of it that nothing can be read."""
+    try:
+        yield
+    except (UnsupportedMedia, NoVideoStream, DecodeFailed) as error:
+        raise cut from error
 
 
 def decode_frames(

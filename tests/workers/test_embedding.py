@@ -14,6 +14,7 @@ from store.tables import Task, VideoState
 from store.videos import VideoRepository
 from tests.workers.library import add_video, embed_all, read_clips, read_video
 from tests.workers.models import save_recall_model
+from workers.batching import CostLimit
 from workers.deployment import ensure_default
 from workers.embedding import embed_next
 
@@ -52,6 +53,7 @@ def note_frames(module):
 
 def test_one_forward_pass_serves_several_videos(service, workplace, counting_videos):
     passes = note_frames(serving_model(workplace))
+    workplace.forward_limit = CostLimit(50.0)  # megapixels; by no time, for machines differ
 
     assert embed_next(workplace) == 3
 
@@ -114,7 +116,9 @@ def test_clips_of_two_contents_are_never_stored(service, counting_videos, media_
     embed_all(workplace)
 
     job = service.job(counting_videos[2][1])
-    assert (job.state, job.error_code) == (JobState.QUEUED, "media_changed")
+    # On a slow machine it may have been tried again already, and failed for good.
+    assert job.state in {JobState.QUEUED, JobState.FAILED}
+    assert job.error_code == "media_changed"
     assert read_clips(service, counting_videos[2][0]) == []
     workplace.close()
 

@@ -208,3 +208,11 @@ def test_a_matroska_without_an_index_or_keyframes_is_decoded_from_its_start(code
     assert [frame_number(frame) for frame in frames] == list(range(60))
     for number in (0, 1, 31, 59):
         assert frame_number(decode_frames(path, [(number + 0.5) / FPS])[0]) == number
+
+
+def test_a_file_of_which_the_cut_left_nothing_to_read_is_called_cut(tmp_path):
+    whole = write_counting_video(tmp_path / "v.mp4", 30)  # its index comes last
+    path = cut(whole, tmp_path / "cut.mp4", share=0.5)
+
+    with pytest.raises(TruncatedMedia, match=r"cut\.mp4 ends before its header says"):
+        probe_video(path, strict=False)
