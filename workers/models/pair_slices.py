@@ -49,7 +49,7 @@ class PairRow:
     @property
     def num_left(self) -> int:
         """How many clips wait to be scored."""
-        return len(self._places) - self._num_taken
+        return 0 if self.is_dropped else len(self._places) - self._num_taken
 
     @property
     def is_over(self) -> bool:
