@@ -404,7 +404,7 @@ class Job(Table):
         ),
         Index(
             "ix_jobs_copy_parts",
-            text("name_trigrams((result ->> 'filename'))"),
+            text("name_trigrams(result ->> 'filename')"),
             postgresql_using="gin",
             postgresql_where=text("kind = 'ingest' AND video_id IS NOT NULL"),
         ),

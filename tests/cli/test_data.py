@@ -67,7 +67,7 @@ def test_a_sound_data_set_exits_with_zero(folder):
     lines = said(result)
     assert "kind labels, for qa" in lines
     assert "videos 1 named, 0 missing" in lines
-    assert "answers 2 distinct; seven 1, grey 1" in lines
+    assert "answers 2 distinct; grey 1, seven 1" in lines
     assert lines[-1] == "nothing is wrong"
 
 
@@ -79,7 +79,7 @@ def test_a_data_set_with_one_of_each_fault_says_so_and_exits_with_one(folder):
     assert result.returncode == 1
     assert result.stderr == ""
     lines = said(result)
-    assert "doubled lines 1: 3 as 1" in lines
+    assert "doubled lines 1: 3 and 1" in lines
     assert "not in vocabulary 2 answers; grey 1, nine 1" in lines
     assert "6 answer is missing" in lines
     assert "gone 1" in lines

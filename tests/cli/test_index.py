@@ -203,16 +203,19 @@ def test_what_is_named_itself_and_is_no_file_is_refused_by_its_name(clipbert, tm
 def test_a_walk_holds_the_names_of_one_folder_at_a_time(tmp_path):
     for i in range(40):
         tree(tmp_path, *(f"{i:02}/{k:02}.mp4" for k in range(25)))
-    walked = walk([tmp_path], every_file=False)
-    next(walked)
 
-    tracemalloc.start()
-    number = sum(1 for _ in walked)
-    _, peak_bytes = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    def peak_bytes():
+        walked = walk([tmp_path], every_file=False)
+        next(walked)
+        tracemalloc.start()
+        number = sum(1 for _ in walked)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert number == 999
+        return peak
 
-    assert number == 999
-    assert peak_bytes < 60_000  # 1,000 paths alone are 200 kB
+    # The least of some: threads that other tests left allocate too.
+    assert min(peak_bytes() for _ in range(5)) < 60_000  # 1,000 paths alone are 200 kB
 
 
 def test_the_same_tree_gives_the_same_order(tmp_path):
