@@ -2,7 +2,7 @@
 
 Videos of several jobs are under way side by side. Threads open them (which may be a download),
 decode them and store what was made; each thread does a turn of a fraction of a second for the
-video that had the least of their time so far. Clips go through the model as they come, those of
+video that had the fewest of them so far. Clips go through the model as they come, those of
 several videos in one pass of a quarter of a second. Between two passes people are served, and new
 jobs are claimed, so that a small video overtakes one of ten hours.
 
@@ -94,7 +94,7 @@ class _Video:
     damaged_spans: list[tuple[float, float]] = field(default_factory=list)
     passages: list[_Passage] = field(default_factory=list)
     num_turns_at_work: int = 0
-    thread_seconds: float = 0.0  # that its turns have taken
+    num_turns: int = 0  # that it has had, counted from where it came in
     encoded: dict[int, Encoded] = field(default_factory=dict)  # by clip index
     num_kept: int = 0
     num_kept_before: int = 0  # by the workers before
@@ -286,17 +286,31 @@ class Embedder:
         self._num_begun += 1
         now = time.monotonic()
         encoders = self._encoders[generation_id]
+        # Who comes in stands where those are that had fewest turns: if it began at none, a stream
+        # of short videos would keep the longer ones from ever having another.
+        num_turns = min((video.num_turns for video in self._videos), default=0)
         self._videos.append(
-            _Video(hold, video_id, self._num_begun, encoders, begun_at=now, kept_at=now)
+            _Video(
+                hold,
+                video_id,
+                self._num_begun,
+                encoders,
+                begun_at=now,
+                kept_at=now,
+                num_turns=num_turns,
+            )
         )
 
     def _give_turns(self) -> None:
-        """Give the free threads something to do, for the videos that had least of their time."""
+        """Give the free threads something to do, for the videos that had fewest turns.
+
+        By their number, each of a fraction of a second, and not by their seconds: clips wait for
+        the model more than for threads, and large frames would wait for many videos of small ones.
+        """
         while len(self._turns) < self._num_threads:
-            # As many turns at work as another, but less time: a thread is not done with its first.
             waiting = sorted(
                 self._videos,
-                key=lambda video: (video.num_turns_at_work, video.thread_seconds, video.place),
+                key=lambda video: (video.num_turns_at_work, video.num_turns, video.place),
             )
             if not any(self._give_turn(video) for video in waiting):
                 return
@@ -342,6 +356,7 @@ class Embedder:
 
     def _submit(self, turn: _Turn, work: Callable[[], list[_Decoded]]) -> None:
         turn.video.num_turns_at_work += 1
+        turn.video.num_turns += 1
         self._turns[self._pool.submit(work)] = turn
 
     def _open(self, turn: _Turn) -> list[_Decoded]:
@@ -403,7 +418,6 @@ class Embedder:
             turn = self._turns.pop(future)
             video = turn.video
             video.num_turns_at_work -= 1
-            video.thread_seconds += time.monotonic() - turn.begun_at
             video.hold.touch()
             if turn.passage is not None:
                 turn.passage.is_at_work = False
