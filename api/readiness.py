@@ -54,9 +54,12 @@ class ReadinessWatch:
         self._database_failed_at: float | None = None
 
     def start(self) -> None:
-        """Begin to look."""
+        """Begin to look, also after a close: what was seen before it says nothing any more."""
+        self._closed, self._threads = threading.Event(), []
+        self._schema = self._redis = self._database_failed_at = None
         for look in (self._look_at_database, self._look_at_disk, self._look_at_redis):
-            thread = threading.Thread(target=self._repeat, args=(look,), daemon=True)
+            arguments = (look, self._closed)
+            thread = threading.Thread(target=self._repeat, args=arguments, daemon=True)
             self._threads.append(thread)
             thread.start()
 
@@ -86,16 +89,17 @@ class ReadinessWatch:
         has_database = self._schema is not None or self._database_failed_at is not None
         return has_database and self._redis is not None
 
-    def _repeat(self, look: Callable[[], None]) -> None:
-        while not self._closed.is_set():
+    def _repeat(self, look: Callable[[], None], closed: threading.Event) -> None:
+        while not closed.is_set():
             try:
                 look()
             except Exception:
                 # The edge of a thread: what it did not see grows old, and it looks again.
                 log.exception("readiness.look_failed")
-            self._closed.wait(_LOOK_SECONDS)
+            closed.wait(_LOOK_SECONDS)
         if look == self._look_at_database and self._schema_look is not None:
             self._schema_look.close()
+            self._schema_look = None
 
     def _look_at_database(self) -> None:
         try:
