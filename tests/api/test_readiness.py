@@ -116,11 +116,12 @@ def test_a_database_that_hangs_holds_nobody_up(settings):
             ]
             for probe in probes:
                 probe.start()
-            began = time.monotonic()
-            assert client.get("/healthz").status_code == 200
-            health_seconds = time.monotonic() - began
+            num_while_they_wait = 0
+            while not answers:
+                assert client.get("/healthz").status_code == 200
+                num_while_they_wait += not answers
             for probe in probes:
                 probe.join()
 
-    assert set(answers) == {503}
-    assert health_seconds < 2
+    assert answers == [503] * 60
+    assert num_while_they_wait > 0
