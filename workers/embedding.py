@@ -2,7 +2,7 @@
 
 Videos of several jobs are under way side by side. Threads open them (which may be a download),
 decode them and store what was made; each thread does a turn of a fraction of a second for the
-video that had the fewest of them so far. Clips go through the model as they come, those of
+video whose turn it is (workers.indexing.turns). Clips go through the model as they come, those of
 several videos in one pass of a quarter of a second. Between two passes people are served, and new
 jobs are claimed, so that a small video overtakes one of ten hours.
 
@@ -44,6 +44,7 @@ from workers.generations import is_in_use
 from workers.indexing.cores import usable_cores
 from workers.indexing.kept_clips import Encoded, about_clips, pack_clips, read_kept_clips
 from workers.indexing.passages import part_into_passages, seconds_to_decode
+from workers.indexing.turns import Share
 from workers.interactive import serve_between
 from workers.jobs.group import JobGroup
 from workers.lease import Hold, Outcome
@@ -83,6 +84,7 @@ class _Video:
     hold: Hold
     video_id: UUID
     place: int  # in the order in which the jobs were claimed
+    share: Share
     encoders: Encoders
     begun_at: float
     kept_at: float
@@ -93,8 +95,6 @@ class _Video:
     clips: list[Clip] = field(default_factory=list)  # those that are not damaged
     damaged_spans: list[tuple[float, float]] = field(default_factory=list)
     passages: list[_Passage] = field(default_factory=list)
-    num_turns_at_work: int = 0
-    num_turns: int = 0  # that it has had, counted from where it came in
     encoded: dict[int, Encoded] = field(default_factory=dict)  # by clip index
     num_kept: int = 0
     num_kept_before: int = 0  # by the workers before
@@ -105,6 +105,11 @@ class _Video:
     @property
     def generation_id(self) -> UUID:
         return self.encoders.generation.id
+
+    @property
+    def level(self) -> int:
+        """Which videos go before it and which after; lower is sooner."""
+        return self.share.level(len(self.clips))
 
     @property
     def is_strict(self) -> bool:
@@ -122,7 +127,7 @@ class _Video:
 
     def close(self) -> None:
         """Close the media, unless a thread reads them: then with the end of its turn."""
-        if not self.num_turns_at_work:
+        if not self.share.num_at_work:
             self.passages.clear()
             self.stack.close()
 
@@ -227,6 +232,8 @@ class Embedder:
                 self._forward(pieces)
             elif self._turns:
                 wait(self._turns, timeout=_WAIT_SECONDS, return_when=FIRST_COMPLETED)
+            else:
+                time.sleep(_WAIT_SECONDS)  # each of them waits for something of another's
             self._look_after_videos()
             serve_between(self._workplace)
             claimed += self._claim_at_times()
@@ -286,31 +293,23 @@ class Embedder:
         self._num_begun += 1
         now = time.monotonic()
         encoders = self._encoders[generation_id]
-        # Who comes in stands where those are that had fewest turns: if it began at none, a stream
-        # of short videos would keep the longer ones from ever having another.
-        num_turns = min((video.num_turns for video in self._videos), default=0)
+        others = (video.share for video in self._videos)
+        share = Share.beside(others, priority=hold.claim.priority)
         self._videos.append(
-            _Video(
-                hold,
-                video_id,
-                self._num_begun,
-                encoders,
-                begun_at=now,
-                kept_at=now,
-                num_turns=num_turns,
-            )
+            _Video(hold, video_id, self._num_begun, share, encoders, begun_at=now, kept_at=now)
         )
 
     def _give_turns(self) -> None:
-        """Give the free threads something to do, for the videos that had fewest turns.
-
-        By their number, each of a fraction of a second, and not by their seconds: clips wait for
-        the model more than for threads, and large frames would wait for many videos of small ones.
-        """
+        """Give the free threads something to do, for the videos whose turn it is."""
         while len(self._turns) < self._num_threads:
             waiting = sorted(
                 self._videos,
-                key=lambda video: (video.num_turns_at_work, video.num_turns, video.place),
+                key=lambda video: (
+                    video.level,
+                    video.share.num_at_work,
+                    video.share.num_served,
+                    video.place,
+                ),
             )
             if not any(self._give_turn(video) for video in waiting):
                 return
@@ -331,7 +330,7 @@ class Embedder:
             return False
         is_decoded = video.is_open and len(video.encoded) == len(video.clips)
         if not video.is_open or is_decoded:
-            if video.num_turns_at_work:
+            if video.share.num_at_work:
                 return False
             turn = _Turn(video, self._stall_seconds * _SECONDS_PER_SECOND)
             self._submit(turn, partial(self._store if is_decoded else self._open, turn))
@@ -339,7 +338,7 @@ class Embedder:
         passage = next(
             (each for each in video.passages if each.clips and not each.is_at_work), None
         )
-        if passage is None or self._has_enough():
+        if passage is None or self._has_enough(video.level):
             return False
         passage.is_at_work = True
         to_decode = seconds_to_decode(
@@ -347,16 +346,25 @@ class Embedder:
         )
         budget = self._stall_seconds / 2 + _SECONDS_PER_SECOND * to_decode
         turn = _Turn(video, budget, passage)
-        self._submit(turn, partial(_decode, turn, passage))
+        most_cost = self._workplace.forward_limit.allowed
+        self._submit(turn, partial(_decode, turn, passage, most_cost=most_cost))
         return True
 
-    def _has_enough(self) -> bool:
-        """Whether enough is decoded for the next passes."""
-        return sum(map(_cost, self._ready)) > 2 * self._workplace.forward_limit.allowed
+    def _has_enough(self, level: int) -> bool:
+        """Whether enough is decoded for the next passes: of this level or of what goes before it.
+
+        What may not be passed on now does not count, or it would keep that from being decoded for
+        which it waits.
+        """
+        ready = [
+            piece
+            for piece in self._ready
+            if piece.video.level <= level and self._has_a_turn(piece.video)
+        ]
+        return sum(map(_cost, ready)) > 2 * self._workplace.forward_limit.allowed
 
     def _submit(self, turn: _Turn, work: Callable[[], list[_Decoded]]) -> None:
-        turn.video.num_turns_at_work += 1
-        turn.video.num_turns += 1
+        turn.video.share.begin_turn()
         self._turns[self._pool.submit(work)] = turn
 
     def _open(self, turn: _Turn) -> list[_Decoded]:
@@ -417,11 +425,11 @@ class Embedder:
         for future in [future for future in self._turns if future.done()]:
             turn = self._turns.pop(future)
             video = turn.video
-            video.num_turns_at_work -= 1
             video.hold.touch()
             if turn.passage is not None:
                 turn.passage.is_at_work = False
             pieces = self._attempt(video, future.result)
+            video.share.end_turn(num_clips=len(pieces or ()))
             if pieces is not None and self._group.is_open(video.hold):
                 self._ready.extend(piece for piece in pieces if isinstance(piece, _Piece))
                 damaged = [piece for piece in pieces if isinstance(piece, _Damaged)]
@@ -450,14 +458,14 @@ class Embedder:
         waiting = [piece for piece in self._ready if self._has_a_turn(piece.video)]
         if not waiting:
             return []
-        first = waiting[0]
+        first = min(waiting, key=lambda piece: (piece.video.level, piece.decoded_at))
         together = [p for p in waiting if p.video.generation_id == first.video.generation_id]
         allowed = self._workplace.forward_limit.allowed
         is_full = sum(map(_cost, together)) >= allowed
         is_old = time.monotonic() - first.decoded_at > _GATHER_SECONDS
         if not is_full and not is_old and self._turns:
             return []
-        together.sort(key=lambda piece: (piece.video.place, piece.clip.index))
+        together.sort(key=lambda piece: (piece.video.level, piece.video.place, piece.clip.index))
         pieces = next(batches_by_cost(together, _cost, self._workplace.forward_limit))
         for piece in pieces:
             self._ready.remove(piece)
@@ -496,14 +504,14 @@ class Embedder:
         for video in list(self._videos):
             if self._workplace.is_stopping():
                 self._keep(video)
-            self._group.advance(video.hold)
-            if video.is_stored and not video.num_turns_at_work:
+            self._group.check(video.hold)  # to be looked after is not to get further
+            if video.is_stored and not video.share.num_at_work:
                 self._finish(video)
             elif now - video.kept_at > self._workplace.settings.keep_seconds:
                 self._keep(video)
             if not self._group.is_open(video.hold):
                 video.close()
-                if not video.num_turns_at_work:
+                if not video.share.num_at_work:
                     self._videos.remove(video)
 
     def _finish(self, video: _Video) -> None:
@@ -561,21 +569,24 @@ class Embedder:
         return self._group.attempt(said, video.hold)
 
 
-def _decode(turn: _Turn, passage: _Passage) -> list[_Decoded]:
-    """Decode on for a moment; in a thread."""
+def _decode(turn: _Turn, passage: _Passage, *, most_cost: float) -> list[_Decoded]:
+    """Decode on for a moment, and no more clips than a pass takes; in a thread."""
     turn.advance()
     pieces: list[_Decoded] = []
+    cost = 0.0
     ends_at = time.monotonic() + _TURN_SECONDS
     for clip, frames in passage.frames:
         now = time.monotonic()
         if isinstance(frames, FrameDamaged):
             pieces.append(_Damaged(clip, frames))
         else:
-            pieces.append(_Piece(turn.video, clip, frames, now))
+            piece = _Piece(turn.video, clip, frames, now)
+            pieces.append(piece)
+            cost += _cost(piece)
         passage.clips.remove(clip)
         passage.position_seconds = max(clip.instants)
         turn.advance()
-        if now > ends_at:
+        if now > ends_at or cost >= most_cost:
             break
     return pieces
 

@@ -6,6 +6,7 @@ from uuid import UUID
 from videos import write_counting_video
 
 from clipbert.video.decode import probe_video
+from store.job_records import BULK_PRIORITY
 from store.jobs import JobRepository
 from store.models import GenerationRepository
 from store.tables import Clip, Video
@@ -17,7 +18,13 @@ from workers.lifecycle import Workplace
 from workers.media import hash_file
 
 
-def add_video(service: Service, path: Path, *, tags: tuple[str, ...] = ()) -> tuple[UUID, UUID]:
+def add_video(
+    service: Service,
+    path: Path,
+    *,
+    tags: tuple[str, ...] = (),
+    priority: int = BULK_PRIORITY,
+) -> tuple[UUID, UUID]:
     """Write the rows that an ingest job leaves. Returns the ids of the video and its embed job."""
     with service.sessions.begin() as session:
         video, _ = VideoRepository(session).create(
@@ -27,7 +34,7 @@ def add_video(service: Service, path: Path, *, tags: tuple[str, ...] = ()) -> tu
             tags=tags,
         )
         generation = GenerationRepository(session).active()
-        job = JobRepository(session).enqueue(embed_job(video.id, generation.id))
+        job = JobRepository(session).enqueue(embed_job(video.id, generation.id, priority=priority))
     return video.id, job.id
 
 

@@ -1,16 +1,21 @@
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import PurePath
 
+import numpy as np
 import pytest
 import torch
-from videos import cut, write_counting_video
+from sqlalchemy import update
+from videos import cut, write_counting_video, write_video
 
 from clipbert.inference import Predictor
 from clipbert.sampling import INDEX_PLAN, plan_clips
 from clipbert.video.decode import decode_clips, probe_video
+from store.job_records import SINGLE_PRIORITY
 from store.job_state import JobKind, JobState
 from store.jobs import JobRepository
 from store.models import ModelRepository
-from store.tables import Task, VideoState
+from store.tables import Job, Task, VideoState
 from store.videos import VideoRepository
 from tests.workers.library import add_video, embed_all, read_clips, read_video
 from tests.workers.models import save_recall_model
@@ -63,6 +68,77 @@ def test_one_forward_pass_serves_several_videos(service, workplace, counting_vid
         assert service.job(job_id).state == JobState.SUCCEEDED
         assert read_video(service, video_id).state == VideoState.READY
     assert [len(read_clips(service, video_id)) for video_id, _ in counting_videos] == [4, 4, 10]
+
+
+def test_a_stream_of_new_videos_does_not_starve_one_of_large_frames(
+    service, model_folder, media_folder
+):
+    workplace = service.workplace(forward_megapixels=0.001)  # a frame a pass
+    large = np.zeros((720, 1280, 3), dtype=np.uint8)
+    path = write_video(media_folder / "large.mp4", [large] * 40, fps=10, gop=40)
+    _, large_job = add_video(service, path)
+    small = [write_counting_video(media_folder / f"{n}.mp4", 30 + n, fps=10) for n in range(20)]
+    arriving = iter(small)
+    jobs = []
+
+    def arrive(*_):
+        if (path := next(arriving, None)) is not None:
+            jobs.append(add_video(service, path)[1])
+
+    serving_model(workplace).backbone.register_forward_hook(arrive)
+
+    embed_all(workplace)
+
+    ended = sorted([large_job, *jobs], key=lambda job_id: service.job(job_id).finished_at)
+    assert len(ended) == 21
+    assert ended.index(large_job) < 10
+    workplace.close()
+
+
+def test_a_short_video_sent_alone_overtakes_bulk_that_was_claimed_before_it(
+    service, model_folder, media_folder
+):
+    workplace = service.workplace(forward_megapixels=0.001, embed_claim_limit=9)
+    paths = [write_counting_video(media_folder / f"{n}.mp4", 80 + n, fps=10) for n in range(9)]
+    bulk = [add_video(service, path)[1] for path in paths[:8]]
+    alone = []
+
+    def upload(*_):
+        if not alone:
+            alone.append(add_video(service, paths[8], priority=SINGLE_PRIORITY)[1])
+            time.sleep(0.6)  # the next claim is due after this pass
+
+    serving_model(workplace).backbone.register_forward_hook(upload)
+
+    embed_all(workplace)
+
+    ended = sorted([*bulk, *alone], key=lambda job_id: service.job(job_id).finished_at)
+    assert ended.index(alone[0]) <= 1  # a pass of another may have been under way
+    workplace.close()
+
+
+def test_a_suspect_is_not_kept_waiting_by_what_waits_for_it(service, model_folder, media_folder):
+    workplace = service.workplace(forward_megapixels=0.001)
+    paths = [write_counting_video(media_folder / f"{n}.mp4", 80 + n, fps=10) for n in range(4)]
+    jobs = [add_video(service, path)[1] for path in paths[:3]]
+
+    def lose_another(*_):
+        if len(jobs) < 4:
+            jobs.append(add_video(service, paths[3])[1])
+            with service.sessions.begin() as session:
+                session.execute(
+                    update(Job)
+                    .where(Job.id == jobs[3])
+                    .values(worker_losses=1, run_at=datetime.now(UTC) - timedelta(minutes=1))
+                )
+            time.sleep(1)  # the next claim is due after this pass, and clips are decoded ahead
+
+    serving_model(workplace).backbone.register_forward_hook(lose_another)
+
+    embed_all(workplace)
+
+    assert [service.job(job_id).state for job_id in jobs] == [JobState.SUCCEEDED] * 4
+    workplace.close()
 
 
 def test_what_is_stored_is_what_the_library_gives(

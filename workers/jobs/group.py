@@ -109,6 +109,12 @@ class JobGroup:
             self.attempt(hold.advance, hold)
         return self.is_open(hold)
 
+    def check(self, hold: Hold) -> bool:
+        """Whether a job should go on, which may not have got any further."""
+        if self.is_open(hold):
+            self.attempt(hold.check, hold)
+        return self.is_open(hold)
+
     def finish(self, hold: Hold, write: Callable[[Session], Outcome]) -> bool:
         """Write a job's effects and its success; whether both were written."""
         if not self.is_open(hold):

@@ -135,6 +135,18 @@ def test_a_job_that_waits_for_its_turn_keeps_its_lease(claim, keeper, sessions):
     assert read(sessions, waiting).lease_expires_at > before
 
 
+def test_to_be_looked_after_is_not_to_advance(claim, group_of):
+    (hold,) = claim(1)
+    group = group_of([hold])
+    advanced_at = hold.advanced_at
+
+    assert group.check(hold)
+
+    assert hold.advanced_at == advanced_at
+    hold.cancel_requested = True
+    assert not group.check(hold)
+
+
 def test_a_process_in_which_nothing_advances_loses_its_leases(claim, keeper, sessions):
     waiting, _ = claim(2)
     before = read(sessions, waiting).lease_expires_at
