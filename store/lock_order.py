@@ -3,7 +3,7 @@
 1. a batch, where its items are numbered or cancelled;
 2. videos, by id;
 3. jobs, by id;
-4. what hangs on one of these: clips, searches, questions, finetunes, labels;
+4. what hangs on one of these: clips, searches, labels, questions, finetunes;
 5. deltas of counters: only ever inserted, so nobody waits for them (see store/counts.py).
 
 A transaction that may need a row of a lower number locks it before any of a higher one. So an
@@ -11,6 +11,9 @@ embed job's video, which fails with it, is locked before the job; a job is locke
 question. Rows are locked FOR NO KEY UPDATE where they stay, so that rows which refer to them can
 still be added, and FOR UPDATE only where they are deleted. Maintenance takes what it gets with
 SKIP LOCKED.
+
+A trigger closes and opens questions when answers and labels change (migration 0011). It takes no
+label that another transaction has in hand, so that it only ever waits for questions.
 
 Where two transactions meet in a way that this does not cover, PostgreSQL makes one of them a
 victim; `store.database.run_in_transaction` runs it again.

@@ -1,18 +1,16 @@
 """Questions about a video, and their answers."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, exists, func, literal, select, update
+from sqlalchemy import ColumnElement, Text, exists, func, literal, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from store.errors import QuestionNotFound
 from store.lock_order import lock_jobs
 from store.pages import Page, PageTokens, clamp_page_size
 from store.tables import Job, Label, Question, Task
-
-_CLOSING_MARKS: Final = " ?!."
 
 
 class QuestionRepository:
@@ -144,8 +142,8 @@ class QuestionRepository:
 
 def normal_text(text: ColumnElement[str] | InstrumentedAttribute[str]) -> ColumnElement[str]:
     """Make questions comparable, in SQL: case, spaces and closing marks do not tell two apart."""
-    one_line = func.regexp_replace(func.btrim(text), r"\s+", " ", "g")
-    return func.rtrim(func.lower(one_line), _CLOSING_MARKS)
+    key: ColumnElement[str] = func.question_key(text, type_=Text())
+    return key
 
 
 def is_labelled(question: type[Question]) -> ColumnElement[bool]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import exists, select
+from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.orm import Session, aliased
 
 from store.questions import is_labelled
@@ -48,8 +48,8 @@ class SuggestionRepository:
         """List the answers that are worth a label most, the best first.
 
         A question with a label is left out, and of one that was asked twice on a video all but the
-        newest answer. The index on uncertainty gives the rows in order, so that a short list is as
-        fast among many answers as among few.
+        newest answer. Only questions that are open are read, in the order of the index, so that a
+        short list is as fast among many answers, most of them labelled, as among few.
 
         Args:
             task: qa or multiple_choice.
@@ -63,26 +63,33 @@ class SuggestionRepository:
             .join(Video, Video.id == Question.video_id)
             .where(
                 Question.task == Task(task),
+                Question.is_open,
                 Question.uncertainty.is_not(None),
+                Question.video_id.is_not(None),
+                # A label, or a later answer, that came at the same moment as this one.
                 ~exists().where(
+                    newer.is_open,
                     newer.video_id == Question.video_id,
+                    func.md5(newer.text_key) == func.md5(Question.text_key),
                     newer.text_key == Question.text_key,
                     newer.task == Question.task,
-                    newer.uncertainty.is_not(None),
                     newer.id > Question.id,
                 ),
                 ~is_labelled(Question),
             )
-            .order_by(Question.uncertainty.desc(), Question.id.desc())
             .limit(limit)
         )
         if video_id is not None:
             query = query.where(Question.video_id == video_id)
-        is_unlabelled = Question.trial_source == TrialSource.UNLABELLED
+        uncertainty: ColumnElement[float | None] = Question.uncertainty.expression
         if source == TrialSource.UNLABELLED:
-            query = query.where(is_unlabelled)
+            query = query.where(Question.trial_source == TrialSource.UNLABELLED)
+            # With + 0.0 it is no longer the index's expression: there are few trials, and what
+            # people asked may fill the top of the index.
+            uncertainty = Question.uncertainty + 0.0
         elif source is not None:
-            query = query.where(is_unlabelled.is_not(True))
+            query = query.where(Question.trial_source.is_distinct_from(TrialSource.UNLABELLED))
+        query = query.order_by(uncertainty.desc(), Question.id.desc())
         found = self._session.execute(query.execution_options(populate_existing=True))
         return [
             Suggestion(question, video, TrialSource(question.trial_source or TrialSource.ASKED))

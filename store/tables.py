@@ -506,14 +506,27 @@ class Question(Table):
 
     __tablename__ = "questions"
     __table_args__ = (
-        # Not with text_key, which may be longer than an index can hold; a video has few questions.
-        Index("ix_questions_video_id", "video_id"),
+        Index("ix_questions_video_id", "video_id", "id"),
+        # Answers to one question: by a hash, since a text may be longer than an index can hold.
+        Index(
+            "ix_questions_answered",
+            "video_id",
+            text("md5(text_key)"),
+            "id",
+            postgresql_where=text("uncertainty IS NOT NULL"),
+        ),
+        Index(
+            "ix_questions_open",
+            "video_id",
+            text("md5(text_key)"),
+            postgresql_where=text("is_open"),
+        ),
         Index(
             "ix_questions_uncertainty",
             "task",
             "uncertainty",
             "id",
-            postgresql_where=text("uncertainty IS NOT NULL"),
+            postgresql_where=text("is_open AND uncertainty IS NOT NULL AND video_id IS NOT NULL"),
         ),
         Index("ix_questions_trials", "model_id", postgresql_where=text("trial_source IS NOT NULL")),
         Index("ix_questions_model_id", "model_id"),
@@ -529,6 +542,10 @@ class Question(Table):
     input: Mapped[Json]
     result: Mapped[Json | None]
     uncertainty: Mapped[float | None]  # of the answer, 0 to 1: what a label is worth
+    # Answered, not asked again since, and without a label. Triggers keep it (migration 0011), since
+    # what closes a question is another row: a label, or a later answer. Where it is false, that is
+    # so; where it is true, one that came at the same moment may have closed the question.
+    is_open: Mapped[bool] = mapped_column(server_default="false")
     model_id: Mapped[UUID | None] = mapped_column(ForeignKey("models.id", ondelete="SET NULL"))
     generation_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("generations.id", ondelete="SET NULL")

@@ -125,7 +125,12 @@ class TrialRepository:
         newer = aliased(Question)
         unsurest = (
             select(Question)
-            .where(Question.task == Task.QA, Question.uncertainty.is_not(None))
+            .where(
+                Question.task == Task.QA,
+                Question.is_open,
+                Question.uncertainty.is_not(None),
+                Question.video_id.is_not(None),
+            )
             .order_by(Question.uncertainty.desc(), Question.id.desc())
             .limit(_MOST_CANDIDATES)
             .subquery()

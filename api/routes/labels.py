@@ -41,6 +41,7 @@ from api.schemas.resources import Page
 from api.schemas.text import Name
 from clipbert.datasets.same_answers import merge_counts
 from clipbert.training.annotation_kinds import AnnotationKind
+from store.database import run_in_transaction
 from store.errors import IllegalLabel
 from store.labels import LabelFilter, LabelRepository, parse_split
 from store.tables import Label, Split, Task, Video
@@ -292,7 +293,8 @@ def change_label(
 
     Data sets that were made with it keep what it said then.
     """
-    with services.sessions.begin() as session:
+
+    def change(session: Session) -> Response:
         before = _read(session, label_id, for_change=True)
         require_match(before, if_match)
         columns = _columns(changes, before)
@@ -300,6 +302,8 @@ def change_label(
         columns |= _span_columns(columns, before, starts_at)
         LabelRepository(session).edit(label_id, columns, by=key_name)
         return fresh(_read(session, label_id))
+
+    return run_in_transaction(services.sessions, change)
 
 
 @router.delete(
@@ -314,9 +318,12 @@ def delete_label(
     if_match: Annotated[str | None, Header(description="the ETag of the label as seen")] = None,
 ) -> None:
     """Delete a label. Its history and the data sets that were made with it stay."""
-    with services.sessions.begin() as session:
+
+    def take_away(session: Session) -> None:
         require_match(_read(session, label_id, for_change=True), if_match)
         LabelRepository(session).delete(label_id, by=key_name)
+
+    run_in_transaction(services.sessions, take_away)
 
 
 @router.get(

@@ -132,10 +132,11 @@ STATEMENTS = (
     FROM generate_series(1, CAST(:rows AS int) / 5) AS n
     """,
     f"""
-    INSERT INTO questions (id, video_id, text, text_key, task, input, result, uncertainty,
+    INSERT INTO questions (id, video_id, text, text_key, task, input, result, uncertainty, is_open,
                            model_id, generation_id)
-    SELECT {QUESTION}, {VIDEO}, 'What is it?', 'what is it', 'qa', '{{}}', '{{}}',
-           (n * 7919 % 10007) / 10007.0, :model_id, CAST(:active AS uuid)
+    SELECT {QUESTION}, {VIDEO}, CASE WHEN n % 50 = 0 THEN 'Where is it?' ELSE 'What is it?' END,
+           CASE WHEN n % 50 = 0 THEN 'where is it' ELSE 'what is it' END, 'qa', '{{}}', '{{}}',
+           (n * 7919 % 10007) / 10007.0, n % 50 = 0, :model_id, CAST(:active AS uuid)
     FROM generate_series(1, CAST(:rows AS int) / 5) AS n
     """,
     f"""

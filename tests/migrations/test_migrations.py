@@ -1,5 +1,6 @@
 import json
 import unicodedata
+from uuid import UUID
 
 import sqlalchemy
 from alembic import command
@@ -102,3 +103,63 @@ def test_file_names_are_written_in_one_form_from_now_on(empty_database_url):
         results = connection.scalars(sqlalchemy.text("SELECT result FROM jobs")).all()
     assert names == ["Käse.mp4"]
     assert results == [{"filename": "Käse.mp4", "duplicate": True}]
+
+
+def test_what_was_asked_before_is_open_if_it_would_have_been_suggested(empty_database_url):
+    config = alembic_config(empty_database_url)
+    command.upgrade(config, "0010")
+    engine = sqlalchemy.create_engine(empty_database_url, poolclass=sqlalchemy.NullPool)
+    asked = (  # of which video, what, its answer's uncertainty
+        (1, "what is it", 0.5),
+        (1, "what is it", 0.4),  # the newest that has a measure
+        (1, "what is it", None),
+        (1, "where is it", 0.5),  # its label was deleted
+        (2, "what is it", 0.5),  # has a label
+        (None, "what is it", 0.5),
+    )
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO videos (id, uri, sha256, state, is_still, probe, tags, metadata) "
+            "SELECT lpad(n::text, 32, '0')::uuid, 'u', n::text, 'ready', false, '{}', '{}', '{}' "
+            "FROM generate_series(1, 2) AS n"
+        )
+        for number, (video, key, uncertainty) in enumerate(asked):
+            named = {"id": UUID(int=number), "video": video and UUID(int=video)}
+            connection.execute(
+                sqlalchemy.text(
+                    "INSERT INTO jobs (id, kind, state, priority, input) "
+                    "VALUES (:id, 'question', 'succeeded', 5, '{}')"
+                ),
+                named,
+            )
+            connection.execute(
+                sqlalchemy.text(
+                    "INSERT INTO questions "
+                    "(id, video_id, text, text_key, task, input, uncertainty) "
+                    "VALUES (:id, :video, :key, :key, 'qa', '{}', :uncertainty)"
+                ),
+                named | {"key": key, "uncertainty": uncertainty},
+            )
+        for number, (video, label, deleted_at) in enumerate(
+            [(1, "Where is it?", "now"), (2, "What  is it?", None), (2, "What is it", None)]
+        ):
+            connection.execute(
+                sqlalchemy.text(
+                    "INSERT INTO labels (id, video_id, task, text, answer, choices, provenance, "
+                    "split, content_sha256, deleted_at) VALUES (:id, :video, 'qa', :label, 'x', "
+                    "'{}', '{}', 'train', :sha256, CAST(:deleted_at AS timestamptz))"
+                ),
+                {
+                    "id": UUID(int=number),
+                    "video": UUID(int=video),
+                    "label": label,
+                    "sha256": str(number),
+                    "deleted_at": deleted_at,
+                },
+            )
+
+    command.upgrade(config, "head")
+
+    with engine.begin() as connection:
+        found = connection.exec_driver_sql("SELECT id FROM questions WHERE is_open ORDER BY id")
+        assert [row.id for row in found] == [UUID(int=1), UUID(int=3)]
