@@ -23,7 +23,7 @@ from av.video.stream import VideoStream
 
 from clipbert.video.formats import ANIMATION_DEMUXERS, CLOCKLESS_DEMUXERS, STILL_DEMUXERS
 from clipbert.video.mending import ClockTraits
-from clipbert.video.streams import demuxed
+from clipbert.video.streams import demuxed, demuxer_name
 
 # Their clock wraps around, and has no index: a seek goes by the stamps that it meets.
 _MPEG = frozenset({"mpeg", "mpegts"})
@@ -102,7 +102,7 @@ def clock_traits(
 
     The chunks of an AVI and the frames of pictures and elementary streams are counted, not stamped.
     """
-    name = container.format.name.split(",")[0]
+    name = demuxer_name(container)
     if stamping in (Stamping.DECODED, Stamping.REORDERED) or name in _COUNTED:
         return None
     return ClockTraits(

@@ -26,7 +26,14 @@ from typing import Any
 
 import numpy as np
 
-from clipbert.errors import ClipBertError, DecodeFailed, MediaTooLarge, ProbeTimeout, VideoError
+from clipbert.errors import (
+    ClipBertError,
+    DecodeFailed,
+    FrameDamaged,
+    MediaTooLarge,
+    ProbeTimeout,
+    VideoError,
+)
 from clipbert.probed_video import VideoProbe
 
 DEFAULT_TIMEOUT_SECONDS = 120.0
@@ -146,7 +153,7 @@ def _probe(
 ) -> VideoProbe:
     from clipbert import thumbnails  # noqa: PLC0415 (main loads them under the limits)
     from clipbert.sampling import Clip  # noqa: PLC0415
-    from clipbert.video.decode import decode_sound_clips, probe_video  # noqa: PLC0415
+    from clipbert.video.decode import probe_video, stream_clips  # noqa: PLC0415
 
     probe = probe_video(path, name=name, strict=strict)
     if poster is None and strip is None:
@@ -155,18 +162,15 @@ def _probe(
         Clip(index, instant, instant, (instant,))
         for index, instant in enumerate(thumbnails.strip_instants(probe))
     ]
-    sound = decode_sound_clips(
-        path,
-        looks,
-        max_side_px=thumbnails.POSTER_SIDE_PX,
-        num_threads=_DECODER_THREADS,
-        name=name,
+    looked = stream_clips(
+        path, looks, max_side_px=thumbnails.POSTER_SIDE_PX, num_threads=_DECODER_THREADS, name=name
     )
-    if not sound.frames:
+    sound = [(clip, found) for clip, found in looked if not isinstance(found, FrameDamaged)]
+    if not sound:
         raise DecodeFailed(f"no frame of {name or path.name} is sound where one was looked for")
-    frames = np.concatenate(sound.frames)  # (N, H, W, 3)
+    frames = np.concatenate([found for _, found in sound])  # (N, H, W, 3)
     if poster is not None:
-        instants = [clip.instants[0] for clip in sound.clips]
+        instants = [clip.instants[0] for clip, _ in sound]
         row = thumbnails.choose_poster(frames, instants, probe)
         thumbnails.write_poster(frames[row], poster)
     if strip is not None:

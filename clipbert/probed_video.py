@@ -1,6 +1,5 @@
 """What is known of a video without decoding it."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -111,14 +110,3 @@ class VideoProbe:
                 ),
             }
         )
-
-
-def joined_spans(spans: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-    """Join (start, end) spans that overlap or touch: ascending, disjoint."""
-    joined: list[tuple[float, float]] = []
-    for start, end in sorted(spans):
-        if joined and start <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
-        else:
-            joined.append((start, end))
-    return tuple(joined)

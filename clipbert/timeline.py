@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from clipbert.errors import MediaTooLarge
 from clipbert.frame_clock import NUM_FIRST_PACKETS, FrameClock
-from clipbert.packets import Stamping, clock_traits, packets_of, stamp_of, stamping_of
+from clipbert.packets import Stamping, clock_traits, is_end, packets_of, stamp_of, stamping_of
 from clipbert.video.mending import UNKNOWN, ClockTraits, mend
 
 _IS_FRAME, _IS_KEY = 1, 2
@@ -88,7 +88,7 @@ def read_timeline(
     pts, dts, durations = array("q"), array("q"), array("q")
     flags = bytearray()
     for packet in packets_of(container, stream):
-        if packet.size == 0 and packet.pts is None and packet.dts is None:
+        if is_end(packet):
             continue
         is_frame = packet.size > 0 and not packet.is_discard
         if len(pts) >= max_frames and is_frame:

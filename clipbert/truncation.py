@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from clipbert.errors import TruncatedMedia
 from clipbert.pictures import jpeg_segments
 
 _HEADER_BYTES = 16
@@ -45,16 +44,8 @@ class _Part:
     end: int
 
 
-def check_whole(path: Path, container: str, *, name: str | None = None) -> None:
-    """Raise TruncatedMedia if the file's own sizes go past its end; arguments as is_truncated."""
-    if is_truncated(path, container):
-        raise TruncatedMedia(
-            f"{name or path.name} ends before its header says: the copy is incomplete"
-        )
-
-
 def is_truncated(path: Path, container: str) -> bool:
-    """Say whether the file's own sizes go past its end.
+    """Whether the file's own sizes go past its end.
 
     Args:
         path: the file.

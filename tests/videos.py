@@ -4,12 +4,18 @@ import random
 import shutil
 import struct
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 from av.stream import Disposition
+
+from clipbert.errors import FrameDamaged
+from clipbert.sampling import Clip
+from clipbert.video.decode import stream_clips
+from store.damaged_spans import join_spans
 
 NUM_BITS = 12
 STRIPE_PX = 8
@@ -28,6 +34,25 @@ def frame_number(frame: np.ndarray) -> int:
     means = frame.mean(axis=(0, 2))  # (W,)
     centres = ((np.arange(NUM_BITS) + 0.5) * len(means) / NUM_BITS).astype(int)
     return sum(1 << bit for bit, centre in enumerate(centres) if means[centre] > 127)
+
+
+@dataclass(frozen=True)
+class SoundClips:
+    """The clips of a video whose frames are sound, and the joined spans of what is damaged."""
+
+    clips: list[Clip]
+    frames: list[np.ndarray]
+    damaged_spans: list[list[float]]
+
+
+def decode_sound_clips(path: Path, clips: Sequence[Clip]) -> SoundClips:
+    """Decode as the service does, which goes on after damaged clips."""
+    found = list(stream_clips(path, clips))
+    sound = [(clip, frames) for clip, frames in found if not isinstance(frames, FrameDamaged)]
+    damaged = [frames.span for _, frames in found if isinstance(frames, FrameDamaged)]
+    return SoundClips(
+        [clip for clip, _ in sound], [frames for _, frames in sound], join_spans(damaged)
+    )
 
 
 def corner_picture(width: int = FRAME_WIDTH, height: int = FRAME_HEIGHT) -> np.ndarray:
@@ -191,24 +216,31 @@ def damage(
     return target
 
 
-def damage_time(source: Path, target: Path, *, frame: int, seconds: float) -> Path:
-    """Copy a transport stream without B-frames, and move the time of one frame of it."""
+def shift_ts_stamps(
+    source: Path, target: Path, seconds: dict[int, float], *, only: str = "both"
+) -> Path:
+    """Copy a transport stream and move the PTS and DTS of frames, by number in decoding order."""
     data = bytearray(source.read_bytes())
-    place = 0
-    for _ in range(frame + 1):
+    place = -1
+    for number in range(max(seconds) + 1):
         place = data.index(b"\0\0\1\xe0", place + 1)
-    stamp = place + 9  # 4 name, 2 length, 2 flags, 1 length of what follows: 33 bits in 5 bytes
-    high, middle, low = struct.unpack_from(">BHH", data, stamp)
-    ticks = (high >> 1 & 7) << 30 | middle >> 1 << 15 | low >> 1
-    ticks = ticks + round(90_000 * seconds)
-    struct.pack_into(
-        ">BHH",
-        data,
-        stamp,
-        high & 0xF1 | ticks >> 30 << 1,
-        (ticks >> 15 & 0x7FFF) << 1 | 1,
-        (ticks & 0x7FFF) << 1 | 1,
-    )
+        if number not in seconds:
+            continue
+        has_dts = data[place + 7] & 0x40
+        fields = {"both": [9, 14], "pts": [9], "dts": [14]}[only]
+        for field in fields if has_dts else [9]:
+            stamp = place + field
+            high, middle, low = struct.unpack_from(">BHH", data, stamp)
+            ticks = (high >> 1 & 7) << 30 | middle >> 1 << 15 | low >> 1
+            ticks = (ticks + round(90_000 * seconds[number])) % (1 << 33)
+            struct.pack_into(
+                ">BHH",
+                data,
+                stamp,
+                high & 0xF1 | ticks >> 30 << 1,
+                (ticks >> 15 & 0x7FFF) << 1 | 1,
+                (ticks & 0x7FFF) << 1 | 1,
+            )
     target.write_bytes(data)
     return target
 

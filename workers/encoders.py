@@ -15,7 +15,7 @@ from torch import Tensor
 from clipbert.errors import FrameDamaged
 from clipbert.inference import Predictor
 from clipbert.sampling import Clip
-from clipbert.video.decode import stream_sound_clips
+from clipbert.video.decode import stream_clips
 from store.models import GenerationRepository, ModelRepository
 from store.tables import Generation
 from workers.errors import JobError
@@ -51,21 +51,19 @@ class Encoders:
             name: what messages call the file; None for the path's own name.
 
         Yields:
-            Each clip as soon as it is decoded, or with what is damaged; see `stream_sound_clips`.
+            Each clip as soon as it is decoded, or with what is damaged; see `stream_clips`.
         """
         side, recall_side = self.model.config.max_side_px, self.recall.config.max_side_px
-        for_model = stream_sound_clips(path, clips, max_side_px=side, num_threads=1, name=name)
+        for_model = stream_clips(path, clips, max_side_px=side, num_threads=1, name=name)
         if recall_side == side:
-            for clip, frames in for_model:
-                if isinstance(frames, FrameDamaged):
-                    yield clip, frames
-                else:
-                    yield clip, ClipFrames(frames, frames)
-            return
-        for_recall = stream_sound_clips(
-            path, clips, max_side_px=recall_side, num_threads=1, name=name
-        )
-        for (clip, frames), (_, recall_frames) in zip(for_model, for_recall, strict=True):
+            looks = ((clip, frames, frames) for clip, frames in for_model)
+        else:
+            for_recall = stream_clips(
+                path, clips, max_side_px=recall_side, num_threads=1, name=name
+            )
+            pairs = zip(for_model, for_recall, strict=True)
+            looks = ((clip, frames, recall_frames) for (clip, frames), (_, recall_frames) in pairs)
+        for clip, frames, recall_frames in looks:
             if isinstance(frames, FrameDamaged):
                 yield clip, frames
             elif isinstance(recall_frames, FrameDamaged):

@@ -7,7 +7,7 @@ frame_reader, orientation, screen, colour.
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -29,8 +29,8 @@ from clipbert.errors import (
     TruncatedMedia,
     UnsupportedMedia,
 )
-from clipbert.frame_reader import FrameReader, Reopen
-from clipbert.probed_video import MAX_ASPECT_RATIO, MediaLimits, VideoProbe, joined_spans
+from clipbert.frame_reader import FrameReader
+from clipbert.probed_video import MAX_ASPECT_RATIO, MediaLimits, VideoProbe
 from clipbert.sampling import Clip
 from clipbert.timeline import Timeline
 from clipbert.truncation import is_truncated
@@ -38,24 +38,21 @@ from clipbert.video.assembled import AssembledReader
 from clipbert.video.formats import ANIMATION_DEMUXERS, CLOCKLESS_DEMUXERS, STILL_DEMUXERS
 from clipbert.video.heif import read_assembly
 from clipbert.video.screen import Screen
-from clipbert.video.streams import is_heif_picture
+from clipbert.video.streams import demuxer_name, is_heif_picture
 from clipbert.video.timelines import timeline_of
 
 __all__ = [
     "MediaLimits",
-    "SoundClips",
     "VideoProbe",
     "decode_clips",
     "decode_frames",
-    "decode_sound_clips",
     "probe_video",
     "stream_clips",
-    "stream_sound_clips",
 ]
 
 DEFAULT_LIMITS = MediaLimits()
 # Their clock counts from 0, whatever comes first.
-_FROM_ZERO = frozenset({"mov"})
+_CLOCK_FROM_ZERO = frozenset({"mov"})
 # FFmpeg's VP8 decoder notices damage in threads of slices only.
 _SLICED_CODECS = frozenset({"vp8"})
 # HEVC's conceals damage without a word, unless it is told to fail. Dav1d would give frames that are
@@ -64,22 +61,6 @@ _DECODER_OPTIONS = {"hevc": {"err_detect": "explode"}, "libdav1d": {"max_frame_d
 # In some codecs every frame is a keyframe; a probe is stored, and need not list them all.
 _MAX_KEYFRAMES = 4096
 _RATE_IS_STATED = CLOCKLESS_DEMUXERS | {"dv"}
-
-
-@dataclass(frozen=True)
-class SoundClips:
-    """Those clips of a video whose frames are all sound.
-
-    Attributes:
-        clips: in the order in which they were asked for.
-        frames: of each, uint8, (T, H, W, 3).
-        damaged_spans: (start, end) in seconds of what could not be decoded around the instants of
-            the other clips, ascending, disjoint; empty if all clips are there.
-    """
-
-    clips: tuple[Clip, ...]
-    frames: list[NDArray[np.uint8]]
-    damaged_spans: tuple[tuple[float, float], ...]
 
 
 def probe_video(
@@ -107,20 +88,11 @@ def probe_video(
     cut = TruncatedMedia(f"{name} ends before its header says: the copy is incomplete")
     if is_cut and (strict or demuxer in STILL_DEMUXERS):
         raise cut
-    with ExitStack() as stack:
-        if is_cut:
-            stack.enter_context(_blaming(cut))
-        timeline = timeline_of(path, limits, name=name)
-        reopen = partial(_open, stack, path, limits, name=name, num_threads=1)
-        container, stream = _open(stack, path, limits, name=name, num_threads=0)
-        reader = _reader(
-            path, container, stream, timeline=timeline, reopen=reopen, limits=limits, name=name
-        )
-        first = reader.first_frame()
-        screen = Screen(path, container, stream, name=name)
-        probe = _probe_of(container, stream, timeline.as_shown(first), screen, first)
+    opening = _opened(path, limits=limits, name=name)
+    with _blaming(cut) if is_cut else nullcontext(), opening as video:
+        probe = _probe_of(video, video.reader.first_frame())
     if is_cut:
-        probe = replace(probe, damaged_spans=missing_end(probe))
+        probe = replace(probe, damaged_spans=_missing_end(probe))
     if probe.duration_seconds > limits.max_duration_seconds:
         raise MediaTooLarge(f"{name} is {probe.duration_seconds:.0f} s long")
     if max(probe.width, probe.height) > MAX_ASPECT_RATIO * min(probe.width, probe.height):
@@ -144,7 +116,6 @@ def decode_frames(
     max_side_px: int | None = None,
     num_threads: int = 0,
     limits: MediaLimits = DEFAULT_LIMITS,
-    name: str | None = None,
 ) -> NDArray[np.uint8]:
     """Decode the frame on screen at each instant, and little else.
 
@@ -156,7 +127,6 @@ def decode_frames(
             pixels are not square, one side is drawn out first.
         num_threads: of the decoder; 0 is one for each core.
         limits: what is refused as too large.
-        name: what messages call the file; None for the path's own name.
 
     Returns:
         RGB frames as shown, mirrored and turned, uint8, (N, H, W, 3), in the order of instants.
@@ -166,15 +136,9 @@ def decode_frames(
         FrameNotFound: an instant lies more than a frame's length past the last frame's end.
         VideoError: the file cannot be opened or decoded.
     """
+    opening = _opened(path, max_side_px=max_side_px, num_threads=num_threads, limits=limits)
     frames: dict[float, NDArray[np.uint8]] = {}
-    for instant, frame in _stream_frames(
-        path,
-        instants,
-        max_side_px=max_side_px,
-        num_threads=num_threads,
-        limits=limits,
-        name=name,
-    ):
+    for instant, frame in _stream_frames(opening, instants):
         if isinstance(frame, FrameDamaged):
             raise frame
         frames[instant] = frame
@@ -187,8 +151,6 @@ def decode_clips(
     *,
     max_side_px: int | None = None,
     num_threads: int = 0,
-    limits: MediaLimits = DEFAULT_LIMITS,
-    name: str | None = None,
 ) -> list[NDArray[np.uint8]]:
     """Decode the frames of several clips of one video, each distinct instant once.
 
@@ -196,51 +158,9 @@ def decode_clips(
         For each clip its frames, uint8, (T, H, W, 3). Otherwise as decode_frames.
     """
     instants = sorted({instant for clip in clips for instant in clip.instants})
-    frames = decode_frames(
-        path,
-        instants,
-        max_side_px=max_side_px,
-        num_threads=num_threads,
-        limits=limits,
-        name=name,
-    )
+    frames = decode_frames(path, instants, max_side_px=max_side_px, num_threads=num_threads)
     row = {instant: index for index, instant in enumerate(instants)}
     return [frames[[row[instant] for instant in clip.instants]] for clip in clips]
-
-
-def decode_sound_clips(
-    path: Path,
-    clips: Sequence[Clip],
-    *,
-    max_side_px: int | None = None,
-    num_threads: int = 0,
-    limits: MediaLimits = DEFAULT_LIMITS,
-    name: str | None = None,
-) -> SoundClips:
-    """Decode those of a video's clips whose frames are sound, and say where the others are not.
-
-    Arguments as decode_clips.
-
-    Raises:
-        FrameNotFound: an instant lies more than a frame's length past the last frame's end.
-        VideoError: the file cannot be opened, or is too large.
-    """
-    frames: dict[int, NDArray[np.uint8]] = {}
-    damaged: list[tuple[float, float]] = []
-    for clip, found in stream_sound_clips(
-        path,
-        clips,
-        max_side_px=max_side_px,
-        num_threads=num_threads,
-        limits=limits,
-        name=name,
-    ):
-        if isinstance(found, FrameDamaged):
-            damaged.append(found.span)
-        else:
-            frames[id(clip)] = found
-    sound = tuple(clip for clip in clips if id(clip) in frames)
-    return SoundClips(sound, [frames[id(clip)] for clip in sound], joined_spans(damaged))
 
 
 def stream_clips(
@@ -249,56 +169,33 @@ def stream_clips(
     *,
     max_side_px: int | None = None,
     num_threads: int = 0,
-    limits: MediaLimits = DEFAULT_LIMITS,
     name: str | None = None,
-) -> Iterator[tuple[Clip, NDArray[np.uint8]]]:
-    """Decode the clips of one video in one passage through it, each handed over when it is whole.
+) -> Iterator[tuple[Clip, NDArray[np.uint8] | FrameDamaged]]:
+    """Decode the clips of one video in one passage through it, and go on after damaged ones.
 
     However few keyframes the video has, no frame is decoded twice. The file is open until the
     iterator is used up or closed; it may be advanced in one thread after another.
 
-    Yields:
-        Each clip with its frames, uint8, (T, H, W, 3), in the order of their last instants. What is
-        raised is what decode_frames raises; the clips before it are sound.
-    """
-    for clip, frames in stream_sound_clips(
-        path,
-        clips,
-        max_side_px=max_side_px,
-        num_threads=num_threads,
-        limits=limits,
-        name=name,
-    ):
-        if isinstance(frames, FrameDamaged):
-            raise frames
-        yield clip, frames
-
-
-def stream_sound_clips(
-    path: Path,
-    clips: Sequence[Clip],
-    *,
-    max_side_px: int | None = None,
-    num_threads: int = 0,
-    limits: MediaLimits = DEFAULT_LIMITS,
-    name: str | None = None,
-) -> Iterator[tuple[Clip, NDArray[np.uint8] | FrameDamaged]]:
-    """Decode clips as stream_clips does, and go on after those that are damaged.
+    Args:
+        path: the video.
+        clips: of the video.
+        max_side_px: as for decode_frames.
+        num_threads: as for decode_frames.
+        name: what messages call the file; None for the path's own name.
 
     Yields:
-        Each clip with its frames, or with what is damaged: the first such instant of the clip.
+        Each clip as soon as it is whole, in the order of the last instants: with its frames, uint8,
+        (T, H, W, 3), or with what is damaged at the first such instant of the clip.
+
+    Raises:
+        FrameNotFound: an instant lies more than a frame's length past the last frame's end.
+        VideoError: the file cannot be opened or decoded.
     """
+    opening = _opened(path, max_side_px=max_side_px, num_threads=num_threads, name=name)
     instants = {instant for clip in clips for instant in clip.instants}
     waiting = deque(sorted(clips, key=lambda clip: (max(clip.instants), clip.index)))
     frames: dict[float, NDArray[np.uint8] | FrameDamaged] = {}
-    for instant, frame in _stream_frames(
-        path,
-        tuple(instants),
-        max_side_px=max_side_px,
-        num_threads=num_threads,
-        limits=limits,
-        name=name,
-    ):
+    for instant, frame in _stream_frames(opening, tuple(instants)):
         frames[instant] = frame
         while waiting and max(waiting[0].instants) <= instant:
             clip = waiting.popleft()
@@ -309,61 +206,64 @@ def stream_sound_clips(
 
 
 def _stream_frames(
-    path: Path,
-    instants: Sequence[float],
-    *,
-    max_side_px: int | None,
-    num_threads: int,
-    limits: MediaLimits,
-    name: str | None,
+    opening: AbstractContextManager["_OpenVideo"], instants: Sequence[float]
 ) -> Iterator[tuple[float, NDArray[np.uint8] | FrameDamaged]]:
-    """Decode the frame on screen at each distinct instant, ascending, or say that it is damaged."""
+    """Decode the frame on screen at each distinct instant, ascending; FrameDamaged if it cannot."""
     if not instants:
         raise ValueError("need at least one instant")
     if any(not math.isfinite(instant) or instant < 0 for instant in instants):
         raise ValueError(f"instants are seconds from 0, got {list(instants)}")
-    name = name or path.name
-    timeline = timeline_of(path, limits, name=name)
-    with ExitStack() as stack:
-        reopen = partial(_open, stack, path, limits, name=name, num_threads=1)
-        container, stream = _open(stack, path, limits, name=name, num_threads=num_threads)
-        reader = _reader(
-            path, container, stream, timeline=timeline, reopen=reopen, limits=limits, name=name
-        )
+    with opening as video:
         shown: tuple[VideoFrame, NDArray[np.uint8]] | None = None
-        screen = Screen(
-            path,
-            container,
-            stream,
-            name=name,
-            max_side_px=max_side_px,
-        )
-        for instant, frame in reader.frames_on_screen(sorted(set(instants))):
+        for instant, frame in video.reader.frames_on_screen(sorted(set(instants))):
             if isinstance(frame, FrameDamaged):
                 yield instant, frame
                 continue
             if shown is None or shown[0] is not frame:
-                shown = (frame, screen.show(frame))
+                shown = (frame, video.screen.show(frame))
             yield instant, shown[1]
 
 
-def _reader(
+@dataclass(frozen=True)
+class _OpenVideo:
+    """A file that is open, and all that its frames are read and shown by."""
+
+    container: InputContainer
+    stream: VideoStream
+    timeline: Timeline
+    reader: FrameReader | AssembledReader
+    screen: Screen
+
+
+@contextmanager
+def _opened(
     path: Path,
-    container: InputContainer,
-    stream: VideoStream,
     *,
-    timeline: Timeline,
-    reopen: Reopen,
-    limits: MediaLimits,
-    name: str,
-) -> FrameReader | AssembledReader:
-    if is_heif_picture(container, stream):
-        assembly = read_assembly(path, name=name)
-        if assembly is not None:
-            return AssembledReader(path, assembly, limits=limits, name=name)
-    return FrameReader(
-        container, stream, timeline=timeline, reopen=reopen, limits=limits, name=name
-    )
+    max_side_px: int | None = None,
+    num_threads: int = 0,
+    limits: MediaLimits = DEFAULT_LIMITS,
+    name: str | None = None,
+) -> Iterator[_OpenVideo]:
+    name = name or path.name
+    timeline = timeline_of(path, limits, name=name)
+    with ExitStack() as stack:
+        open_again = partial(_open, stack, path, limits, name=name)
+        container, stream = open_again(num_threads=num_threads)
+        screen = Screen(path, container, stream, name=name, max_side_px=max_side_px)
+        assembly = read_assembly(path, name=name) if is_heif_picture(container, stream) else None
+        reader = (
+            FrameReader(
+                container,
+                stream,
+                timeline=timeline,
+                reopen=partial(open_again, num_threads=1),
+                limits=limits,
+                name=name,
+            )
+            if assembly is None
+            else AssembledReader(path, assembly, limits=limits, name=name)
+        )
+        yield _OpenVideo(container, stream, timeline, reader, screen)
 
 
 def _open(
@@ -377,22 +277,17 @@ def _open(
     return container, stream
 
 
-def _probe_of(
-    container: InputContainer,
-    stream: VideoStream,
-    timeline: Timeline,
-    screen: Screen,
-    first: VideoFrame,
-) -> VideoProbe:
-    name = container.format.name.split(",")[0]
-    is_still = screen.is_still or (name in ANIMATION_DEMUXERS and len(timeline.frame_pts) == 1)
+def _probe_of(video: _OpenVideo, first: VideoFrame) -> VideoProbe:
+    stream, screen, timeline = video.stream, video.screen, video.timeline.as_shown(first)
+    demuxer = demuxer_name(video.container)
+    is_still = screen.is_still or (demuxer in ANIMATION_DEMUXERS and len(timeline.frame_pts) == 1)
     frame_pts, time_base = timeline.frame_pts, stream.time_base or Fraction(1)
     span_pts = int(frame_pts[-1] - frame_pts[0])
     thinning = math.ceil(len(timeline.keyframe_pts) / _MAX_KEYFRAMES) or 1
     keyframe_pts = timeline.keyframe_pts[::thinning] - frame_pts[0]
     width, height = screen.shown_size(first)
     # Of these FFmpeg takes another number for the average.
-    rate = stream.guessed_rate if name in _RATE_IS_STATED else stream.average_rate
+    rate = stream.guessed_rate if demuxer in _RATE_IS_STATED else stream.average_rate
     duration_pts = 0 if is_still else span_pts + timeline.last_duration_pts
     return VideoProbe(
         duration_seconds=float(duration_pts * time_base),
@@ -408,9 +303,9 @@ def _probe_of(
         start_pts=int(frame_pts[0]),
         keyframe_seconds=tuple((keyframe_pts * float(time_base)).tolist()),
         codec=stream.codec_context.codec.canonical_name,
-        container=name,
+        container=demuxer,
         is_still=is_still,
-        starts_at_seconds=_start_seconds(container, stream, timeline),
+        starts_at_seconds=_start_seconds(video.container, stream, timeline),
         mended=timeline.codes,
         gaps=tuple(
             (_seconds(start, timeline, time_base), _seconds(end, timeline, time_base))
@@ -425,13 +320,13 @@ def _seconds(pts: int, timeline: Timeline, time_base: Fraction) -> float:
 
 
 def _start_seconds(container: InputContainer, stream: VideoStream, timeline: Timeline) -> float:
-    """Say what a player's clock shows at the first frame.
+    """Return what a player's clock shows at the first frame.
 
     It counts from 0 in MP4 and its kin, where an edit list may delay the pictures; elsewhere from
     the first of all tracks.
     """
     first = float(int(timeline.frame_pts[0]) * (stream.time_base or Fraction(1)))
-    if container.format.name.split(",")[0] in _FROM_ZERO:
+    if demuxer_name(container) in _CLOCK_FROM_ZERO:
         return max(0.0, first)
     starts = [
         float(other.start_time * other.time_base)
@@ -443,8 +338,8 @@ def _start_seconds(container: InputContainer, stream: VideoStream, timeline: Tim
     return max(0.0, first - min(starts, default=first))
 
 
-def missing_end(probe: VideoProbe) -> tuple[tuple[float, float], ...]:
-    """Say what a file that is cut off lacks: from its last frame to what its header says."""
+def _missing_end(probe: VideoProbe) -> tuple[tuple[float, float], ...]:
+    """Return the span that a cut file lacks: from its last frame to what its header says."""
     start = probe.duration_seconds
     claimed = probe.header_duration_pts
     end = start if claimed is None else max(start, float(claimed * probe.time_base))

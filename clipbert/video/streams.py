@@ -25,6 +25,11 @@ _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _HEIF_BRANDS = ("avif", "avis", "heic", "heix", "hevc", "hevx", "mif1", "msf1")
 
 
+def demuxer_name(container: InputContainer) -> str:
+    """Return the name that an open file's demuxer has in formats.CONTAINERS."""
+    return container.format.name.split(",")[0]
+
+
 def is_picture(container: InputContainer, stream: VideoStream) -> bool:
     """Say whether an open file is a still picture: JPEG, PNG, WebP, or one of HEIC and AVIF."""
     return container.format.name in STILL_DEMUXERS or is_heif_picture(container, stream)
@@ -124,7 +129,7 @@ def covers_among(container: InputContainer, indices: set[int]) -> set[int]:
 def choose(container: InputContainer, streams: Sequence[VideoStream]) -> VideoStream:
     """Choose the default stream, else the largest, else the first."""
     defaults = [stream for stream in streams if stream.disposition & Disposition.default]
-    is_mp4 = container.format.name.startswith("mov") and not is_heif(container)
+    is_mp4 = demuxer_name(container) == "mov" and not is_heif(container)
     if is_mp4 and defaults == [streams[0]]:
         # Writers of MP4 enable the first track, whichever it is: nobody chose it.
         defaults = []

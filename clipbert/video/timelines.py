@@ -3,6 +3,7 @@
 Clips of a long video are decoded a few at a time, and each time the file's clock has to be known.
 """
 
+import os
 from collections import OrderedDict
 from pathlib import Path
 from threading import Lock
@@ -55,24 +56,30 @@ def timeline_of(path: Path, limits: MediaLimits, *, name: str) -> Timeline:
         DecodeFailed: there is no frame in it.
         VideoError: the file cannot be opened, or is too large.
     """
-    with open_video(path, limits, name=name) as (container, stream):
-        identity = _identity_of(path)
-        timeline = _TIMELINES.get(identity)
-        if timeline is None or len(timeline.frame_pts) > limits.max_frames:
+    identity = _identity_of(path)
+    timeline = None if identity is None else _TIMELINES.get(identity)
+    if timeline is None or len(timeline.frame_pts) > limits.max_frames:
+        with open_video(path, limits, name=name) as (container, stream):
             timeline = read_timeline(container, stream, max_frames=limits.max_frames, name=name)
-            if _identity_of(path) == identity:
-                _TIMELINES.keep(identity, timeline)
+        if identity is not None and _identity_of(path) == identity:
+            _TIMELINES.keep(identity, timeline)
     if len(timeline.frame_pts) == 0:
         raise DecodeFailed(f"{name} has a video stream without frames")
     return timeline
 
 
-def _identity_of(path: Path) -> _Identity:
-    status = path.stat()
-    with path.open("rb") as file:
-        ends = file.read(_COMPARED_BYTES)
-        file.seek(max(0, status.st_size - _COMPARED_BYTES))
-        ends += file.read(_COMPARED_BYTES)
+def _identity_of(path: Path) -> _Identity | None:
+    """Return what tells the file from others; None if there is no file, or it cannot be read."""
+    if not path.is_file():  # nor a pipe that would wait for its writer
+        return None
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            ends = file.read(_COMPARED_BYTES)
+            file.seek(max(0, status.st_size - _COMPARED_BYTES))
+            ends += file.read(_COMPARED_BYTES)
+    except OSError:  # whoever opens it says why
+        return None
     return (
         status.st_dev,
         status.st_ino,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clipbert.errors import OutsideVideo
-from clipbert.probed_video import VideoProbe, joined_spans
+from clipbert.probed_video import VideoProbe
 from clipbert.sampling import INDEX_PLAN, SamplingPlan, plan_clips
 
 FPS = 10
@@ -102,7 +102,3 @@ def test_a_window_over_a_gap_sees_both_sides_and_one_inside_it_is_refused():
     assert [clip.instants for clip in clips] == [(3.0,), (102.0,)]
     with pytest.raises(OutsideVideo, match="no pictures from 10 s to 90 s"):
         plan_clips(probe, SamplingPlan(num_clips=2), window=(10.0, 90.0))
-
-
-def test_spans_that_touch_are_joined():
-    assert joined_spans([(3, 4), (0, 1), (1, 2), (3.5, 3.7)]) == ((0, 2), (3, 4))

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from videos import (
     counting_frame,
-    damage_time,
     frame_number,
     join,
     remux,
     remux_at,
+    shift_ts_stamps,
     write_counting_video,
     write_video,
 )
@@ -125,7 +125,7 @@ def test_recordings_strung_together_are_one_video(suffix, tmp_path):
 @pytest.mark.parametrize("seconds", [-2.02, 3600])
 def test_one_damaged_time_is_no_other_recording(seconds, tmp_path):
     source = write_counting_video(tmp_path / "source.ts", 100)
-    path = damage_time(source, tmp_path / "v.ts", frame=60, seconds=seconds)
+    path = shift_ts_stamps(source, tmp_path / "v.ts", {60: seconds})
 
     assert probe_video(path).num_frames == 100
     assert frame_number(decode_frames(path, [99 / 25])[0]) == 99

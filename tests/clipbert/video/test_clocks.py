@@ -13,6 +13,7 @@ from videos import (
     frame_number,
     join,
     remux,
+    shift_ts_stamps,
     write_counting_video,
     write_video,
 )
@@ -123,35 +124,6 @@ def test_slides_of_ten_seconds_are_no_gap_in_mp4_and_matroska(tmp_path):
         assert (probe.mended, probe.gaps) == ((), ())
         frames = decode_frames(path, [0.05, 9.0, 10.1, 20.0, 20.1, 25.0, 30.0])
         assert [frame_number(frame) for frame in frames] == [1, 2, 3, 3, 4, 5, 6]
-
-
-def shift_ts_stamps(
-    source: Path, target: Path, seconds: dict[int, float], *, only: str = "both"
-) -> Path:
-    """Copy a transport stream and move the PTS and DTS of frames, by number in decoding order."""
-    data = bytearray(source.read_bytes())
-    place = -1
-    for number in range(max(seconds) + 1):
-        place = data.index(b"\0\0\1\xe0", place + 1)
-        if number not in seconds:
-            continue
-        has_dts = data[place + 7] & 0x40
-        fields = {"both": [9, 14], "pts": [9], "dts": [14]}[only]
-        for field in fields if has_dts else [9]:
-            stamp = place + field
-            high, middle, low = struct.unpack_from(">BHH", data, stamp)
-            ticks = (high >> 1 & 7) << 30 | middle >> 1 << 15 | low >> 1
-            ticks = (ticks + round(90_000 * seconds[number])) % (1 << 33)
-            struct.pack_into(
-                ">BHH",
-                data,
-                stamp,
-                high & 0xF1 | ticks >> 30 << 1,
-                (ticks >> 15 & 0x7FFF) << 1 | 1,
-                (ticks & 0x7FFF) << 1 | 1,
-            )
-    target.write_bytes(data)
-    return target
 
 
 DAMAGES = {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import av
 import pytest
-from videos import cut, frame_number, remux, write_counting_video
+from videos import cut, decode_sound_clips, frame_number, remux, write_counting_video
 
 from clipbert.errors import DecodeFailed, FrameDamaged, TruncatedMedia
 from clipbert.probe import probe_in_subprocess
@@ -13,9 +13,8 @@ from clipbert.sampling import INDEX_PLAN, Clip, plan_clips
 from clipbert.video.decode import (
     decode_clips,
     decode_frames,
-    decode_sound_clips,
     probe_video,
-    stream_sound_clips,
+    stream_clips,
 )
 
 FPS = 25
@@ -119,7 +118,7 @@ def test_clips_stream_on_after_damage(tmp_path):
     source = write_counting_video(tmp_path / "s.mp4", NUM_FRAMES, gop=GOP)
     path = rubbish_in(source, tmp_path / "v.mp4", 30)
 
-    found = {clip.index: frames for clip, frames in stream_sound_clips(path, looks())}
+    found = {clip.index: frames for clip, frames in stream_clips(path, looks())}
 
     assert len(found) == NUM_FRAMES
     damaged = [index for index, frames in found.items() if isinstance(frames, FrameDamaged)]

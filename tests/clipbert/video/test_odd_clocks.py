@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from videos import decode_sound_clips
 
 from clipbert.sampling import INDEX_PLAN, plan_clips
-from clipbert.video.decode import decode_frames, decode_sound_clips, probe_video
+from clipbert.video.decode import decode_frames, probe_video
 
 ODD = Path(__file__).parent.parent.parent / "odd"
 MANIFEST = json.loads((ODD / "manifest.json").read_text())
