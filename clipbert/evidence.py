@@ -21,8 +21,8 @@ from torch import Tensor
 from clipbert.requests import ScoredAnswer
 from clipbert.sampling import Clip, SamplingPlan, plan_clips
 from clipbert.training.annotation import WHOLE, Span
-from clipbert.video.authors_stills import decode_authors_clips
-from clipbert.video.decode import decode_clips, probe_video
+from clipbert.video.decode import probe_video
+from clipbert.video.planned_clips import decode_planned_clips
 
 
 @dataclass(frozen=True)
@@ -124,11 +124,7 @@ def read_clips(
     span: Span = WHOLE,
     num_threads: int = 0,
 ) -> DecodedClips:
-    """Choose a video's clips and decode them, as a model of this frame size sees them.
-
-    Frames are shrunk in the decoder's colour conversion. The authors' plan keeps them whole: their
-    code shrinks them later, without smoothing, and a pixel's value depends on it. JPEG pictures are
-    then decoded by Pillow, as theirs are.
+    """Choose a video's clips and decode them; see decode_planned_clips.
 
     Args:
         path: the video.
@@ -142,10 +138,9 @@ def read_clips(
     """
     probe = probe_video(path)
     clips = plan_clips(probe, plan, window=span.window_in(probe.duration_seconds))
-    if plan.name == "authors":
-        frames = decode_authors_clips(path, clips, num_threads=num_threads)
-    else:
-        frames = decode_clips(path, clips, max_side_px=max_side_px, num_threads=num_threads)
+    frames = decode_planned_clips(
+        path, clips, plan, max_side_px=max_side_px, num_threads=num_threads
+    )
     return DecodedClips(tuple(clips), frames, probe.duration_seconds)
 
 

@@ -17,8 +17,7 @@ from clipbert.training.annotation import Annotation, Span
 from clipbert.training.draws import generator_at
 from clipbert.training.task_texts import TaskTexts, VideoTexts
 from clipbert.training.usable_videos import UnusableVideo, VideoSource
-from clipbert.video.authors_stills import decode_authors_clips
-from clipbert.video.decode import decode_clips
+from clipbert.video.planned_clips import decode_planned_clips
 
 
 @dataclass(frozen=True)
@@ -191,10 +190,9 @@ class ClipDataset(Dataset[Item]):
             window=span.window_in(source.probe.duration_seconds),
         )
         # One thread: examples are decoded side by side by the workers of the loader.
-        if self._plan.name == "authors":
-            frames = decode_authors_clips(source.path, clips, num_threads=1)
-        else:
-            frames = decode_clips(source.path, clips, max_side_px=self._max_side_px, num_threads=1)
+        frames = decode_planned_clips(
+            source.path, clips, self._plan, max_side_px=self._max_side_px, num_threads=1
+        )
         return clips, np.stack(frames)
 
 

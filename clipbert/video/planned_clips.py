@@ -1,4 +1,4 @@
-"""JPEG pictures as the authors read them: by Pillow, whose decoder differs from FFmpeg's.
+"""Clips as a plan looks at them; the authors' reads JPEG by Pillow, which differs from FFmpeg.
 
 A pixel differs by 1.9 of 255 on the average, mostly in how halved colours are drawn out again, and
 logits with it. The `authors` plan is for figures that are compared with theirs.
@@ -14,29 +14,41 @@ from PIL import Image
 from clipbert.containers import sniff_format
 from clipbert.errors import DecodeFailed
 from clipbert.pictures import exif_orientation
-from clipbert.sampling import Clip
+from clipbert.sampling import Clip, SamplingPlan
 from clipbert.video.decode import decode_clips
 
 _JPEG = "jpeg_pipe"
 
 
-def decode_authors_clips(
-    path: Path, clips: Sequence[Clip], *, num_threads: int = 0
+def decode_planned_clips(
+    path: Path,
+    clips: Sequence[Clip],
+    plan: SamplingPlan,
+    *,
+    max_side_px: int,
+    num_threads: int = 0,
 ) -> list[NDArray[np.uint8]]:
-    """Decode the frames of clips whole, as the authors' code sees them.
+    """Decode the frames of clips as a model that looks by this plan sees them.
+
+    Frames are shrunk in the decoder's colour conversion. The authors' plan keeps them whole: their
+    code shrinks them later, without smoothing, and a pixel's value depends on it. JPEG pictures are
+    then decoded by Pillow, as theirs are.
 
     Args:
         path: a video or picture that was probed, and so is within the limits on size.
-        clips: of the `authors` plan.
+        clips: of the plan.
+        plan: how they were placed.
+        max_side_px: S of the model.
         num_threads: of the decoder; 0 is one for each core.
 
     Returns:
-        For each clip its frames, uint8, (T, H, W, 3), RGB: a JPEG by Pillow, all else as
-        decode_clips.
+        For each clip its frames, uint8, (T, H, W, 3), RGB.
 
     Raises:
         VideoError: the file cannot be read.
     """
+    if plan.name != "authors":
+        return decode_clips(path, clips, max_side_px=max_side_px, num_threads=num_threads)
     if sniff_format(path) != _JPEG:
         return decode_clips(path, clips, num_threads=num_threads)
     try:
