@@ -198,7 +198,7 @@ class OutsideMediaRoots(MediaFileError):
     """The path leads out of every media root."""
 
     def __init__(self, path: str | Path) -> None:
-        super().__init__(f"{_shown(path)} is not under an allowed media root")
+        super().__init__(f"{shown_path(path)} is not under an allowed media root")
 
 
 class MediaFileMissing(MediaFileError):
@@ -209,7 +209,7 @@ class MediaFileMissing(MediaFileError):
     """
 
     def __init__(self, path: str | Path, reason: str) -> None:
-        super().__init__(f"{_shown(path)} cannot be read: {reason}")
+        super().__init__(f"{shown_path(path)} cannot be read: {reason}")
         self.reason = reason
 
 
@@ -217,9 +217,9 @@ class NotARegularFile(MediaFileError):
     """There is a folder, a pipe, a socket or a device at the path."""
 
     def __init__(self, path: str | Path) -> None:
-        super().__init__(f"{_shown(path)} is not a regular file")
+        super().__init__(f"{shown_path(path)} is not a regular file")
 
 
-def _shown(path: str | Path) -> str:
+def shown_path(path: str | Path) -> str:
     """Write a path as text, whatever its bytes are."""
     return os.fsencode(path).decode(errors="replace")

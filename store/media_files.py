@@ -118,8 +118,14 @@ def is_settled(status: os.stat_result, *, for_ns: int = SETTLED_NS) -> bool:
 
 
 def trusted_stamp(status: os.stat_result) -> str | None:
-    """Give a file's stamp if it can be trusted, else None."""
+    """Return a file's stamp if it can be trusted, else None."""
     return stamp_of(status) if is_settled(status) else None
+
+
+def hash_file(path: Path) -> str:
+    """Compute the SHA-256 of a file, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hash_descriptor(file.fileno())
 
 
 def hash_descriptor(descriptor: int, *, on_piece: Callable[[], object] | None = None) -> str:

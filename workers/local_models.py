@@ -6,8 +6,8 @@ from pathlib import Path
 from clipbert.errors import CheckpointError
 from store.blobs import BlobStore
 from store.errors import BlobNotFound
+from store.media_files import hash_file
 from store.tables import Model
-from workers.media import hash_file
 from workers.model_folder import Manifest, read_manifest
 
 

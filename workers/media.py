@@ -4,16 +4,14 @@ It is opened once. What is hashed, probed and decoded is that descriptor, `/proc
 nothing can be put in its place between a check and a use.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from clipbert.errors import ClipBertError, MediaNotFound, UnsupportedMedia, VideoError
+from clipbert.errors import MediaNotFound, UnsupportedMedia
 from store.blobs import BlobStore
 from store.errors import (
     BlobNotFound,
@@ -21,6 +19,7 @@ from store.errors import (
     MediaFileMissing,
     NotARegularFile,
     OutsideMediaRoots,
+    shown_path,
 )
 from store.media_files import (
     MediaFile,
@@ -32,8 +31,6 @@ from store.media_files import (
 from store.tables import Video
 from store.video_names import as_name
 from workers.errors import JobError, MediaChanged
-
-_READ_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class OpenMedia:
         return self.status.st_size
 
     def hash(self, *, on_piece: Callable[[], object] | None = None) -> str:
-        """Compute the SHA-256 of its bytes, as `hash_file` does."""
+        """Compute the SHA-256 of its bytes, as `hash_descriptor` does."""
         return hash_descriptor(self.descriptor, on_piece=on_piece)
 
     def check_unwritten(self) -> None:
@@ -98,15 +95,6 @@ class OpenMedia:
             there = file.status
         if (there.st_dev, there.st_ino) != (self.status.st_dev, self.status.st_ino):
             raise MediaChanged(self.name)
-
-    def with_name(self, error: ClipBertError) -> ClipBertError:
-        """Give the same error with the file called what people call it."""
-        message = str(error).replace(str(self.path), self.name)
-        if message.startswith(f"{self.descriptor} "):  # the path's own name
-            message = self.name + message.removeprefix(str(self.descriptor))
-        if isinstance(error, VideoError):
-            return VideoError.from_code(error.code, message)
-        return ClipBertError(message)
 
     def check_content(self, video: Video, *, on_piece: Callable[[], object] | None = None) -> None:
         """Make sure that these are the bytes that were indexed; they are hashed where in doubt.
@@ -141,7 +129,7 @@ def open_media(
     blobs: BlobStore,
     on_piece: Callable[[], object] | None = None,
 ) -> Iterator[OpenMedia]:
-    """Give the media as an open local file, for as long as the context lasts.
+    """Open the media as a local file, for as long as the context lasts.
 
     Args:
         uri: where the file is, if it was not uploaded.
@@ -188,7 +176,7 @@ def open_video_media(
     blobs: BlobStore,
     on_piece: Callable[[], object] | None = None,
 ) -> Iterator[OpenMedia]:
-    """Give the media of a video, with the bytes that were indexed, as `open_media` does.
+    """Open the media of a video, with the bytes that were indexed, as `open_media` does.
 
     Raises:
         JobError: also `media_changed`: other bytes lie at its place now.
@@ -205,29 +193,13 @@ def open_video_media(
         yield media
 
 
-def hash_file(path: Path, *, on_piece: Callable[[], object] | None = None) -> str:
-    """Compute the SHA-256 of a file, as 64 hexadecimal digits.
-
-    Args:
-        path: the file, of any size.
-        on_piece: called after each mebibyte; what it raises ends the work.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_READ_BYTES):
-            digest.update(piece)
-            if on_piece is not None:
-                on_piece()
-    return digest.hexdigest()
-
-
 def name_in_uri(uri: str) -> str:
-    """Give the file name that a uri ends in, as text in NFC: what is not UTF-8 is replaced."""
+    """Return the file name that a uri ends in, as text in NFC: what is not UTF-8 is replaced."""
     return as_name(unquote(uri.rsplit("/", 1)[-1]))
 
 
 def place_of_uri(uri: str) -> Path:
-    """Give the absolute path that a uri names.
+    """Return the absolute path that a uri names.
 
     Raises:
         JobError: `outside_media_roots`: it names none.
@@ -251,10 +223,7 @@ def _open_at(place: Path, name: str, roots: Sequence[Path]) -> MediaFile:
     except NotARegularFile as error:
         raise UnsupportedMedia(f"{name} is not a regular file") from error
     except MediaFileMissing as error:
-        raise MediaNotFound(f"{name} cannot be read: {error.reason} at {_shown(place)}") from error
+        why = f"{error.reason} at {shown_path(place)}"
+        raise MediaNotFound(f"{name} cannot be read: {why}") from error
     except MediaFileError as error:
         raise MediaNotFound(str(error)) from error
-
-
-def _shown(path: Path) -> str:
-    return os.fsencode(path).decode(errors="replace")

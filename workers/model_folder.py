@@ -9,7 +9,7 @@ from typing import Final
 from clipbert.errors import CheckpointError
 from store.blobs import BlobStore
 from store.errors import BlobNotFound
-from workers.media import hash_file
+from store.media_files import hash_file
 
 _MANIFEST: Final = "manifest.json"
 _NEEDED: Final = ("config.json", "model.safetensors")

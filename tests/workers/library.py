@@ -8,6 +8,7 @@ from videos import write_counting_video
 from clipbert.video.decode import probe_video
 from store.job_records import BULK_PRIORITY
 from store.jobs import JobRepository
+from store.media_files import hash_file
 from store.models import GenerationRepository
 from store.tables import Clip, Video
 from store.videos import VideoRepository
@@ -15,7 +16,6 @@ from tests.workers.service import Service
 from workers.embedding import embed_next
 from workers.generations import embed_job
 from workers.lifecycle import Workplace
-from workers.media import hash_file
 
 
 def add_video(
