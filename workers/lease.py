@@ -212,18 +212,12 @@ class LeaseKeeper:
         Without the database it cannot be written: then the lease runs out, and the job goes round
         again.
         """
-        self._forget(hold)
-        try:
-            run_in_transaction(
-                self._sessions,
-                lambda session: _write_end(
-                    JobRepository(session), JobPieces(session), hold.claim, error
-                ),
-            )
-        except LeaseLost:
-            log.warning("job.lease_lost", job_id=str(hold.claim.id))
-        except (OperationalError, InterfaceError) as gone:
-            log.warning("job.not_settled", job_id=str(hold.claim.id), error=repr(gone))
+        self._let_go(
+            hold,
+            lambda session: _write_end(
+                JobRepository(session), JobPieces(session), hold.claim, error
+            ),
+        )
 
     def hand_back(self) -> None:
         """Give back all jobs that the process holds, as if they had not been started."""
@@ -235,18 +229,8 @@ class LeaseKeeper:
 
     def snooze(self, hold: Hold, delay: timedelta) -> None:
         """Give a job back to be run later; costs it no attempt."""
-        self._forget(hold)
-        try:
-            run_in_transaction(
-                self._sessions,
-                lambda session: JobRepository(session).snooze(
-                    hold.claim, datetime.now(UTC) + delay
-                ),
-            )
-        except LeaseLost:
-            log.warning("job.lease_lost", job_id=str(hold.claim.id))
-        except (OperationalError, InterfaceError) as gone:
-            log.warning("job.not_settled", job_id=str(hold.claim.id), error=repr(gone))
+        run_at = datetime.now(UTC) + delay
+        self._let_go(hold, lambda session: JobRepository(session).snooze(hold.claim, run_at))
 
     def add_event(self, hold: Hold, type_: str, data: dict[str, Any]) -> None:
         """Write down something that happened to a job at work.
@@ -254,14 +238,7 @@ class LeaseKeeper:
         Raises:
             HoldLost: another worker has the job.
         """
-        try:
-            run_in_transaction(
-                self._sessions,
-                lambda session: JobRepository(session).add_event(hold.claim, type_, data),
-            )
-        except LeaseLost as error:
-            hold.is_lost = True
-            raise HoldLost(str(error)) from error
+        self._write(hold, lambda session: JobRepository(session).add_event(hold.claim, type_, data))
 
     def report_progress(self, hold: Hold, *, done: int, total: int | None, stage: str) -> None:
         """Show how far a job is.
@@ -269,16 +246,12 @@ class LeaseKeeper:
         Raises:
             HoldLost: another worker has the job.
         """
-        try:
-            run_in_transaction(
-                self._sessions,
-                lambda session: JobRepository(session).report_progress(
-                    hold.claim, done=done, total=total, stage=stage
-                ),
-            )
-        except LeaseLost as error:
-            hold.is_lost = True
-            raise HoldLost(str(error)) from error
+        self._write(
+            hold,
+            lambda session: JobRepository(session).report_progress(
+                hold.claim, done=done, total=total, stage=stage
+            ),
+        )
 
     def close(self) -> None:
         """End the heartbeats."""
@@ -330,6 +303,22 @@ class LeaseKeeper:
             except Exception:
                 # The edge of a thread. A database that is away for less than a lease is harmless.
                 log.exception("heartbeat.failed")
+
+    def _let_go(self, hold: Hold, write: Callable[[Session], None]) -> None:
+        self._forget(hold)
+        try:
+            run_in_transaction(self._sessions, write)
+        except LeaseLost:
+            log.warning("job.lease_lost", job_id=str(hold.claim.id))
+        except (OperationalError, InterfaceError) as gone:
+            log.warning("job.not_settled", job_id=str(hold.claim.id), error=repr(gone))
+
+    def _write(self, hold: Hold, write: Callable[[Session], None]) -> None:
+        try:
+            run_in_transaction(self._sessions, write)
+        except LeaseLost as error:
+            hold.is_lost = True
+            raise HoldLost(str(error)) from error
 
     def _forget(self, hold: Hold) -> None:
         with self._lock:
