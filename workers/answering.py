@@ -73,7 +73,7 @@ class QuestionDesk:
         """
         if not holds:
             return []
-        serving = self._group.attempt(self._read_serving, *holds)
+        serving = self._group.attempt(partial(read_ready, self._workplace), *holds)
         if serving is None:
             return []
         questions = []
@@ -113,14 +113,6 @@ class QuestionDesk:
                 if question.rows and all(row.is_over for row in question.rows):
                     self._group.attempt(partial(self._finish, question, predictor), question.hold)
         return [question for question in questions if self._group.is_open(question.hold)]
-
-    def _read_serving(self) -> Serving:
-        serving = read_ready(self._workplace)
-        if serving is None:
-            raise JobError(
-                "no_active_generation", "nothing is indexed yet: no generation is active"
-            )
-        return serving
 
     def _prepare(self, hold: Hold, serving: Serving) -> Question:
         """Choose the model for a question and load the tokens of its video.

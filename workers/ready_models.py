@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from store.tables import Model, Task
+from workers.errors import JobError
 from workers.serving import Serving, read_serving
 
 if TYPE_CHECKING:
@@ -68,12 +69,16 @@ class ReadyModels:
         return chosen
 
 
-def read_ready(workplace: "Workplace") -> Serving | None:
-    """Say what answers in this process now; None if there is no active generation."""
+def read_ready(workplace: "Workplace") -> Serving:
+    """Return what answers in this process now.
+
+    Raises:
+        JobError: `no_active_generation`.
+    """
     with workplace.sessions.begin() as session:
         serving = read_serving(session)
     if serving is None:
-        return None
+        raise JobError("no_active_generation", "nothing is indexed yet: no generation is active")
     ready = workplace.ready_models
     return dataclasses.replace(
         serving,

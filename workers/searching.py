@@ -137,7 +137,7 @@ class SearchDesk:
         """
         if not holds:
             return []
-        serving = self._group.attempt(self._read_serving, *holds)
+        serving = self._group.attempt(partial(read_ready, self._workplace), *holds)
         if serving is None:
             return []
         searches = []
@@ -198,14 +198,6 @@ class SearchDesk:
                 partial(search.library.keep, self._workplace.sessions, search.hold.claim),
                 search.hold,
             )
-
-    def _read_serving(self) -> Serving:
-        serving = read_ready(self._workplace)
-        if serving is None:
-            raise JobError(
-                "no_active_generation", "nothing is indexed yet: no generation is active"
-            )
-        return serving
 
     def _encode(self, searches: Sequence[Search], serving: Serving) -> None:
         predictor = self._workplace.models.get(serving.recall)
