@@ -89,30 +89,29 @@ class LibraryScores:
     def best(
         self, session: Session, generation_id: UUID, *, group_by: str, limit: int
     ) -> list[Candidate]:
-        """Give the best videos, or those of the best clips, that are still there."""
-        order = self._ranked_videos() if group_by == "video" else self._videos_of_ranked_clips()
+        """Find the best videos that are still there, or those that have the best clips.
+
+        Args:
+            session: in a transaction of the caller's.
+            generation_id: whose clips were scored.
+            group_by: `video` ranks by the videos' scores, `clip` by those of their best clips.
+            limit: how many videos at most. So many hold the best `limit` clips too.
+        """
         candidates: list[Candidate] = []
-        num_hits = 0
-        for start in range(0, len(order), limit):
-            for video, num_hits_of_video in order[start : start + limit]:
-                candidate = _to_candidate(session, generation_id, video)
-                if candidate is not None:
-                    candidates.append(candidate)
-                    num_hits += num_hits_of_video
-            if num_hits >= limit:
+        for video in self._ranked(group_by):
+            if len(candidates) == limit:
                 break
+            candidate = _to_candidate(session, generation_id, video)
+            if candidate is not None:
+                candidates.append(candidate)
         return candidates
 
-    def _ranked_videos(self) -> list[tuple[VideoScores, int]]:
-        ranked = sorted(self.videos, key=lambda video: (-video.score, video.video_id))
-        return [(video, 1) for video in ranked]
+    def _ranked(self, group_by: str) -> list[VideoScores]:
+        def rank(video: VideoScores) -> tuple[float, UUID]:
+            best = video.score if group_by == "video" else float(video.clip_scores.max())
+            return -best, video.video_id
 
-    def _videos_of_ranked_clips(self) -> list[tuple[VideoScores, int]]:
-        """Order the videos by their best clip; a video counts as that one clip, at least."""
-        ranked = sorted(
-            self.videos, key=lambda video: (-float(video.clip_scores.max()), video.video_id)
-        )
-        return [(video, 1) for video in ranked]
+        return sorted(self.videos, key=rank)
 
 
 def read_scores(session: Session, job_id: UUID, about: Mapping[str, Any]) -> LibraryScores:
