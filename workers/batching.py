@@ -10,7 +10,7 @@ Result = TypeVar("Result")
 
 
 SLICE_SECONDS: Final = 0.25
-"""How long the model works before it is seen whether somebody waits."""
+"""The longest that the model works before the process looks who waits."""
 
 _OUTLIER: Final = 4.0  # a pass that takes so many times the usual is counted as this many times
 _NEWEST_SHARE: Final = 0.5
@@ -23,27 +23,20 @@ class CostLimit:
 
     Args:
         limit: highest cost of a batch, in the unit of the items' costs.
-        seconds_per_cost: a first guess of what a pass takes; None if time is no bound.
-        slice_seconds: how long a pass may take.
+        seconds_per_cost: a first guess of what a pass takes; None if time is no bound. A pass may
+            take SLICE_SECONDS.
     """
 
-    def __init__(
-        self,
-        limit: float,
-        *,
-        seconds_per_cost: float | None = None,
-        slice_seconds: float = SLICE_SECONDS,
-    ) -> None:
+    def __init__(self, limit: float, *, seconds_per_cost: float | None = None) -> None:
         self.limit = limit
         self._seconds_per_cost = seconds_per_cost
-        self._slice_seconds = slice_seconds
 
     @property
     def allowed(self) -> float:
         """The cost that the next pass may have; a single item may always pass."""
         if self._seconds_per_cost is None:
             return self.limit
-        return min(self.limit, self._slice_seconds / self._seconds_per_cost)
+        return min(self.limit, SLICE_SECONDS / self._seconds_per_cost)
 
     def lower_below(self, cost: float) -> None:
         """Remember that a batch of this cost did not fit."""
