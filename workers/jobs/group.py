@@ -1,8 +1,8 @@
 """Jobs that share a process, and often a forward pass, each with an outcome of its own.
 
-This is the only place that catches broadly. What a step of one job raises (bad media, a deleted
-video, a cancellation, a database that is away for a moment) settles that job and no other. What it
-guarantees beside that:
+For such jobs this is the only place that catches broadly. What a step of one job raises (bad media,
+a deleted video, a cancellation, a database that is away for a moment) settles that job and no
+other. What it guarantees beside that:
 
 - A job is settled once, whatever else goes wrong with it afterwards.
 - A job is charged an attempt only for its own failure. One that waits for its turn, or is in the
@@ -141,10 +141,16 @@ class JobGroup:
         """End the process: the jobs at fault get the error, all others that it holds go back."""
         for hold in at_fault:
             self.settle(hold, error)
-        _try(self._keep)
+        _try_and_log("jobs.not_kept", self._keep)
         self._open.clear()
-        _try(self._leases.hand_back)
+        _try_and_log("jobs.not_handed_back", self._leases.hand_back)
         self._leave(event, error)
+
+
+def _try_and_log(event: str, step: Callable[[], None]) -> None:
+    match _try(step):
+        case _Raised(error):
+            log.error(event, exc_info=error)
 
 
 def _try(step: Callable[[], Value]) -> "_Done[Value] | _Raised":
