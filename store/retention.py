@@ -43,12 +43,13 @@ WHERE job_events.job_id = ANY(CAST(:ids AS uuid[])) AND jobs.id = job_events.job
 """
 
 # Not those of a batch that is still at work, whose items are listed with them; nor those of a video
-# that is not settled; nor one that is what a copy's name is found by.
+# that is not settled; nor the last that was said of a copy, whose name the video is found by, and
+# in whose place it lives on when other content comes to its own.
 _DELETE_JOBS = """
 DELETE FROM jobs WHERE id IN (
     SELECT jobs.id FROM jobs
     LEFT JOIN LATERAL (
-        SELECT id, state, filename FROM videos WHERE videos.id = jobs.video_id LIMIT 1
+        SELECT id, state, uri, filename FROM videos WHERE videos.id = jobs.video_id LIMIT 1
     ) AS videos ON true
     LEFT JOIN LATERAL (
         SELECT true AS found FROM jobs AS others
@@ -62,7 +63,14 @@ DELETE FROM jobs WHERE id IN (
       AND (videos.id IS NULL
            OR (videos.state <> 'processing'
                AND (jobs.kind <> 'ingest' OR jobs.result ->> 'filename' IS NULL
-                    OR jobs.result ->> 'filename' IS NOT DISTINCT FROM videos.filename)))
+                    OR (jobs.result ->> 'filename' IS NOT DISTINCT FROM videos.filename
+                        AND (jobs.input ->> 'uri' IS NULL OR jobs.input ->> 'uri' = videos.uri))
+                    OR EXISTS (
+                        SELECT FROM jobs AS later
+                        WHERE later.video_id = jobs.video_id AND later.kind = 'ingest'
+                          AND later.id > jobs.id
+                          AND later.result ->> 'filename' = jobs.result ->> 'filename'
+                          AND later.input ->> 'uri' IS NOT DISTINCT FROM jobs.input ->> 'uri'))))
     ORDER BY jobs.id
     FOR UPDATE OF jobs SKIP LOCKED)
 RETURNING id

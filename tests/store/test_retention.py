@@ -12,16 +12,18 @@ from store.questions import QuestionRepository
 from store.retention import prune_events, prune_jobs
 from store.searches import SearchRepository
 from store.tables import Job, JobEvent, VideoState
+from store.video_places import VideoPlaces
 from store.videos import VideoRepository
 
 MONTH = timedelta(days=30)
 MINUTE = timedelta(minutes=1)
 
 
-def over(session, kind=JobKind.INGEST, *, days=100, result=None, **columns):
+def over(session, kind=JobKind.INGEST, *, days=100, uri=None, result=None, **columns):
     """Add a job that ended some days ago."""
     jobs = JobRepository(session)
-    job = jobs.enqueue(NewJob(kind, {"n": uuid4().hex}, **columns))
+    wanted = {"n": uuid4().hex} if uri is None else {"uri": uri}
+    job = jobs.enqueue(NewJob(kind, wanted, **columns))
     (claim,) = jobs.claim([kind], limit=1, owner="a", lease=MINUTE, prefer_id=job.id)
     jobs.finish(claim, result or {})
     session.execute(
@@ -139,6 +141,29 @@ def test_a_video_is_found_by_the_name_of_a_copy_for_ever(sessions):
     with sessions.begin() as session:
         found = VideoRepository(session).list(name="holiday.mp4").items
         assert [each.id for each in found] == [video.id]
+
+
+def test_of_each_place_of_a_copy_the_last_job_stays_and_no_other(sessions):
+    with sessions.begin() as session:
+        videos = VideoRepository(session)
+        video, _ = videos.create(uri="file:///a/v.mp4", sha256="a", filename="v.mp4")
+        videos.mark_ready(video.id)
+        nights = [
+            [
+                over(
+                    session, video_id=video.id, uri=f"file:///{name}", result={"filename": "v.mp4"}
+                )
+                for name in ("a/v.mp4", "backup/v.mp4", "other/v.mp4")
+            ]
+            for _ in range(3)
+        ]
+
+    prune(prune_jobs, sessions)
+
+    assert left(sessions) == {*nights[-1][1:]}
+    with sessions.begin() as session:
+        copies = VideoPlaces(session).copies_of(video.id, but="file:///a/v.mp4")
+        assert copies == ["file:///other/v.mp4", "file:///backup/v.mp4"]
 
 
 def test_a_job_that_was_removed_is_not_found_and_its_video_is(sessions):
