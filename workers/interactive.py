@@ -29,7 +29,9 @@ from workers.serving import read_serving
 Begun = TypeVar("Begun", Question, Search)
 
 _TRIALS_AT_ONCE: Final = 4
-_MOST_SEARCHES: Final = 64  # on the desk; exhaustive ones may lie there for minutes
+# On the desk of each kind. Exhaustive searches may lie there for minutes, and questions hold the
+# tokens of their videos in memory.
+_MOST_AT_ONCE: Final = 64
 _BETWEEN_SECONDS: Final = 2.0  # before embedding has its next slice
 
 
@@ -74,9 +76,13 @@ class InteractiveDesk:
 
     def claim(self) -> int:
         """Put what is due on the desk. Returns how much was claimed."""
-        kinds = [JobKind.SEARCH, JobKind.QUESTION]
-        if len(self._short) + len(self._long) >= _MOST_SEARCHES:
-            kinds.remove(JobKind.SEARCH)
+        begun = {
+            JobKind.SEARCH: len(self._short) + len(self._long),
+            JobKind.QUESTION: len(self._questions),
+        }
+        kinds = [kind for kind, number in begun.items() if number < _MOST_AT_ONCE]
+        if not kinds:
+            return 0
         return self.put(
             self._workplace.leases.claim(kinds, limit=self._workplace.settings.claim_limit)
         )

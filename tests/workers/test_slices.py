@@ -128,6 +128,16 @@ def test_a_question_in_the_middle_of_an_exhaustive_search_is_answered_before_its
         assert job.finished_at < done.finished_at
 
 
+def test_no_more_questions_are_begun_than_memory_should_hold(service, workplace, fill):
+    (video_id,) = fill(1)
+    for _ in range(65):
+        ask(service, video_id)
+
+    claimed = [workplace.desk.claim() for _ in range(5)]
+
+    assert claimed == [16, 16, 16, 16, 0]
+
+
 def test_a_small_search_does_not_wait_for_exhaustive_ones_nor_they_for_ever(
     service, workplace, fill
 ):
@@ -383,7 +393,9 @@ def test_clips_that_were_finished_are_not_made_again_and_seen_by_nobody_before(
     service, recall_folder, media_folder
 ):
     video_id, job_id = add_video(service, write_long_video(media_folder))
-    with closing(service.workplace(forward_megapixels=0.02, keep_seconds=0)) as first:
+    # A look is as long as the passes take, however busy the machine is.
+    settings = {"forward_megapixels": 0.02, "keep_seconds": 0, "look_seconds": 600}
+    with closing(service.workplace(**settings)) as first:
         stop = []
         passes = note_frames(serving_model(first))
         first.leases._is_stopping = lambda: bool(stop)
