@@ -15,6 +15,7 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from store.database import Sessions, run_in_transaction
@@ -37,6 +38,7 @@ log = structlog.get_logger(__name__)
 
 # What takes room on a disk. Answers are small, and people wait for them.
 _GROWING: Final = frozenset({JobKind.INGEST, JobKind.EMBED, JobKind.FINETUNE, JobKind.TRIAL})
+_DATABASE_AWAY: Final = (OperationalError, InterfaceError, PoolTimeout)
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,15 @@ class Hold:
             raise Stopping("the worker is shutting down")
 
 
+@dataclass(frozen=True)
+class _UnwrittenEnd:
+    """What becomes of a job, which the database was not there to be told."""
+
+    hold: Hold
+    write: Callable[[Session], None]
+    ended_at: float
+
+
 class LeaseKeeper:
     """Claims jobs for this process and keeps their leases. Made in the child, after the fork.
 
@@ -150,6 +161,7 @@ class LeaseKeeper:
         self._is_idle = is_idle
         self._pulse = Pulse()
         self._holds: dict[tuple[UUID, int], Hold] = {}
+        self._unwritten: list[_UnwrittenEnd] = []
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._beat_until_closed, daemon=True, name="leases")
@@ -209,8 +221,8 @@ class LeaseKeeper:
     def settle(self, hold: Hold, error: BaseException) -> None:
         """Write what becomes of a job whose work ended in an error.
 
-        Without the database it cannot be written: then the lease runs out, and the job goes round
-        again.
+        Without the database it cannot be written now: heartbeats try again for as long as the lease
+        lasts. After that the job is taken for lost and goes round again.
         """
         self._let_go(
             hold,
@@ -260,6 +272,7 @@ class LeaseKeeper:
 
     def beat(self) -> None:
         """Extend the leases of the jobs whose work advances; pass on what the rows say."""
+        self._write_ends()
         now = time.monotonic()
         with self._lock:
             holds = list(self._holds.values())
@@ -306,12 +319,29 @@ class LeaseKeeper:
 
     def _let_go(self, hold: Hold, write: Callable[[Session], None]) -> None:
         self._forget(hold)
+        end = _UnwrittenEnd(hold, write, time.monotonic())
+        if not self._wrote_end(end):
+            with self._lock:
+                self._unwritten.append(end)
+
+    def _write_ends(self) -> None:
+        """Write what could not be written when it came about, unless it is too late for that."""
+        with self._lock:
+            ends, self._unwritten = self._unwritten, []
+        since = time.monotonic() - self._lease.total_seconds()
+        left = [end for end in ends if end.ended_at > since and not self._wrote_end(end)]
+        with self._lock:
+            self._unwritten += left
+
+    def _wrote_end(self, end: _UnwrittenEnd) -> bool:
         try:
-            run_in_transaction(self._sessions, write)
+            run_in_transaction(self._sessions, end.write)
         except LeaseLost:
-            log.warning("job.lease_lost", job_id=str(hold.claim.id))
-        except (OperationalError, InterfaceError) as gone:
-            log.warning("job.not_settled", job_id=str(hold.claim.id), error=repr(gone))
+            log.warning("job.lease_lost", job_id=str(end.hold.claim.id))
+        except _DATABASE_AWAY as gone:
+            log.warning("job.not_settled", job_id=str(end.hold.claim.id), error=repr(gone))
+            return False
+        return True
 
     def _write(self, hold: Hold, write: Callable[[Session], None]) -> None:
         try:

@@ -1,13 +1,15 @@
 import time
 from datetime import timedelta
 
+import psycopg
 import pytest
+from sqlalchemy import event
 
 from store.database import make_sessions
 from store.errors import LeaseLost
 from store.job_state import JobKind, JobState
 from store.jobs import JobRepository, NewJob
-from workers.errors import CancelRequested, HoldLost, JobError, PauseRequested, Stopping
+from workers.errors import CancelRequested, HandedBack, HoldLost, JobError, PauseRequested, Stopping
 from workers.lease import LeaseKeeper, Outcome
 
 
@@ -79,6 +81,24 @@ def test_a_zombie_writes_nothing_after_another_worker_took_its_job(keeper, enque
     assert read(sessions, job_id).result == {"from": "successor"}
     with sessions.begin() as session:
         assert JobRepository(session).due_counts() == {}
+
+
+def test_an_end_that_the_database_missed_is_written_when_it_is_back(keeper, enqueue, sessions):
+    job_id = enqueue()
+    hold = claim_one(keeper)
+    engine = sessions.kw["bind"]
+
+    def refuse(*_):
+        raise psycopg.OperationalError("connection refused")
+
+    event.listen(engine, "do_connect", refuse)
+    engine.dispose()
+    keeper.settle(hold, HandedBack("its process goes on without it"))
+    event.remove(engine, "do_connect", refuse)
+    keeper.beat()
+
+    job = read(sessions, job_id)
+    assert (job.state, job.attempt) == (JobState.QUEUED, 0)  # and not lost with its worker
 
 
 def test_heartbeats_keep_a_job_that_advances(enqueue, sessions):
