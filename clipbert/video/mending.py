@@ -124,6 +124,7 @@ def _mended_line(stated: Ticks, traits: ClockTraits) -> _Line:
         line.times = stated[0] + np.concatenate([[0], np.cumsum(steps)])
         return line
     breaks = set((np.flatnonzero(is_break) + 1).tolist())
+    usual_pause = _usual_pause(steps, step)
     good, row = 0, 1
     line.times[0] = stated[0]
     while row < len(stated):
@@ -144,7 +145,7 @@ def _mended_line(stated: Ticks, traits: ClockTraits) -> _Line:
         ahead = int(_wrapped(stated[row] - stated[good], traits))
         if ahead > 0 and traits.states_durations:
             line.times[row] = line.times[good] + ahead
-        elif ahead <= 0 or len(stated) - row < _FEWEST_PACKETS or row < _FEWEST_PACKETS:
+        elif ahead <= 0 or (ahead > usual_pause and min(len(stated) - row, row) < _FEWEST_PACKETS):
             ahead = step
             is_short = min(len(stated) - row, row - line.starts[-1]) < _FEWEST_PACKETS
             line.codes.add("damaged_timestamps" if is_short else "joined_recordings")
@@ -154,6 +155,14 @@ def _mended_line(stated: Ticks, traits: ClockTraits) -> _Line:
             line.times[row] = line.times[good] + ahead
         good, row = row, row + 1
     return line
+
+
+def _usual_pause(steps: Ticks, step: int) -> int:
+    """Say what pause is no surprise at an end of a file: twice the longest within a sound one."""
+    if (steps < -step // 2).any():
+        return 0
+    within = steps[_FEWEST_PACKETS - 1 : len(steps) - _FEWEST_PACKETS + 1]
+    return 2 * int(within.max()) if len(within) else 0
 
 
 def _row_after_damage(  # noqa: PLR0917 (one loop's state)
@@ -230,13 +239,44 @@ def _shown_times(
         early = _lonely(times[start:stop], jump=_jump(step, traits))
         damaged.update(start + row for row in early)
     if traits.states_dts and not traits.states_durations:
-        far = _jump(step, traits) + _MAX_REORDERED * step
-        damaged.update(np.flatnonzero(np.abs(times - line.times) > far).tolist())
+        damaged.update(_far_from_decoding(times, line, step, _jump(step, traits)))
     if damaged:
         line.codes.add("damaged_timestamps")
         _fill(times, sorted(damaged), line.times, step)
+    if traits.is_reordered and not traits.states_all:
+        _pull_in_last_frames(times, line.starts, step)
     _part_recordings(times, line.starts, step)
     return times
+
+
+def _far_from_decoding(times: Ticks, line: _Line, step: int, jump: int) -> list[int]:
+    """Find the rows that are shown long after as many packets were decoded as any codec reorders.
+
+    That is counted in packets, as pauses may lie between them.
+    """
+    far = jump + _MAX_REORDERED * step
+    last = len(times) - 1
+    later = line.times[np.minimum(np.arange(len(times)) + _MAX_REORDERED, last)]
+    is_late = (times > later + jump) & (times > line.times + far)
+    if not line.is_damaged.any():
+        # The frames that are shown last may come after a pause.
+        is_late[-_MAX_REORDERED:] &= times[-_MAX_REORDERED:] > line.times[last] + _usual_pause(
+            np.diff(line.times), step
+        )
+    return np.flatnonzero(is_late | (times < line.times - far)).tolist()
+
+
+def _pull_in_last_frames(times: Ticks, starts: list[int], step: int) -> None:
+    """Close the hole before the last frame of each recording that another follows.
+
+    FFmpeg reckons the time of a frame without a stamp as if frames in front of it were to come.
+    """
+    for start, stop in pairwise(starts):
+        if stop - start < _FEWEST_PACKETS:
+            continue
+        before = int(times[start : stop - 1].max())
+        if abs(int(times[stop - 1]) - before - 2 * step) <= step // 2:
+            times[stop - 1] = before + step
 
 
 def _part_recordings(times: Ticks, starts: list[int], step: int) -> None:

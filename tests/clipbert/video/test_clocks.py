@@ -126,6 +126,33 @@ def test_slides_of_ten_seconds_are_no_gap_in_mp4_and_matroska(tmp_path):
         assert [frame_number(frame) for frame in frames] == [1, 2, 3, 3, 4, 5, 6]
 
 
+PAUSES = {
+    "now_and_then": [0, 33, 66, 100, 133, 10_133, 10_166, 12_666, 12_700, 12_733, 22_733, 22_766],
+    "at_the_end": [0, 40, 80, 120, 160, 15_160, 15_200, 15_240, 15_280, 15_320, 30_320, 30_360],
+    "always": [10_000 * number for number in range(12)],
+}
+
+
+@pytest.mark.parametrize("b_frames", [0, 2])
+@pytest.mark.parametrize("suffix", ["ts", "flv"])
+@pytest.mark.parametrize("name", PAUSES)
+def test_a_clock_with_pauses_is_believed(name, suffix, b_frames, tmp_path):
+    """Screens are recorded when they change; the clock is sound, however frames are reordered."""
+    path = write_counting_video(
+        tmp_path / f"v.{suffix}",
+        12,
+        timestamps=PAUSES[name],
+        time_base=Fraction(1, 1000),
+        b_frames=b_frames,
+    )
+
+    probe = probe_video(path)
+
+    assert set(probe.mended) <= {"clock_gap"}
+    assert probe.last_frame_seconds == pytest.approx(PAUSES[name][-1] / 1000)
+    check_every_frame(path, {ms / 1000: number for number, ms in enumerate(PAUSES[name])})
+
+
 DAMAGES = {
     "late": {20: 36_000.0},
     "a_little_late": {20: 2.5},
@@ -265,3 +292,18 @@ def test_any_number_of_recordings_may_be_joined(num_joints):
 
     assert clock.codes == ("joined_recordings",)
     assert clock.pts.tolist() == [100 * row for row in range(20 * (num_joints + 1))]
+
+
+def test_a_last_frame_whose_time_was_reckoned_lies_after_those_before_it():
+    """In a program stream a frame may have no stamp, and FFmpeg takes others to come before it."""
+    shown = np.array([0, 3, 1, 2, 6, 4, 5, 9, 7, 8, 11]) * 40  # the last is shown at 10 * 40
+    decoded = np.array([-1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]) * 40
+    traits = replace(TRAITS, is_reordered=True, states_all=False)
+
+    clock = mend(np.tile(shown, 2), np.tile(decoded, 2), np.tile(decoded < 0, 2), traits)
+
+    assert sorted(clock.pts) == [
+        *range(0, 440, 40),
+        *range(440, 440 + 400, 40),
+        440 + 440,  # of the last recording the decoder says more
+    ]
