@@ -234,14 +234,14 @@ class VideoRepository:
             "tags": list(tags),
             "custom_metadata": dict(metadata or {}),
         }
-        inserted = upsert(Video).values(**values).on_conflict_do_nothing().returning(Video.id)
-        video_id = self._session.scalar(inserted)
-        if video_id is not None:
-            return self.get(video_id), True
-        found = self.find_by_sha256(sha256)
-        if found is None:  # deleted between the two statements
-            return self.create(uri=uri, **{k: v for k, v in values.items() if k != "uri"})  # type: ignore[arg-type]
-        return found, False
+        insertion = upsert(Video).values(**values).on_conflict_do_nothing().returning(Video.id)
+        while True:  # the row in the way may be deleted between the two statements
+            video_id = self._session.scalar(insertion)
+            if video_id is not None:
+                return self.get(video_id), True
+            found = self.find_by_sha256(sha256)
+            if found is not None:
+                return found, False
 
     def relocate(
         self,

@@ -2,6 +2,7 @@ import threading
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import event
 
 from store.errors import VideoNotFound
 from store.job_state import JobKind, JobState
@@ -105,6 +106,26 @@ def test_two_workers_that_find_the_same_content_at_once_make_one_video(sessions)
 
     assert len({video.id for video, _ in found}) == 1
     assert [is_new for _, is_new in found].count(True) == 1
+
+
+def test_a_video_that_is_deleted_while_its_content_is_found_again_is_made_anew(sessions):
+    with sessions.begin() as session:
+        to_delete = [create(VideoRepository(session))]
+
+    def delete_before_the_look(_connection, _cursor, statement, *_):
+        if to_delete and statement.startswith("SELECT videos"):
+            video_id = to_delete.pop()
+            with sessions.begin() as other:
+                VideoRepository(other).delete(video_id)
+
+    event.listen(sessions.kw["bind"], "before_cursor_execute", delete_before_the_look)
+    with sessions.begin() as session:
+        video, is_new = VideoRepository(session).create(
+            uri="file:///b.mp4", sha256="a", metadata={"by": "me"}
+        )
+
+    assert is_new
+    assert (video.uri, video.custom_metadata) == ("file:///b.mp4", {"by": "me"})
 
 
 def test_videos_are_listed_the_newest_first_by_state_and_tag(videos):
