@@ -29,8 +29,11 @@ class DiskReserve:
         return self._size_bytes
 
     def is_held(self) -> bool:
-        """Tell whether the room is kept back now."""
-        return self._file.exists()
+        """Whether the room is kept back now: all of it, whoever died while taking it."""
+        try:
+            return self._file.stat().st_size >= self._size_bytes
+        except OSError:
+            return False
 
     def hold(self) -> None:
         """Keep the room back; does nothing if it is, or if it is not there."""

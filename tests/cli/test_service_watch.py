@@ -56,6 +56,16 @@ def watched(tmp_path):
     return watch, disk, servers, reserve, said
 
 
+def test_room_that_a_killed_process_did_not_take_whole_is_taken(watched, tmp_path):
+    watch, _, _, reserve, _ = watched
+    (tmp_path / "reserve").touch()
+
+    watch.look()
+
+    assert reserve.is_held()
+    assert (tmp_path / "reserve").stat().st_blocks * 512 >= MIB
+
+
 def test_room_is_kept_back_and_given_up_when_the_disk_is_full(watched, tmp_path):
     watch, disk, _, reserve, _ = watched
     watch.look()
