@@ -1,10 +1,12 @@
 """Model folders as folders of this machine: where they lie, or a copy. Never imports torch."""
 
+import os
+import shutil
 import tempfile
 from pathlib import Path
 
 from clipbert.errors import CheckpointError
-from store.blobs import BlobStore
+from store.blobs import COPY_BYTES, BlobStore
 from store.errors import BlobNotFound
 from store.media_files import hash_file
 from store.tables import Model
@@ -53,8 +55,17 @@ def _copied_folder(
         if target.exists() and hash_file(target) == sha256:
             continue
         with blobs.as_local_file(f"{folder_key}/{name}") as source:
-            # Written beside and renamed, since another worker may be reading the old one.
-            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as copy:
-                copy.write(source.read_bytes())
-            Path(copy.name).replace(target)
+            _copy_whole(source, target)
     return folder
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    """Copy a file beside its place and rename it: another worker may be reading the old one."""
+    descriptor, name = tempfile.mkstemp(dir=target.parent)
+    copy = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as writer, source.open("rb") as reader:
+            shutil.copyfileobj(reader, writer, COPY_BYTES)
+        copy.replace(target)
+    finally:
+        copy.unlink(missing_ok=True)  # what has no room leaves the room that there is
