@@ -89,7 +89,9 @@ def probe_in_subprocess(
         if target is not None:
             command += [option, str(target.absolute())]
     name = name or path.name
-    command += ["--name", name] if strict else ["--name", name, "--partial"]
+    command.append(f"--name={name}")  # in one word: a name may begin as an option does
+    if not strict:
+        command.append("--partial")
     command += ["--memory-bytes", str(memory_bytes)]
     command += ["--cpu-seconds", str(math.ceil(timeout_seconds * (os.cpu_count() or 1)))]
     process = subprocess.Popen(  # noqa: S603 (our own module, its arguments a list)

@@ -358,6 +358,14 @@ def test_the_subprocess_gives_the_same_error(video, tmp_path):
         probe_in_subprocess(path)
 
 
+@pytest.mark.parametrize("name", ["-v.mp4", "--help"])
+def test_a_name_that_looks_like_an_option_is_a_name(tmp_path, name):
+    (tmp_path / "v").touch()
+
+    with pytest.raises(EmptyFile, match=f"^{name} is empty"):
+        probe_in_subprocess(tmp_path / "v", name=name)
+
+
 def test_the_subprocess_makes_a_poster_and_a_strip(tmp_path):
     poster, strip = tmp_path / "poster.jpg", tmp_path / "strip.jpg"
 
