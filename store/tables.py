@@ -395,6 +395,12 @@ class Job(Table):
             text("(input ->> 'blob_key')"),
             postgresql_where=text("kind = 'ingest' AND (input ->> 'blob_key') IS NOT NULL"),
         ),
+        # The names of a video's copies; of a video there may be many jobs of other kinds.
+        Index(
+            "ix_jobs_ingest_video_id",
+            "video_id",
+            postgresql_where=text("kind = 'ingest' AND video_id IS NOT NULL"),
+        ),
         # Which contents were found at a place.
         Index(
             "ix_jobs_input_uri",

@@ -23,9 +23,10 @@ from store.damaged_spans import join_spans
 from store.errors import VideoNotFound, VideoSuperseded
 from store.job_state import JobKind
 from store.jobs import JobRepository
-from store.name_parts import find_by_part, has_name
+from store.name_parts import NameFilter
 from store.pages import Page, PageTokens, clamp_page_size
 from store.tables import Clip, Job, Video, VideoState
+from store.video_lists import VideoFilter, list_videos
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,9 @@ class VideoRepository:
     ) -> Page[Video]:
         """List videos, the newest first.
 
+        Under filters that many videos meet, but few of the newest, a page may be short, or have
+        nothing, and not be the last: see store/video_lists.py.
+
         Args:
             page_size: how many at most.
             page_token: where to go on.
@@ -159,29 +163,13 @@ class VideoRepository:
         tokens = PageTokens(
             "videos", state=state, missing=missing, tag=tag, name=name, name_part=name_part
         )
-        query = select(Video)
+        parts = ((name, False), (name_part, True))
+        names = [NameFilter(each, is_part) for each, is_part in parts if each is not None]
+        wanted = VideoFilter(state=state, missing=missing, tag=tag, names=names)
         before = None if page_token is None else tokens.id_of(page_token)
-        if before is not None:
-            query = query.where(Video.id < before)
-        if state is None:
-            query = query.where(Video.state != VideoState.SUPERSEDED)
-        else:
-            query = query.where(Video.state == state)
-        if missing is not None:
-            query = query.where(
-                Video.missing_since.is_not(None) if missing else Video.missing_since.is_(None)
-            )
-        if tag is not None:
-            query = query.where(Video.tags.contains([tag]))
-        if name is not None:
-            query = query.where(has_name(name))
-        if name_part is None:
-            ordered = query.order_by(Video.id.desc()).limit(size + 1)
-            rows = self._session.scalars(ordered).all()
-        else:
-            rows = find_by_part(self._session, query, name_part, before=before, limit=size + 1)
-        more = len(rows) > size
-        return Page(rows[:size], tokens.of_id(rows[size - 1].id) if more else None)
+        found = list_videos(self._session, wanted, before=before, limit=size)
+        following = found.go_on_before
+        return Page(found.videos, None if following is None else tokens.of_id(following))
 
     def create(
         self,

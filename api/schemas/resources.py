@@ -22,7 +22,10 @@ class Resource(BaseModel):
 
 
 class Page(Resource, Generic[T]):
-    """Some of a list; ask again with `page_token` until `next_page_token` is null."""
+    """Some of a list; ask again with `page_token` until `next_page_token` is null.
+
+    A page may have fewer items than were asked for, even none, and not be the last.
+    """
 
     items: list[T]
     next_page_token: str | None = Field(description="null on the last page")

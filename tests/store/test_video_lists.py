@@ -1,0 +1,128 @@
+"""Lists of videos under filters: complete and in order, whichever way each page is found."""
+
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from store.database import make_sessions
+from store.name_parts import NameFilter
+from store.video_lists import VideoFilter, list_videos
+from store.videos import VideoRepository
+from tests.conftest import TEMPLATE, new_database
+
+# Holidays are the oldest 4,000 but for each tenth, which is an IMG; each hundredth video failed,
+# and those are all IMGs. Each seventh has a copy, and each 500th another.
+FILL = (
+    """
+    INSERT INTO videos (id, uri, sha256, filename, state, is_still, probe, tags, metadata,
+                        missing_since)
+    SELECT lpad(to_hex(n), 32, '0')::uuid, 'file:///' || n, n::text,
+           CASE WHEN n % 10 = 0 OR n > 4000 THEN 'IMG_' ELSE 'Holiday ' END || n || '.mp4',
+           CASE WHEN n % 100 = 0 THEN 'failed' WHEN n % 101 = 0 THEN 'superseded' ELSE 'ready' END,
+           false, '{}', ARRAY['all', 'tag ' || n % 3, 'rare ' || n % 1000], '{}',
+           CASE WHEN n % 40 = 0 THEN now() END
+    FROM generate_series(1, 5000) AS n
+    """,
+    """
+    INSERT INTO jobs (id, kind, state, priority, input, video_id, result)
+    SELECT lpad(to_hex(9000 * k + n), 32, '0')::uuid, 'ingest', 'succeeded', 5, '{}',
+           lpad(to_hex(n), 32, '0')::uuid,
+           jsonb_build_object('filename', CASE k WHEN 1 THEN 'copy_' ELSE 'SECOND 100% ' END
+                              || n || '.mov')
+    FROM generate_series(1, 5000) AS n, generate_series(1, 2) AS k
+    WHERE n % CASE k WHEN 1 THEN 7 ELSE 500 END = 0
+    """,
+)
+
+_NAMED = """
+(filename LIKE :like OR EXISTS (SELECT FROM jobs WHERE kind = 'ingest' AND video_id = videos.id
+                                AND result ->> 'filename' LIKE :like))
+"""
+_IN_ANY = "state <> 'superseded'"
+FILTERS = [
+    ({}, _IN_ANY, ""),
+    ({"state": "failed"}, "state = 'failed'", ""),
+    ({"state": "superseded"}, "state = 'superseded'", ""),
+    ({"tag": "rare 7"}, f"{_IN_ANY} AND 'rare 7' = ANY(tags)", ""),
+    ({"tag": "all", "state": "failed"}, "state = 'failed'", ""),
+    ({"name_part": "oliday"}, f"{_IN_ANY} AND {_NAMED}", "%oliday%"),
+    ({"name_part": "holiday", "state": "failed"}, "false", ""),
+    ({"name_part": "Holi", "tag": "tag 1"}, f"{_IN_ANY} AND 'tag 1' = ANY(tags) AND {_NAMED}",
+     "%Holi%"),
+    ({"name_part": "y 1", "tag": "rare 7"}, f"{_IN_ANY} AND 'rare 7' = ANY(tags) AND {_NAMED}",
+     "%y 1%"),
+    ({"name_part": "y 9"}, f"{_IN_ANY} AND {_NAMED}", "%y 9%"),
+    ({"name_part": "00%"}, f"{_IN_ANY} AND {_NAMED}", "%00\\%%"),
+    ({"name_part": "opy"}, f"{_IN_ANY} AND {_NAMED}", "%opy%"),
+    ({"name_part": "nowhere"}, "false", ""),
+    ({"name": "Holiday 77.mp4"}, f"{_IN_ANY} AND {_NAMED}", "Holiday 77.mp4"),
+    ({"name": "copy_77.mov", "name_part": "oliday"}, f"{_IN_ANY} AND {_NAMED}", "copy_77.mov"),
+    ({"missing": True, "name_part": "img"}, f"{_IN_ANY} AND missing_since IS NOT NULL AND {_NAMED}",
+     "%IMG%"),
+    ({"missing": False, "state": "failed", "tag": "all"},
+     "state = 'failed' AND missing_since IS NULL", ""),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sessions(services):
+    with new_database(services, TEMPLATE) as url:
+        sessions = make_sessions(url)
+        with sessions.begin() as session:
+            for statement in FILL:
+                session.execute(text(statement))
+            session.execute(text("ANALYZE"))
+        yield sessions
+        sessions.kw["bind"].dispose()
+
+
+def pages(session, filters, page_size):
+    token = None
+    while True:
+        page = VideoRepository(session).list(page_size=page_size, page_token=token, **filters)
+        yield page
+        if (token := page.next_page_token) is None:
+            return
+
+
+@pytest.mark.parametrize(("filters", "condition", "like"), FILTERS)
+def test_all_that_meet_the_filters_come_once_the_newest_first(sessions, filters, condition, like):
+    with sessions() as session:
+        wanted = text(f"SELECT id FROM videos WHERE {condition} ORDER BY id DESC")  # noqa: S608
+        expected = list(session.scalars(wanted, {"like": like} if ":like" in condition else {}))
+
+        found = list(pages(session, filters, 500))
+
+    assert [video.id for page in found for video in page.items] == expected
+    assert all(len(page.items) <= 500 for page in found)
+
+
+def test_where_the_planner_takes_many_for_few_the_newest_are_looked_through(sessions):
+    filters, condition, like = FILTERS[5]
+    with sessions() as session:
+        session.execute(text("DELETE FROM pg_statistic WHERE starelid = 'videos'::regclass"))
+        session.execute(text("UPDATE pg_class SET reltuples = 10 WHERE relname = 'videos'"))
+        wanted = text(f"SELECT id FROM videos WHERE {condition} ORDER BY id DESC")  # noqa: S608
+        expected = list(session.scalars(wanted, {"like": like}))
+
+        found = list(pages(session, filters, 500))
+
+        assert [video.id for page in found for video in page.items] == expected
+        session.rollback()
+
+
+def test_a_page_for_which_time_is_up_goes_on_behind_what_was_looked_at(sessions):
+    wanted = VideoFilter(names=[NameFilter("oliday", is_part=True)])
+
+    with sessions() as session:
+        newest = list_videos(session, wanted, before=None, limit=50, looking_seconds=0)
+        following = list_videos(
+            session, wanted, before=newest.go_on_before, limit=50, looking_seconds=0
+        )
+
+    # The newest 1,000 are no holidays; the next thousand begins with one that is.
+    assert (newest.videos, newest.go_on_before) == ([], UUID(int=4001))
+    assert [video.id.int for video in following.videos[:2]] == [3999, 3998]
+    assert len(following.videos) == 50
+    assert following.go_on_before == following.videos[-1].id
