@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipbert.errors import ConfigError
+from clipbert.training.majority import score_majority
 from clipbert.training.supervision import (
     PROGRESS_FILE,
     Fence,
@@ -31,7 +32,7 @@ from clipbert.training.supervision import (
 
 if TYPE_CHECKING:
     from clipbert.inference import Predictor
-    from clipbert.training.scoring import Scores
+    from clipbert.training.line_scores import Scores
 
 _TASKS = ("retrieval", "qa", "multiple_choice", "count")
 
@@ -79,17 +80,15 @@ def _score_into(parsed: argparse.Namespace, supervisor: Supervisor) -> None:
 
 
 def _score(parsed: argparse.Namespace, supervisor: Supervisor) -> "Scores":
-    # --help, and progress.json, need not wait for torch.
+    if parsed.baseline == "majority":
+        if parsed.task != "qa":
+            raise ConfigError(f"task is {parsed.task!r}: the majority baseline is for qa")
+        return score_majority(parsed.data, split=parsed.split, training=parsed.training_data)
+    # --help, progress.json and the majority baseline need not wait for torch.
     from clipbert.stored_tokens import TokenFolder  # noqa: PLC0415
     from clipbert.training import scoring  # noqa: PLC0415
     from clipbert.training.media_folder import MediaFolder  # noqa: PLC0415
 
-    if parsed.baseline == "majority":
-        if parsed.task != "qa":
-            raise ConfigError(f"task is {parsed.task!r}: the majority baseline is for qa")
-        return scoring.score_majority(
-            parsed.data, split=parsed.split, training=parsed.training_data
-        )
     predictor, tell = _load(parsed), supervisor.progress.move
     if parsed.baseline == "recall":
         if parsed.tokens is None:

@@ -1,74 +1,29 @@
 """Score each annotation of a split by itself, so that two models are compared line by line."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from clipbert.assessment_builder import build_assessment
 from clipbert.assessments import Assessment, RetrievalReport
 from clipbert.clip_sources import ClipSource, MediaClips, TokenClips
-from clipbert.errors import AnnotationError
 from clipbert.evaluation import Progress, choose_plan, evaluate_clips
 from clipbert.inference import Predictor
 from clipbert.metrics import RetrievalMetrics
 from clipbert.stored_tokens import TokenFolder
 from clipbert.training.annotation import Task
-from clipbert.training.annotations import AnnotationFile, read_annotations
-from clipbert.training.answers import answer_vocabulary, answers_of, in_words_of
+from clipbert.training.annotations import read_annotations
+from clipbert.training.line_scores import Scores, check_task
 from clipbert.training.media_folder import MediaFolder
 from clipbert.training.recall_scores import read_vectors, score_by_recall
 from clipbert.training.selection import of_split
 
-TRAINING_SPLIT = "train"
 _MOST_CLIPS = 16
 # Every caption meets every video. With so many pairs of a caption and a clip a CPU of two cores is
 # busy for some twenty minutes; with more videos fewer clips of each are looked at.
 _MOST_PAIRS, _MOST_RETRIEVAL_CLIPS = 200_000, 8
-_METRICS: Mapping[Task, str] = {
-    "retrieval": "r1",
-    "qa": "accuracy",
-    "multiple_choice": "accuracy",
-    "count": "accuracy",
-}
 
 Tell = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """How right every annotation of a split was answered.
-
-    Attributes:
-        task: that was asked.
-        of_line: 0 to 1 by line, in the order of the lines; retrieval: 1 if the right video comes
-            first of all. A line whose video cannot be used has 0.
-        unusable: number of lines whose video cannot be used, by the code of what is wrong.
-        figures: of the lines whose video can be used: further measures.
-        num_clips: K that was looked at, at the most; None where none was.
-    """
-
-    task: Task
-    of_line: Mapping[int, float]
-    unusable: Mapping[str, int]
-    figures: Mapping[str, float]
-    num_clips: int | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Give the form of a file of scores; all measures but ranks are 0 to 1."""
-        metric = _METRICS[self.task]
-        mean = sum(self.of_line.values()) / len(self.of_line)
-        return {
-            "task": self.task,
-            "metric": metric,
-            "metrics": {**self.figures, metric: mean},
-            "examples": [{"line": line, "score": score} for line, score in self.of_line.items()],
-            "num_examples": len(self.of_line),
-            "num_clips": self.num_clips,
-            "unusable": sum(self.unusable.values()),
-            "unusable_by_code": dict(self.unusable),
-        }
 
 
 def score_model(
@@ -126,29 +81,6 @@ def score_model(
     )
 
 
-def score_majority(data: Path, *, split: str | None, training: Path | None = None) -> Scores:
-    """Answer every question with the most frequent answer of a training split.
-
-    Args:
-        data: annotation file with the questions.
-        split: of it; None takes all lines.
-        training: annotation file with the training split; None is the same one.
-
-    Raises:
-        AnnotationError: a file cannot be read, has no line of its split, or no answers.
-    """
-    file, learned = read_annotations(data), training or data
-    _check_task(file, "qa")
-    answers = answer_vocabulary(of_split(read_annotations(learned), TRAINING_SPLIT), max_answers=1)
-    if not answers:
-        raise AnnotationError(learned, f"has no answers in the split {TRAINING_SPLIT!r}")
-    scores = {
-        each.line: each.answer_scores.get(answers[0], float(answers[0] in answers_of(each)))
-        for each in in_words_of(of_split(file, split), answers)
-    }
-    return Scores("qa", scores, {}, {}, None)
-
-
 def score_recall(
     predictor: Predictor,
     data: Path,
@@ -175,7 +107,7 @@ def score_recall(
         NothingToEvaluate: no video has vectors.
     """
     file = read_annotations(data)
-    _check_task(file, task)
+    check_task(file, task)
     annotations = of_split(file, split)
     vectors, lost = read_vectors(tokens, annotations)
     tell(0, len(annotations))
@@ -188,11 +120,6 @@ def score_recall(
         figures={} if found.ranks is None else _ranks(found.ranks),
         num_clips=None,
     )
-
-
-def _check_task(file: AnnotationFile, task: Task) -> None:
-    if file.task != task:
-        raise AnnotationError(file.path, f"is for {file.task}, the scores are for {task}")
 
 
 def _count_clips(assessment: Assessment, task: Task) -> int:

@@ -64,7 +64,7 @@ _undisturbed: list[bytes] = []
 
 def undisturbed_weights(service, workplace, tmp_path):
     """Run the finetune of these tests with nothing in its way: once, for every library is alike."""
-    add_library(service, tmp_path)
+    add_library(service, tmp_path, num_holdout=0)
     if not _undisturbed:
         finetune_id = ask_for_finetune(service, **LONG)
         finetune_next(workplace)

@@ -39,7 +39,11 @@ RECIPE = {
 
 
 def add_library(service: Service, folder: Path, *, num_train: int = 24, num_holdout: int = 8):
-    """Register the default model and index videos whose tokens tell their colour."""
+    """Register the default model and index videos whose tokens tell their colour.
+
+    Without held-out labels a finetune starts no scorer: to load torch once more takes longer than
+    to train.
+    """
     ensure_default(service.sessions, service.blobs, save_recall_model(folder / "recall"))
     generator = torch.Generator().manual_seed(0)
     looks = torch.randn(len(COLOURS), WIDTH, generator=generator)

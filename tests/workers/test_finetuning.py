@@ -77,6 +77,10 @@ def test_a_finetune_is_trained_compared_registered_and_promoted(service, workpla
     assert_told_how_far_it_was(service, finetune_id)
     assert_left_nothing_behind(service, finetune)
 
+    second_id = ask_for_finetune(service, steps=45)
+    finetune_next(workplace)
+    assert_was_compared_with(service, second_id, finetune.model_id)
+
 
 def assert_serves(service, finetune):
     model = serving_model(service)
@@ -112,6 +116,14 @@ def assert_told_how_far_it_was(service, finetune_id):
         assert json.loads(file.read())["points"]
 
 
+def assert_was_compared_with(service, finetune_id, model_id):
+    finetune, job = read_finetune(service, finetune_id)
+    assert job.state == JobState.SUCCEEDED
+    assert serving_model(service).id == model_id != finetune.model_id
+    assert finetune.report["decision"]["code"] in ("no_gain", "not_significant")
+    assert finetune.report["reference"]["model_id"] == str(model_id)
+
+
 def assert_left_nothing_behind(service, finetune):
     left = {path.name for path in run_folder(service, finetune.id).iterdir() if path.is_dir()}
     assert left == set()
@@ -123,24 +135,6 @@ def assert_left_nothing_behind(service, finetune):
     assert {"config.json", "model.safetensors", "README.md", "manifest.json"} <= names
     assert not names & {"metrics.jsonl", "run.json", "progress.json", "curves.png"}
     assert model.visual_sha256 == base.visual_sha256  # the stored tokens still fit it
-
-
-def test_a_second_finetune_is_compared_with_the_first_and_kept_as_a_candidate(
-    service, workplace, tmp_path
-):
-    add_library(service, tmp_path)
-    first = ask_for_finetune(service)
-    finetune_next(workplace)
-    second = ask_for_finetune(service, steps=45)
-
-    finetune_next(workplace)
-
-    finetune, job = read_finetune(service, second)
-    serving = serving_model(service)
-    assert job.state == JobState.SUCCEEDED
-    assert serving.id == read_finetune(service, first)[0].model_id != finetune.model_id
-    assert finetune.report["decision"]["code"] in ("no_gain", "not_significant")
-    assert finetune.report["reference"]["model_id"] == str(serving.id)
 
 
 def test_too_few_held_out_examples_keep_a_model_as_a_candidate(service, workplace, tmp_path):
@@ -156,7 +150,7 @@ def test_too_few_held_out_examples_keep_a_model_as_a_candidate(service, workplac
 
 
 def test_a_cancelled_finetune_frees_its_device_within_seconds(service, workplace, tmp_path):
-    add_library(service, tmp_path)
+    add_library(service, tmp_path, num_holdout=0)
     finetune_id = ask_for_finetune(service, **SLOW)
     thread = work_in_thread(workplace)
     wait_for(lambda: events_of(service, finetune_id, "metrics"))
@@ -173,7 +167,7 @@ def test_a_cancelled_finetune_frees_its_device_within_seconds(service, workplace
 
 
 def test_a_paused_finetune_goes_on_where_it_stood(service, workplace, tmp_path):
-    add_library(service, tmp_path)
+    add_library(service, tmp_path, num_holdout=0)
     finetune_id = ask_for_finetune(service, steps=400, checkpoint_steps=1000)
     thread = work_in_thread(workplace)
     wait_for(lambda: events_of(service, finetune_id, "metrics"))
@@ -200,7 +194,7 @@ def test_a_paused_finetune_goes_on_where_it_stood(service, workplace, tmp_path):
 
 
 def test_a_trainer_that_is_killed_starts_again_from_its_checkpoint(service, workplace, tmp_path):
-    add_library(service, tmp_path)
+    add_library(service, tmp_path, num_holdout=0)
     finetune_id = ask_for_finetune(service, steps=120)
     thread = work_in_thread(workplace)
     wait_for(lambda: events_of(service, finetune_id, "metrics"))
@@ -215,7 +209,7 @@ def test_a_trainer_that_is_killed_starts_again_from_its_checkpoint(service, work
 
 
 def test_a_trainer_that_dies_again_and_again_fails_its_job(service, workplace, tmp_path):
-    add_library(service, tmp_path)
+    add_library(service, tmp_path, num_holdout=0)
     finetune_id = ask_for_finetune(service)
     with standing_in("echo its last words; kill -9 $$"):
         finetune_next(workplace)
@@ -227,7 +221,7 @@ def test_a_trainer_that_dies_again_and_again_fails_its_job(service, workplace, t
 
 
 def test_out_of_memory_takes_half_as_many_videos_until_there_is_one(service, workplace, tmp_path):
-    add_library(service, tmp_path)
+    add_library(service, tmp_path, num_holdout=0)
     finetune_id = ask_for_finetune(service)
     with standing_in("exit 4"):
         finetune_next(workplace)
@@ -242,7 +236,7 @@ def test_out_of_memory_takes_half_as_many_videos_until_there_is_one(service, wor
 
 
 def test_less_memory_gives_the_same_effective_batch(service, workplace, tmp_path):
-    add_library(service, tmp_path)
+    add_library(service, tmp_path, num_holdout=0)
     finetune_id = ask_for_finetune(service)
     with standing_in('grep -q "videos_per_forward = 4" recipe.toml && exit 4; exec "$@"'):
         finetune_next(workplace)
@@ -255,7 +249,7 @@ def test_less_memory_gives_the_same_effective_batch(service, workplace, tmp_path
 
 
 def test_an_error_of_the_trainer_is_the_jobs(service, workplace, tmp_path):
-    add_library(service, tmp_path)
+    add_library(service, tmp_path, num_holdout=0)
     finetune_id = ask_for_finetune(service, learning_rate=1e30)
 
     finetune_next(workplace)
@@ -294,7 +288,7 @@ def test_a_full_disk_is_found_before_the_start(service, workplace, tmp_path):
 
 
 def test_a_stopped_worker_saves_a_checkpoint_and_the_next_one_goes_on(service, workplace, tmp_path):
-    add_library(service, tmp_path)
+    add_library(service, tmp_path, num_holdout=0)
     finetune_id = ask_for_finetune(service, steps=400, checkpoint_steps=1000)
     worker = service.start_worker("finetune", finetune_niceness="0")
     wait_for(lambda: events_of(service, finetune_id, "metrics"))
@@ -342,7 +336,7 @@ def two_processes(monkeypatch):
 def test_several_processes_train_one_model_and_are_lost_and_found_together(
     service, workplace, tmp_path
 ):
-    add_library(service, tmp_path)
+    add_library(service, tmp_path, num_holdout=0)
     finetune_id = ask_for_finetune(service, steps=100)
     thread = work_in_thread(workplace)
     wait_for(lambda: events_of(service, finetune_id, "metrics"))
@@ -362,7 +356,7 @@ def test_several_processes_train_one_model_and_are_lost_and_found_together(
 
 @pytest.mark.usefixtures("two_processes")
 def test_several_processes_are_cancelled_together(service, workplace, tmp_path):
-    add_library(service, tmp_path)
+    add_library(service, tmp_path, num_holdout=0)
     finetune_id = ask_for_finetune(service, **SLOW)
     thread = work_in_thread(workplace)
     wait_for(lambda: events_of(service, finetune_id, "metrics"))

@@ -19,6 +19,7 @@ from clipbert.requests import MatchRequest, QuestionRequest
 from clipbert.stored_tokens import TokenFolder, choose_clips, write_index
 from clipbert.training import score, scoring
 from clipbert.training.annotations import read_annotations
+from clipbert.training.majority import score_majority
 from clipbert.training.media_folder import MediaFolder
 from clipbert.training.recall_scores import score_by_recall
 
@@ -219,10 +220,30 @@ def test_the_majority_answers_what_training_lines_say_most(tmp_path):
     ]
     data.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
-    scores = scoring.score_majority(data, split="holdout")
+    scores = score_majority(data, split="holdout")
 
     assert scores.of_line == {4: 0.0, 5: 1.0}
     assert scores.to_json()["metrics"] == {"accuracy": 0.5}
+
+
+def test_the_majority_is_scored_without_loading_torch(tmp_path):
+    data, out = tmp_path / "labels.jsonl", tmp_path / "out.json"
+    lines = [
+        {"video": "v", "question": "?", "answer": "red", "split": split}
+        for split in ("train", "holdout")
+    ]
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    arguments = ["--data", str(data), "--split", "holdout", "--task", "qa", "--supervised"]
+    program = (
+        "import sys\n"
+        "from clipbert.training import score\n"
+        f"status = score.main({[*arguments, '--baseline', 'majority', '--out', str(out)]})\n"
+        "sys.exit(status or 'torch' in sys.modules)"
+    )
+
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+    assert json.loads(out.read_text())["metrics"] == {"accuracy": 1.0}
 
 
 def test_the_majority_needs_training_lines(tmp_path):
@@ -231,7 +252,7 @@ def test_the_majority_needs_training_lines(tmp_path):
     data.write_text(json.dumps(line))
 
     with pytest.raises(AnnotationError, match="has no line of the split 'train'"):
-        scoring.score_majority(data, split="holdout")
+        score_majority(data, split="holdout")
 
 
 class Texts:
