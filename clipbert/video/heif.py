@@ -77,7 +77,7 @@ def read_assembly(path: Path, *, name: str) -> Assembly | None:
             _grid(index, auxiliary[0], path, name) if auxiliary else None,
             *_turn(index),
         )
-    except (IndexError, ValueError) as error:
+    except (LookupError, OverflowError, ValueError) as error:
         raise UnsupportedMedia(f"{name} has an index of pictures that cannot be read") from error
 
 
@@ -99,7 +99,8 @@ def _grid(index: _Index, item: int, path: Path, name: str) -> Grid:
     num_bytes = 4 if payload[1] & 1 else 2
     width = int.from_bytes(payload[4 : 4 + num_bytes], "big")
     height = int.from_bytes(payload[4 + num_bytes : 4 + 2 * num_bytes], "big")
-    tiles = next(to for kind, origin, to in index.references if (kind, origin) == (b"dimg", item))
+    tiles_of = {origin: to for kind, origin, to in index.references if kind == b"dimg"}
+    tiles = tiles_of[item]
     if len(tiles) != rows * columns or len(tiles) > _MAX_TILES or not width or not height:
         raise ValueError(f"{len(tiles)} tiles of {rows} x {columns}")
     return Grid(tuple(tiles), columns, (width, height))

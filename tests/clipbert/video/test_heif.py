@@ -6,7 +6,7 @@ from heif_writer import ALPHA, Heif, turned
 from odd_frames import cell_frame, cell_number, corner_error
 from PIL import Image, ImageOps
 
-from clipbert.errors import VideoError
+from clipbert.errors import UnsupportedMedia, VideoError
 from clipbert.probed_video import MediaLimits
 from clipbert.video.colour import GROUND
 from clipbert.video.decode import decode_frames, probe_video
@@ -120,6 +120,15 @@ def test_a_picture_that_lacks_a_tile_is_refused(tmp_path, kind, name):
 
     with pytest.raises(VideoError):
         probe_video(heif.write(tmp_path / name))
+
+
+def test_a_grid_whose_tiles_are_not_named_is_refused(tmp_path):
+    heif = Heif(b"av01")
+    heif.primary = heif.add_grid(cell_frame(5, 128, 128))
+    heif.references.clear()
+
+    with pytest.raises(UnsupportedMedia, match=r"v\.avif has an index of pictures"):
+        probe_video(heif.write(tmp_path / "v.avif"))
 
 
 def test_a_picture_over_the_limit_is_refused_before_it_is_put_together(tmp_path):
