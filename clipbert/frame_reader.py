@@ -63,9 +63,9 @@ _VERSIONED_CODECS = frozenset({"h264", "mpeg4"})
 # 0, demuxers refuse less.
 _BEGINNING_PTS = -(1 << 60)
 _FROM_ZERO = STILL_DEMUXERS | ANIMATION_DEMUXERS | {"avi"}
-# Demuxers that cannot seek, or to whom it would be no gain.
 # Demuxers that refuse to seek to a time before the first keyframe, but not to the file's beginning.
 _FROM_FIRST_BYTE = CLOCKLESS_DEMUXERS | {"flv"}
+# Demuxers that cannot seek, or to whom it would be no gain.
 _UNSEEKABLE = STILL_DEMUXERS | ANIMATION_DEMUXERS | CLOCKLESS_DEMUXERS
 
 
