@@ -6,6 +6,7 @@ checked when they are used.
 """
 
 from typing import Final
+from uuid import UUID
 
 import structlog
 
@@ -28,9 +29,12 @@ def check_places(workplace: Workplace, *, most: int = 10_000) -> None:
         workplace: of this process.
         most: how many at most; the others have their turn next time.
     """
+    seen: set[UUID] = set()
     for _ in range(0, most, _CHUNK):
         with workplace.sessions.begin() as session:
-            checked = VideoPlaces(session).longest_unchecked(_CHUNK)
+            longest = VideoPlaces(session).longest_unchecked(_CHUNK)
+        checked = [place for place in longest if place.video_id not in seen]
+        seen.update(place.video_id for place in checked)
         missing = {place.video_id for place in checked if not _is_there(workplace, place)}
         there = {place.video_id for place in checked} - missing
         with workplace.sessions.begin() as session:

@@ -7,7 +7,7 @@ import time
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import event, insert, select, text, update
 from videos import write_counting_video
 
 from clipbert.errors import ProbeTimeout
@@ -392,6 +392,25 @@ def test_a_file_that_vanishes_is_missing_until_it_returns(
     hidden.rename(place)
     check_places(workplace)
     assert all_videos(service)[job.video_id].missing_since is None
+
+
+def test_each_place_is_looked_at_once_however_few_there_are(service, workplace, media_folder):
+    rows = [
+        {"uri": (media_folder / f"{n}.mp4").as_uri(), "sha256": str(n), "state": VideoState.READY}
+        for n in range(600)
+    ]
+    with service.sessions.begin() as session:
+        session.execute(insert(Video), rows)
+    looks = []
+
+    def note(_connection, _cursor, statement, *_):
+        looks.extend([1] * (statement.startswith("SELECT") and "place_checked_at" in statement))
+
+    event.listen(workplace.sessions.kw["bind"], "after_cursor_execute", note)
+    check_places(workplace)
+
+    assert len(looks) == 2
+    assert all(video.missing_since for video in all_videos(service).values())
 
 
 def test_a_place_with_a_file_of_another_length_misses_its_video(
