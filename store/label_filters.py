@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import ColumnElement, Uuid, any_, literal, or_, select
+from sqlalchemy.dialects.postgresql import ARRAY
 
+from store.bounded_lists import Filters
 from store.errors import IllegalLabel
 from store.label_records import parse_split
 from store.label_tables import Label
@@ -85,30 +87,56 @@ class LabelFilter:
 
     def conditions(self) -> Sequence[ColumnElement[bool]]:
         """Give the conditions on the rows of `labels`; deleted ones are never meant."""
-        found: list[ColumnElement[bool]] = [Label.deleted_at.is_(None)]
+        filters = self._without_tags()
+        return [*filters.in_order, *filters.others, *self._of_tags()]
+
+    def filters(self) -> Filters:
+        """Give the same conditions by what leads to them, for a list of the newest."""
+        filters = self._without_tags()
+        if not self.tags:
+            return filters
+        # A scalar, or the planner may read all videos with the tag for a few labels.
+        tagged = select(literal(True)).where(Video.id == Label.video_id, self._is_tagged())
+        is_tagged = tagged.limit(1).correlate(Label).scalar_subquery().is_not(None)
+        ids = select(Label.id).where(Label.deleted_at.is_(None), *self._of_tags())
+        return Filters(filters.in_order, [*filters.others, is_tagged], [*filters.indexed, ids])
+
+    def _is_tagged(self) -> ColumnElement[bool]:
+        is_tagged: ColumnElement[bool] = Video.tags.overlap(list(self.tags))
+        return is_tagged
+
+    def _of_tags(self) -> Sequence[ColumnElement[bool]]:
+        if not self.tags:
+            return []
+        return [Label.video_id.in_(select(Video.id).where(self._is_tagged()))]
+
+    def _without_tags(self) -> Filters:
+        in_order: list[ColumnElement[bool]] = [Label.deleted_at.is_(None)]
+        others: list[ColumnElement[bool]] = []
+        led: list[ColumnElement[bool]] = []
         if self.task is not None:
-            found.append(Label.task == Task(self.task))
-        if self.sources:
-            found.append(Label.source.in_(self.sources))
+            in_order.append(Label.task == Task(self.task))
+        if len(self.sources) == 1:
+            in_order.append(Label.source == self.sources[0])
+        elif self.sources:
+            led.append(Label.source.in_(self.sources))
         if self.video_ids:
-            found.append(Label.video_id.in_(self.video_ids))
-        if self.tags:
-            tagged = select(Video.id).where(Video.tags.overlap(list(self.tags)))
-            found.append(Label.video_id.in_(tagged))
+            led.append(Label.video_id == any_(literal(self.video_ids, ARRAY(Uuid()))))
         if self.created_after is not None:
-            found.append(Label.created_at >= self.created_after)
+            led.append(Label.created_at >= self.created_after)
         if self.created_before is not None:
-            found.append(Label.created_at < self.created_before)
+            led.append(Label.created_at < self.created_before)
         if self.split is not None:
-            found.append(Label.split == self.split)
+            others.append(Label.split == self.split)
         if self.text is not None:
-            found.append(
+            others.append(
                 or_(
                     Label.text.icontains(self.text, autoescape=True),
                     Label.answer.icontains(self.text, autoescape=True),
                 )
             )
-        return found
+        indexed = [select(Label.id).where(Label.deleted_at.is_(None), each) for each in led]
+        return Filters(in_order, [*others, *led], indexed)
 
 
 def _as_utc(instant: datetime) -> datetime:

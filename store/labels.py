@@ -15,6 +15,7 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from store.bounded_lists import newest
 from store.errors import IllegalLabel, LabelNotFound
 from store.label_additions import (
     add_labels,
@@ -52,6 +53,9 @@ __all__ = [
 
 CHUNK = 2000
 """Rows that are in memory at once."""
+
+WINDOW = 4000
+"""Labels that are looked through at once for a page of a list."""
 
 _DISPUTED = """
 SELECT video_id, min(text), array_agg(DISTINCT answer)
@@ -186,18 +190,21 @@ class LabelRepository:
     ) -> Page[Label]:
         """List labels, the newest first.
 
+        Under filters that many labels meet, but few of the newest, a page may be short, or have
+        nothing, and not be the last: see store/bounded_lists.py.
+
         Raises:
             InvalidPageToken: page_token is not one of ours.
             ValueError: page_size is below 1.
         """
         wanted = filter or LabelFilter()
         size, tokens = clamp_page_size(page_size), PageTokens("labels", filter=wanted.to_json())
-        query = select(Label).where(*wanted.conditions()).order_by(Label.id.desc()).limit(size + 1)
-        if page_token is not None:
-            query = query.where(Label.id < tokens.id_of(page_token))
-        rows = self._session.scalars(query.execution_options(populate_existing=True)).all()
-        more = len(rows) > size
-        return Page(rows[:size], tokens.of_id(rows[size - 1].id) if more else None)
+        before = None if page_token is None else tokens.id_of(page_token)
+        found = newest(
+            self._session, Label, wanted.filters(), before=before, limit=size, window=WINDOW
+        )
+        following = found.go_on_before
+        return Page(found.rows, None if following is None else tokens.of_id(following))
 
     def stream(self, filter: LabelFilter | None = None) -> Iterator[Label]:
         """Give all labels, the oldest first, in memory that does not grow with their number."""

@@ -18,6 +18,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
+from store.bounded_lists import newest
 from store.counts import read_counts
 from store.damaged_spans import join_spans
 from store.errors import VideoNotFound, VideoSuperseded
@@ -26,7 +27,7 @@ from store.jobs import JobRepository
 from store.name_parts import NameFilter
 from store.pages import Page, PageTokens, clamp_page_size
 from store.tables import Clip, Job, Video, VideoState
-from store.video_lists import VideoFilter, list_videos
+from store.video_filters import WINDOW, VideoFilter
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class VideoRepository:
         """List videos, the newest first.
 
         Under filters that many videos meet, but few of the newest, a page may be short, or have
-        nothing, and not be the last: see store/video_lists.py.
+        nothing, and not be the last: see store/bounded_lists.py.
 
         Args:
             page_size: how many at most.
@@ -167,9 +168,11 @@ class VideoRepository:
         names = [NameFilter(each, is_part) for each, is_part in parts if each is not None]
         wanted = VideoFilter(state=state, missing=missing, tag=tag, names=names)
         before = None if page_token is None else tokens.id_of(page_token)
-        found = list_videos(self._session, wanted, before=before, limit=size)
+        found = newest(
+            self._session, Video, wanted.filters(), before=before, limit=size, window=WINDOW
+        )
         following = found.go_on_before
-        return Page(found.videos, None if following is None else tokens.of_id(following))
+        return Page(found.rows, None if following is None else tokens.of_id(following))
 
     def create(
         self,

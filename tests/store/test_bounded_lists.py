@@ -1,13 +1,18 @@
-"""Lists of videos under filters: complete and in order, whichever way each page is found."""
+"""Lists under filters: complete and in order, whichever way each page is found."""
 
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
+from store.bounded_lists import newest
 from store.database import make_sessions
+from store.label_filters import LabelFilter
+from store.labels import LabelRepository
 from store.name_parts import NameFilter
-from store.video_lists import VideoFilter, list_videos
+from store.tables import Video
+from store.video_filters import VideoFilter
 from store.videos import VideoRepository
 from tests.conftest import TEMPLATE, new_database
 
@@ -32,6 +37,17 @@ FILL = (
                               || n || '.mov')
     FROM generate_series(1, 5000) AS n, generate_series(1, 2) AS k
     WHERE n % CASE k WHEN 1 THEN 7 ELSE 500 END = 0
+    """,
+    """
+    INSERT INTO labels (id, video_id, task, text, answer, choices, source, provenance, split,
+                        content_sha256, created_at, deleted_at)
+    SELECT lpad(to_hex(n), 32, '0')::uuid, lpad(to_hex(1 + n % 5000), 32, '0')::uuid,
+           CASE WHEN n > 6000 THEN 'retrieval' ELSE 'qa' END,
+           CASE WHEN n < 3000 THEN 'Where?' ELSE 'What?' END, 'answer ' || n, '{}',
+           'from ' || n % 4, '{}', CASE WHEN n % 5 = 0 THEN 'holdout' ELSE 'train' END, n::text,
+           timestamptz '2026-01-01 00:00Z' + n * interval '1 minute',
+           CASE WHEN n % 9 = 0 THEN now() END
+    FROM generate_series(1, 9000) AS n
     """,
 )
 
@@ -77,10 +93,10 @@ def sessions(services):
         sessions.kw["bind"].dispose()
 
 
-def pages(session, filters, page_size):
+def pages(repository, page_size, **filters):
     token = None
     while True:
-        page = VideoRepository(session).list(page_size=page_size, page_token=token, **filters)
+        page = repository.list(page_size=page_size, page_token=token, **filters)
         yield page
         if (token := page.next_page_token) is None:
             return
@@ -92,10 +108,47 @@ def test_all_that_meet_the_filters_come_once_the_newest_first(sessions, filters,
         wanted = text(f"SELECT id FROM videos WHERE {condition} ORDER BY id DESC")  # noqa: S608
         expected = list(session.scalars(wanted, {"like": like} if ":like" in condition else {}))
 
-        found = list(pages(session, filters, 500))
+        found = list(pages(VideoRepository(session), 500, **filters))
 
     assert [video.id for page in found for video in page.items] == expected
     assert all(len(page.items) <= 500 for page in found)
+
+
+_OF_TAG = "EXISTS (SELECT FROM videos WHERE id = video_id AND '{tag}' = ANY(tags))"
+LABELS = [
+    (LabelFilter(), "true"),
+    (LabelFilter(task="qa"), "task = 'qa'"),
+    (LabelFilter(tags=["all"], text="where"), "text = 'Where?'"),
+    (LabelFilter(tags=["rare 7"], split="train"),
+     f"split = 'train' AND {_OF_TAG.format(tag='rare 7')}"),
+    (LabelFilter(tags=["tag 1"], task="retrieval"),
+     f"task = 'retrieval' AND {_OF_TAG.format(tag='tag 1')}"),
+    (LabelFilter(tags=["nothing"]), "false"),
+    (LabelFilter(sources=["from 1", "nobody"], split="holdout"),
+     "source = 'from 1' AND split = 'holdout'"),
+    (LabelFilter(sources=["from 1"]), "source = 'from 1'"),
+    (LabelFilter(video_ids=[UUID(int=8), UUID(int=9)]), "id IN (lpad('7', 32, '0')::uuid, "
+     "lpad('8', 32, '0')::uuid, lpad(to_hex(5007), 32, '0')::uuid, "
+     "lpad(to_hex(5008), 32, '0')::uuid)"),
+    (LabelFilter(created_before=datetime(2026, 1, 1, 2, tzinfo=UTC)),
+     "created_at < '2026-01-01 02:00Z'"),
+    (LabelFilter(created_after=datetime(2026, 1, 2, tzinfo=UTC), text="answer 1"),
+     "created_at >= '2026-01-02 00:00Z' AND answer LIKE 'answer 1%'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("wanted", "condition"), LABELS)
+def test_all_labels_that_are_meant_come_once_the_newest_first(sessions, wanted, condition):
+    query = f"SELECT id FROM labels WHERE deleted_at IS NULL AND {condition} ORDER BY id DESC"  # noqa: S608
+
+    with sessions() as session:
+        expected = list(session.scalars(text(query)))
+
+        found = list(pages(LabelRepository(session), 500, filter=wanted))
+
+        assert LabelRepository(session).count(wanted) == len(expected)
+
+    assert [label.id for page in found for label in page.items] == expected
 
 
 def test_where_the_planner_takes_many_for_few_the_newest_are_looked_through(sessions):
@@ -106,23 +159,22 @@ def test_where_the_planner_takes_many_for_few_the_newest_are_looked_through(sess
         wanted = text(f"SELECT id FROM videos WHERE {condition} ORDER BY id DESC")  # noqa: S608
         expected = list(session.scalars(wanted, {"like": like}))
 
-        found = list(pages(session, filters, 500))
+        found = list(pages(VideoRepository(session), 500, **filters))
 
         assert [video.id for page in found for video in page.items] == expected
         session.rollback()
 
 
 def test_a_page_for_which_time_is_up_goes_on_behind_what_was_looked_at(sessions):
-    wanted = VideoFilter(names=[NameFilter("oliday", is_part=True)])
+    wanted = VideoFilter(names=[NameFilter("oliday", is_part=True)]).filters()
+    looking = {"limit": 50, "window": 1000, "looking_seconds": 0}
 
     with sessions() as session:
-        newest = list_videos(session, wanted, before=None, limit=50, looking_seconds=0)
-        following = list_videos(
-            session, wanted, before=newest.go_on_before, limit=50, looking_seconds=0
-        )
+        first = newest(session, Video, wanted, before=None, **looking)
+        second = newest(session, Video, wanted, before=first.go_on_before, **looking)
 
     # The newest 1,000 are no holidays; the next thousand begins with one that is.
-    assert (newest.videos, newest.go_on_before) == ([], UUID(int=4001))
-    assert [video.id.int for video in following.videos[:2]] == [3999, 3998]
-    assert len(following.videos) == 50
-    assert following.go_on_before == following.videos[-1].id
+    assert (first.rows, first.go_on_before) == ([], UUID(int=4001))
+    assert [video.id.int for video in second.rows[:2]] == [3999, 3998]
+    assert len(second.rows) == 50
+    assert second.go_on_before == second.rows[-1].id
