@@ -78,6 +78,8 @@ def read_shipped(file: TextIO) -> Iterator[Record]:
         yield from _records(file)
     except (KeyError, TypeError, AttributeError) as error:
         raise NotShipped(f"has a record of another form: {error}") from error
+    except csv.Error as error:  # a quote that is never closed, which takes in what comes after it
+        raise NotShipped(f"is a table that is damaged: {error}") from error
     except UnicodeDecodeError as error:
         raise NotShipped("is no UTF-8") from error
     except RecursionError as error:

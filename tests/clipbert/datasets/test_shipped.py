@@ -173,6 +173,11 @@ def test_a_long_array_is_read_in_pieces_and_to_its_end(tmp_path):
         ('[{"video": "a", "caption": "b"}, 2]', "item 2 is no object"),
         ([{"id": 1, "regions": [{"image_id": 1}]}], "has a record of another form: 'phrase'"),
         ("gif_name\tquestion\tanswer\na\tb\n", "line 2 has another number of columns"),
+        pytest.param(
+            'gif_name\tquestion\tanswer\na\t"' + 30_000 * "b?\tc\na\t",
+            "a table that is damaged: field larger than field limit",
+            id="a quote that is not closed",
+        ),
     ],
 )
 def test_what_is_of_no_known_form_is_named(tmp_path, content, complaint):
