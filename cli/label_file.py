@@ -77,7 +77,8 @@ def _lines_of_shipped(path: Path, pieces: Iterator[bytes]) -> Iterator[bytes]:
     text = TextIOWrapper(BufferedReader(_Joined(pieces)), encoding="utf-8", newline="")
     try:
         for record in read_shipped(text):
-            yield json.dumps(record, ensure_ascii=False).encode() + b"\n"
+            # ASCII carries half a surrogate pair too; the service names the line that has one.
+            yield json.dumps(record).encode("ascii") + b"\n"
     except NotShipped as error:
         name = "stdin" if path == STDIN else str(path)
         raise CliError(f"{name} {error}", "nothing was imported") from error

@@ -150,6 +150,18 @@ def test_a_file_as_its_data_set_ships_it_is_sent_as_lines(accepting, clipbert, t
     assert [json.loads(line) for line in sent.body.decode().splitlines()] == shipped
 
 
+def test_half_a_letter_in_a_shipped_file_is_left_to_the_service_to_name(
+    accepting, clipbert, tmp_path
+):
+    path = tmp_path / "train_qa.json"
+    path.write_text(r'[{"answer": "\ud800", "question": "b", "video_id": 1}]')
+
+    clipbert("label", "import", path)
+
+    (sent,) = accepting.sent("POST", "/v1/labels")
+    assert sent.body == rb'{"answer": "\ud800", "question": "b", "video_id": 1}' + b"\n"
+
+
 def test_a_shipped_file_that_breaks_off_is_not_imported(accepting, clipbert, tmp_path):
     path = tmp_path / "train_qa.json"
     path.write_text('[{"answer": "a", "question": "b", "video_id": 1},\n{"answer"')
