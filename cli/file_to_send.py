@@ -53,15 +53,6 @@ class FileToSend:
             raise OSError(errno.EIO, "it became shorter while it was sent")
         return piece
 
-    def tell(self) -> int:
-        """Give the place that is read next."""
-        return self._reader.tell()
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place, counted from the start or from the end (httpx learns the size so)."""
-        start = self.size_bytes if whence == os.SEEK_END else 0
-        return self._reader.seek(start + offset)
-
 
 def sendable_name(name: str) -> str:
     """Give a file name as a form can carry it: what is no text, and quotes, are replaced."""
