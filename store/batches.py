@@ -3,22 +3,28 @@
 An item is an ingest job with the video it led to: it has succeeded when the video can be searched.
 """
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, func, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, Text, Uuid, any_, func, select, text, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session, aliased
 
+from store.bounded_lists import LOOKING_SECONDS
 from store.errors import BatchNotFound, IdempotencyConflict
 from store.identifiers import new_id
 from store.job_state import JobKind, JobState
 from store.jobs import JobRepository
 from store.pages import Page, PageTokens, clamp_page_size
 from store.tables import Batch, BatchDelta, Job, Video
+
+_WINDOW: Final = 1000
+"""Items that are looked through at once for those in a state, which is their videos' too."""
 
 
 class ItemState(StrEnum):
@@ -142,11 +148,7 @@ class BatchRepository:
         query = select(Batch.id).where(Batch.id == batch_id).with_for_update(key_share=True)
         if self._session.scalar(query) is None:
             raise BatchNotFound(batch_id)
-        last = select(func.max(Job.batch_index)).where(
-            Job.batch_id == batch_id, Job.kind == JobKind.INGEST
-        )
-        index = self._session.scalar(last)
-        return 0 if index is None else index + 1
+        return self._last_index(batch_id) + 1
 
     def list(self, *, page_size: int = 50, page_token: str | None = None) -> Page[Batch]:
         """List batches, the newest first.
@@ -199,28 +201,66 @@ class BatchRepository:
     ) -> Page[BatchItem]:
         """List the items of a batch in the order of the request.
 
+        Of items in a state some thousands are looked through for a page: it may be short, or have
+        nothing, and not be the last.
+
         Raises:
             InvalidPageToken: page_token is not one of ours.
             ValueError: page_size is below 1.
         """
         size = clamp_page_size(page_size)
         tokens = PageTokens("batch_items", batch_id=batch_id, state=state)
+        start = None if page_token is None else tokens.index_of(page_token)
+        if state is None:
+            return _page(self._items_after(batch_id, start, limit=size + 1), size, tokens)
+        began, found = time.monotonic(), list[BatchItem]()
+        after, last = -1 if start is None else start, self._last_index(batch_id)
+        while after < last:
+            end = after + _WINDOW
+            found += self._items_after(
+                batch_id, after, limit=size + 1 - len(found), end=end, state=state
+            )
+            after = end
+            if len(found) > size:
+                break
+            if time.monotonic() >= began + LOOKING_SECONDS and after < last:
+                return Page(found, tokens.of_index(after))
+        return _page(found, size, tokens)
+
+    def _items_after(
+        self,
+        batch_id: UUID,
+        after: int | None,
+        *,
+        limit: int,
+        end: int | None = None,
+        state: ItemState | None = None,
+    ) -> Sequence[BatchItem]:
+        """Find items behind an index, up to another, in a state."""
         item_state = _item_state()
         query = (
             select(Job, Video, item_state)
             .outerjoin(Video, Video.id == Job.video_id)
             .where(Job.batch_id == batch_id, Job.kind == JobKind.INGEST)
             .order_by(Job.batch_index)
-            .limit(size + 1)
+            .limit(limit)
         )
-        if page_token is not None:
-            query = query.where(Job.batch_index > tokens.index_of(page_token))
+        if after is not None:
+            query = query.where(Job.batch_index > after)
+        if end is not None:
+            query = query.where(Job.batch_index <= end)
         if state is not None:
             query = query.where(item_state == state.value)
         rows = self._session.execute(query.execution_options(populate_existing=True)).all()
-        items = [_item(job, video, ItemState(value)) for job, video, value in rows]
-        more = len(items) > size
-        return Page(items[:size], tokens.of_index(items[size - 1].index) if more else None)
+        return [_item(job, video, ItemState(value)) for job, video, value in rows]
+
+    def _last_index(self, batch_id: UUID) -> int:
+        """Find the index of the last item there is; -1 if there is none."""
+        query = select(func.max(Job.batch_index)).where(
+            Job.batch_id == batch_id, Job.kind == JobKind.INGEST
+        )
+        last = self._session.scalar(query)
+        return -1 if last is None else last
 
     def cancel(self, batch_id: UUID) -> int:
         """Cancel all jobs of a batch that are not over.
@@ -272,8 +312,12 @@ def _is_embed_for_nobody_after(batch_id: UUID) -> ColumnElement[bool]:
     It may have been left by another batch, cancelled before, for the sake of this one.
     """
     item, request, owner = aliased(Job), aliased(Batch), aliased(Batch)
-    of_item = select(item.video_id).where(
-        item.batch_id == batch_id, item.kind == JobKind.INGEST, item.video_id.is_not(None)
+    # An array, so that the jobs are led by these videos, and not all that wait are read.
+    of_item = func.array(
+        select(item.video_id)
+        .where(item.batch_id == batch_id, item.kind == JobKind.INGEST, item.video_id.is_not(None))
+        .scalar_subquery(),
+        type_=ARRAY(Uuid()),
     )
     is_wanted = (
         select(item.id)
@@ -291,7 +335,7 @@ def _is_embed_for_nobody_after(batch_id: UUID) -> ColumnElement[bool]:
     return (
         (Job.kind == JobKind.EMBED)
         & Job.batch_id.in_(is_cancelled)
-        & Job.video_id.in_(of_item)
+        & (Job.video_id == any_(of_item))
         & ~is_wanted
     )
 
@@ -328,6 +372,11 @@ def _progress(rows: Sequence[_StateRow]) -> BatchProgress:
         duplicates=sum(row.duplicates for row in rows if row.state == ItemState.SUCCEEDED),
         last_change=max(ends, default=None),
     )
+
+
+def _page(found: Sequence[BatchItem], size: int, tokens: PageTokens) -> Page[BatchItem]:
+    more = len(found) > size
+    return Page(found[:size], tokens.of_index(found[size - 1].index) if more else None)
 
 
 def _item(job: Job, video: Video | None, state: ItemState) -> BatchItem:

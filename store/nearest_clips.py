@@ -25,12 +25,16 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased, defer
 
+from store.query_plans import estimated_rows
 from store.tables import Clip, Video
 
 Columns = TypeVarTuple("Columns")
 
 EXACT_SEARCH_CLIPS = 20_000
 """Up to so many clips every one is compared: that takes milliseconds and misses none."""
+
+# By the planner's estimate, which may be somewhat out of date.
+_SURELY_MANY = 2 * EXACT_SEARCH_CLIPS
 
 FILTERED_CLIPS = 5000
 """So many of the clips nearest of all are looked through for those that filters leave."""
@@ -96,7 +100,7 @@ def nearest_clips(
         first, ties by video and index.
     """
     matching = _Matching(session, generation_id, vector, video_ids, tags)
-    is_few = matching.count(exact_up_to + 1) <= exact_up_to
+    is_few = matching.is_at_most(exact_up_to)
     rows: list[Row[Clip, str, float]] = []
     found: set[UUID] = set()
     for _ in range(_MOST_ROUNDS):
@@ -272,6 +276,13 @@ class _Matching:
         """Count up to a limit."""
         bounded = self.with_video(select(Clip.index)).limit(limit).subquery()
         return self._session.scalar(select(func.count()).select_from(bounded)) or 0
+
+    def is_at_most(self, limit: int) -> bool:
+        """Whether there are at most so many; they are not counted where they are far more."""
+        sure = max(2 * limit, _SURELY_MANY)
+        if estimated_rows(self._session, self.with_video(select(Clip.index))) > sure:
+            return False
+        return self.count(limit + 1) <= limit
 
     def by_index(
         self, limit: int, *, candidates: int, without: Collection[UUID]

@@ -34,9 +34,9 @@ TRIAL_PRIORITY: Final = 100
 """Far behind what people ask (5); lower runs first."""
 
 _LOCK: Final = 0x7472_6961_6C73  # any number that is nobody else's: "trials"
-_NEWEST: Final = 10_000  # questions of people that are counted
-_MOST_CANDIDATES: Final = 2_000
-_MOST_READ: Final = 5_000  # videos, some of which are labelled already
+_NEWEST: Final = 5_000  # questions of people that are counted
+_MOST_CANDIDATES: Final = 1_000
+_MOST_READ: Final = 2_500  # videos, some of which are labelled already
 
 
 class TrialSource(StrEnum):

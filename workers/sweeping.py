@@ -36,7 +36,7 @@ from workers.run_sweeping import sweep_curves, sweep_runs
 log = structlog.get_logger(__name__)
 
 _CHUNK: Final = 500
-_CLIPS: Final = 2000  # that one statement deletes
+_CLIPS: Final = 1000  # that one statement deletes
 # Any constant will do, as long as nothing else locks it: "sweeping" in ASCII.
 _SWEEP_LOCK: Final = 0x7377656570696E67
 _RETRYABLE_FOR: Final = timedelta(days=7)

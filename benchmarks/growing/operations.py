@@ -311,7 +311,7 @@ def _maintenance_operations() -> Iterator[tuple[str, Operation]]:
     yield "maintenance: promote", promote
     yield (
         "maintenance: clips of a deleted generation",
-        lambda lib, s: delete_clips(s, lib.active, limit=2000),
+        lambda lib, s: delete_clips(s, lib.active, limit=1000),
     )
     yield "maintenance: generations to empty", lambda lib, s: generations_to_empty(s)
     yield (

@@ -39,9 +39,7 @@ SMALL_INDEXES = {
 """Partial indexes over so few rows of a large table that all of them may be read."""
 
 LEFT_OUT = {
-    "batches: items failed": "of a batch that has half of the videos, the planner reads them all",
-    "batches: items quarantined": "the same",
-    "batches: cancel 100": "reads the embed jobs that wait, of whichever batch",
+    "batches: cancel 100": "of so few embed jobs that wait all are read; the batch's videos lead",
     "clips: nearest": "so few clips are all compared, by decision",
     "clips: nearest, by the index": "400 clips of 20,000 videos are joined by reading the videos",
 }

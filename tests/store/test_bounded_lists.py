@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
+from store.batches import BatchRepository, ItemState
 from store.bounded_lists import newest
 from store.database import make_sessions
 from store.label_filters import LabelFilter
@@ -178,3 +179,37 @@ def test_a_page_for_which_time_is_up_goes_on_behind_what_was_looked_at(sessions)
     assert [video.id.int for video in second.rows[:2]] == [3999, 3998]
     assert len(second.rows) == 50
     assert second.go_on_before == second.rows[-1].id
+
+
+def test_items_in_a_state_are_all_found_in_a_large_batch(sessions):
+    with sessions.begin() as session:
+        batches = BatchRepository(session)
+        batch_id = batches.create().id
+        session.execute(
+            text("""
+                INSERT INTO jobs (id, kind, state, priority, input, batch_id, batch_index, video_id)
+                SELECT gen_random_uuid(), 'ingest',
+                       CASE WHEN n % 800 = 5 THEN 'failed' ELSE 'succeeded' END, 5, '{}', :batch_id,
+                       n, CASE WHEN n % 800 <> 5 THEN lpad(to_hex(n), 32, '0')::uuid END
+                FROM generate_series(1, 2500) AS n
+            """),
+            {"batch_id": batch_id},
+        )
+
+    with sessions() as session:
+        batches = BatchRepository(session)
+        found = []
+        for size in (500, 3):
+            token, indexes = None, []
+            while True:
+                page = batches.items(
+                    batch_id, state=ItemState.FAILED, page_size=size, page_token=token
+                )
+                indexes += [item.index for item in page.items]
+                if (token := page.next_page_token) is None:
+                    break
+            found.append(indexes)
+
+    # Those that failed themselves, and those whose video did: each hundredth.
+    expected = sorted({5, 805, 1605, 2405} | set(range(100, 2501, 100)))
+    assert found == [expected, expected]
