@@ -10,11 +10,11 @@ is kept of what is sound.
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Literal
+from typing import Literal, Protocol
 
 import av.error
 import numpy as np
@@ -38,6 +38,7 @@ from clipbert.probed_video import MediaLimits
 from clipbert.timeline import Timeline
 from clipbert.video.damage import Damage, SoundnessLedger
 from clipbert.video.formats import ANIMATION_DEMUXERS, CLOCKLESS_DEMUXERS, STILL_DEMUXERS
+from clipbert.video.holes import has_hole
 from clipbert.video.mending import UNKNOWN
 from clipbert.video.streams import decoder_of
 
@@ -94,8 +95,11 @@ class _Trouble(Exception):
     """A run of decoding in several threads met something damaged."""
 
 
-# Opens the file again, at its beginning, to be decoded in one thread.
-Reopen = Callable[[], tuple[InputContainer, VideoStream]]
+class Reopen(Protocol):
+    """Opens the file again, at its beginning, to be decoded in one thread."""
+
+    def __call__(self, *, is_lenient: bool) -> tuple[InputContainer, VideoStream]:
+        """Open it; a lenient decoder takes what breaks the rules of its codec in small ways."""
 
 
 class FrameReader:
@@ -126,7 +130,7 @@ class FrameReader:
         self._decoder = decoder_of(stream, max_pixels=2 * limits.max_pixels)
         self._seconds_per_tick = float(stream.time_base or 1)
         self._stamping = stamping_of(container, stream)
-        self._is_careful = False
+        self._is_careful = self._is_lenient = False
         self._beginning: tuple[int | None, int | None, int] | None = None
         stamps = self._read_beginning()
         self._clock = FrameClock(self._stamping, stamps)
@@ -196,13 +200,22 @@ class FrameReader:
         return self._first_pts + math.floor(ticks)
 
     def _be_careful(self) -> None:
-        """Decode from now on in one thread, in which a failure is that of the packet just fed."""
+        """Decode from now on in one thread, in which a failure is that of the packet just fed.
+
+        Of a file in which nothing is sound to a strict decoder, a lenient one is asked: then it is
+        its writer that breaks the rules.
+        """
         self._open_again()
         self._is_careful = True
         self._read_beginning()
+        places = [None, *self._tried_keyframes()]
+        if all(self._first_sound(place) is None for place in places):
+            self._is_lenient = True
+            self._open_again()
+            self._read_beginning()
 
     def _open_again(self) -> None:
-        self._container, self._stream = self._reopen()
+        self._container, self._stream = self._reopen(is_lenient=self._is_lenient)
         self._decoder = decoder_of(self._stream, max_pixels=2 * self._limits.max_pixels)
 
     def _seek(self, seek_pts: int | None) -> None:
@@ -483,6 +496,7 @@ class FrameReader:
             self._ledger.feed(stamp, is_keyframe=packet.is_keyframe)
         # Where recordings were joined a keyframe follows; FFmpeg takes the joint for a loss.
         is_lossy = packet.is_corrupt and not any(later.is_keyframe for later in following)
+        is_lossy = is_lossy or has_hole(packet)
         try:
             frames = self._decoder.decode(packet)
         except av.error.FFmpegError as error:

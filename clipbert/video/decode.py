@@ -57,7 +57,15 @@ _CLOCK_FROM_ZERO = frozenset({"mov"})
 _SLICED_CODECS = frozenset({"vp8"})
 # HEVC's conceals damage without a word, unless it is told to fail. Dav1d would give frames that are
 # made from a damaged one before it says that this one is.
+# Those of the family of H.263 can tell whether a picture ends where its data does.
+_ENDS_CHECKED = {"err_detect": "buffer+explode"}
 _DECODER_OPTIONS = {"hevc": {"err_detect": "explode"}, "libdav1d": {"max_frame_delay": "1"}}
+# Files of some writers break the rules of their codec in every frame, and are sound all the same.
+_STRICT_OPTIONS = {
+    "mjpeg": {"err_detect": "explode"},
+    "mpeg4": {"err_detect": "explode"},
+    **dict.fromkeys(("wmv1", "wmv2", "msmpeg4v1", "msmpeg4v2", "msmpeg4"), _ENDS_CHECKED),
+}
 # In some codecs every frame is a keyframe; a probe is stored, and need not list them all.
 _MAX_KEYFRAMES = 4096
 _RATE_IS_STATED = CLOCKLESS_DEMUXERS | {"dv"}
@@ -267,13 +275,21 @@ def _opened(
 
 
 def _open(
-    stack: ExitStack, path: Path, limits: MediaLimits, *, name: str, num_threads: int
+    stack: ExitStack,
+    path: Path,
+    limits: MediaLimits,
+    *,
+    name: str,
+    num_threads: int,
+    is_lenient: bool = False,
 ) -> tuple[InputContainer, VideoStream]:
     container, stream = stack.enter_context(open_video(path, limits, name=name))
     context = stream.codec_context
     context.thread_type = "SLICE" if context.name in _SLICED_CODECS else "AUTO"
     context.thread_count = max(num_threads, 2) if context.name in _SLICED_CODECS else num_threads
     context.options = dict(context.options) | _DECODER_OPTIONS.get(context.name, {})
+    if not is_lenient and container.format.name not in STILL_DEMUXERS:
+        context.options = dict(context.options) | _STRICT_OPTIONS.get(context.name, {})
     return container, stream
 
 

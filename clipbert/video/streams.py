@@ -21,7 +21,9 @@ from clipbert.video.formats import CODECS, PICTURE_CODECS, STILL_DEMUXERS
 _COVERS = Disposition.attached_pic | Disposition.timed_thumbnails
 # Packets read to tell a track of one picture, which is a cover that was not marked as one.
 _MAX_PACKETS = 2000
-_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+_LIBVPX = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+# Of VP9, what libvpx is built for: 8 bits.
+_LIBVPX_FORMATS = frozenset({"yuv420p", "yuv422p", "yuv440p", "yuv444p", "gbrp"})
 _HEIF_BRANDS = ("avif", "avis", "heic", "heix", "hevc", "hevx", "mif1", "msf1")
 
 
@@ -88,18 +90,22 @@ def demuxed(container: InputContainer, *streams: VideoStream) -> Iterator["Packe
 
 
 def decoder_of(stream: VideoStream, *, max_pixels: int) -> VideoCodecContext:
-    """Give what decodes a stream: its own decoder, or one that sees its transparency.
+    """Give what decodes a stream: its own decoder, or one that sees more.
 
     WebM carries alpha beside each packet, and FFmpeg's own decoders of VP8 and VP9 pass it over.
+    That of VP9 decodes rubbish without a word too, where libvpx says so, for a fifth more work.
     Another than the stream's own must be flushed after each seek.
     """
     own = stream.codec_context
-    name = _ALPHA_DECODERS.get(own.name)
-    if name is None or stream.metadata.get("alpha_mode") != "1":
+    name = _LIBVPX.get(own.name)
+    has_alpha = stream.metadata.get("alpha_mode") == "1"
+    is_checked = own.name == "vp9" and own.pix_fmt in _LIBVPX_FORMATS
+    if name is None or not (has_alpha or is_checked):
         return own
     decoder = cast("VideoCodecContext", CodecContext.create(name, "r"))
     if own.extradata:
         decoder.extradata = own.extradata
+    decoder.thread_count = own.thread_count
     decoder.options = {"max_pixels": str(max_pixels)}
     return decoder
 

@@ -4,8 +4,17 @@ import random
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
-from videos import cut, decode_sound_clips, frame_number, remux, write_counting_video
+from videos import (
+    counting_frame,
+    cut,
+    decode_sound_clips,
+    frame_number,
+    remux,
+    write_counting_video,
+    write_video,
+)
 
 from clipbert.errors import DecodeFailed, FrameDamaged, TruncatedMedia
 from clipbert.probe import probe_in_subprocess
@@ -16,6 +25,7 @@ from clipbert.video.decode import (
     probe_video,
     stream_clips,
 )
+from clipbert.video.holes import has_hole
 
 FPS = 25
 NUM_FRAMES = 72
@@ -215,3 +225,87 @@ def test_a_file_of_which_the_cut_left_nothing_to_read_is_called_cut(tmp_path):
 
     with pytest.raises(TruncatedMedia, match=r"cut\.mp4 ends before its header says"):
         probe_video(path, strict=False)
+
+
+def noisy_frame(number: int) -> np.ndarray:
+    """Paint a number above noise, so that no frame is a few bytes only."""
+    frame = counting_frame(number)
+    noise = np.random.default_rng(number).integers(0, 255, (32, 12, 3), dtype=np.uint8)
+    frame[32:] = np.repeat(noise, 8, axis=1)
+    return frame
+
+
+def with_piece(source: Path, target: Path, piece: bytes, *, number: int) -> Path:
+    """Copy a file with other bytes in the middle of one of its packets."""
+    with av.open(str(source)) as container:
+        places = [(p.pos, p.size) for p in container.demux(container.streams.video[0]) if p.size]
+    position, size = places[number]
+    assert size > 3 * len(piece)
+    data = bytearray(source.read_bytes())
+    at = position + (size - len(piece)) // 2
+    data[at : at + len(piece)] = piece
+    target.write_bytes(data)
+    return target
+
+
+LOSSES = {
+    "zeros": ("h264.mp4", "hevc.mp4", "vp9.webm", "vp8.webm", "av1.mp4", "mpeg4.avi", "wmv2.avi"),
+    "rubbish": ("vp9.webm", "mpeg4.mp4", "wmv2.avi", "msmpeg4.avi"),
+}
+ENCODERS = FORMATS | {"wmv2.avi": {"codec": "wmv2"}, "msmpeg4.avi": {"codec": "msmpeg4"}}
+
+
+@pytest.mark.parametrize(("what", "name"), [(w, name) for w in LOSSES for name in LOSSES[w]])
+def test_a_piece_that_is_lost_within_a_frame_is_noticed(what, name, tmp_path):
+    """FFmpeg says nothing of most of these, and the picture is rubbish up to the next keyframe."""
+    frames = [noisy_frame(number) for number in range(24)]
+    source = write_video(tmp_path / f"s_{name}", frames, gop=GOP, **ENCODERS[name])
+    whole = decode_frames(source, [look.instants[0] for look in looks(24)])
+    for number in (3, 13):
+        piece = bytes(64) if what == "zeros" else random.Random(number).randbytes(64)  # noqa: S311
+        path = with_piece(source, tmp_path / name, piece, number=number)
+
+        sound = decode_sound_clips(path, looks(24))
+
+        assert sound.clips
+        assert sound.damaged_spans
+        for clip, shown in zip(sound.clips, sound.frames, strict=True):
+            difference = np.abs(shown[0].astype(int) - whole[clip.index])
+            assert difference.mean() < 4, clip.index
+
+
+def test_a_writer_that_breaks_a_rule_in_every_frame_does_no_damage(tmp_path):
+    """Frames with bytes after their end are against the rules, and decode all the same."""
+    source = write_counting_video(tmp_path / "s.avi", 24, gop=GOP, codec="wmv2")
+    path = tmp_path / "v.avi"
+    with av.open(str(source)) as reader, av.open(str(path), "w") as writer:
+        stream = writer.add_stream_from_template(reader.streams.video[0])
+        for packet in reader.demux(reader.streams.video[0]):
+            if packet.size:
+                padded = av.Packet(bytes(packet) + b"\x55" * 40)
+                padded.stream, padded.pts, padded.dts = stream, packet.pts, packet.dts
+                padded.time_base, padded.is_keyframe = packet.time_base, packet.is_keyframe
+                writer.mux(padded)
+
+    sound = decode_sound_clips(path, looks(24))
+
+    assert not sound.damaged_spans
+    assert [frame_number(frames[0]) for frames in sound.frames] == list(range(24))
+
+
+@pytest.mark.parametrize(
+    ("content", "is_hole"),
+    [
+        (b"\1" * 50 + bytes(64) + b"\2" * 50, True),
+        (b"\1" * 50 + bytes(16) + b"\2" * 50, False),
+        (b"\1" * 50 + bytes(64), False),
+        (b"\1" * 50 + bytes(64) + b"\1\xb3" + b"\2" * 50, False),
+        (b"\1" * 50 + bytes(64) + b"\1\xb3" + bytes(64) + b"\2", True),
+    ],
+)
+def test_zeros_are_a_hole_unless_they_fill_up_what_is_before_a_code(content, is_hole):
+    packet = av.Packet(content)
+    with av.open("/dev/null", "w", format="null") as container:
+        packet.stream = container.add_stream("mpeg2video", rate=25)
+
+        assert has_hole(packet) is is_hole
