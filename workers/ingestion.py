@@ -18,14 +18,13 @@ What may happen at the same time, and what comes of it:
 
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path, PurePath
 from typing import Final
-from urllib.parse import quote
 from uuid import UUID
 
 import structlog
@@ -47,16 +46,22 @@ from store.blobs import STAGED
 from store.contents import hold_content, remove_unneeded_content, thumbnail_key
 from store.database import Sessions
 from store.errors import VideoNotFound
-from store.job_records import SINGLE_PRIORITY
-from store.job_state import JobKind, JobState
-from store.jobs import JobRepository
+from store.job_state import JobKind
 from store.media_files import is_settled
 from store.tables import Video, VideoState
-from store.video_names import as_name
 from store.video_places import GROWING, VideoPlaces, seconds_growing
 from store.videos import VideoRepository
 from workers.errors import JobError, MediaChanged, WorkerError
-from workers.generations import embed_job, generations_in_use
+from workers.indexing.video_rows import (
+    ContentInHand,
+    Copy,
+    Facts,
+    Written,
+    create_video,
+    is_strict,
+    link_video,
+    place_of,
+)
 from workers.lease import Hold, Outcome
 from workers.lifecycle import Workplace
 from workers.media import OpenMedia, name_in_uri, open_media
@@ -68,14 +73,9 @@ _SAME_CONTENT_DELAY_SECONDS: Final = 1.0
 _LOCK_MARGIN_SECONDS: Final = 60.0
 _LEAST_DELAY_SECONDS: Final = 1.0
 _MOST_DELAY: Final = 300.0
-_PASSING_ERRORS: Final = ("cancelled", "media_not_found", "media_changed")
 # Whatever limits or decoders a later version has, these bytes are no video: not worth keeping for
 # a retry. Other failed uploads are kept for a while; workers.sweeping says how long.
 _NO_VIDEOS: Final = (EmptyFile, UnsupportedMedia, NoVideoStream, TruncatedMedia)
-
-
-class _ContentInHand(WorkerError):
-    """Another worker is taking the same content or place in at this moment, or is giving it up."""
 
 
 class _StillGrowing(WorkerError):
@@ -86,60 +86,13 @@ class _StillGrowing(WorkerError):
         self.name, self.size_bytes = media.name, media.size_bytes
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a job says that its file is, and what it is called."""
-
-    uri: str
-    blob_key: str | None
-    filename: str
-
-    @property
-    def is_in_place(self) -> bool:
-        """Whether the file stays where it lies, under a media root."""
-        return self.blob_key is None
-
-
-@dataclass(frozen=True)
-class _Copy:
-    """A place where a video's content lies too."""
-
-    uri: str
-    name: str
-    stamp: str | None
-
-
-@dataclass(frozen=True)
-class _Written:
-    """What a job has written: its outcome, and the keys of tokens to remove after the commit."""
-
-    outcome: Outcome
-    tokens_keys: Sequence[str]
-
-
-@dataclass(frozen=True)
-class _Facts:
-    """What is found out about a file before its row is written.
-
-    Attributes:
-        moves: where the content of videos is that were said to lie at the file's place, by their
-            ids; None for a video whose content is known nowhere any more.
-        probe: None if the content is known already.
-    """
-
-    media: OpenMedia
-    sha256: str
-    moves: Mapping[UUID, _Copy | None]
-    probe: VideoProbe | None = None
-
-
 def ingest_next(workplace: Workplace) -> int:
     """Claim one due ingest job and do it. Returns how many were claimed: 1, or 0 if none is due."""
     holds = workplace.leases.claim([JobKind.INGEST], limit=1)
     for hold in holds:
         try:
             embed_is_due = _ingest(workplace, hold)
-        except _ContentInHand:
+        except ContentInHand:
             # When the other is done, this job finds its video.
             delay = _SAME_CONTENT_DELAY_SECONDS * (0.5 + random.random())  # noqa: S311  jitter
             workplace.leases.snooze(hold, timedelta(seconds=delay))
@@ -159,7 +112,7 @@ def ingest_next(workplace: Workplace) -> int:
 
 def _ingest(workplace: Workplace, hold: Hold) -> bool:
     """Do one job. Returns whether it left an embed job."""
-    place = _place_of(hold)
+    place = place_of(hold)
     try:
         with open_media(
             uri=place.uri,
@@ -191,7 +144,7 @@ def _take_in(workplace: Workplace, hold: Hold, media: OpenMedia) -> bool:
         raise EmptyFile(f"{media.name} is empty")
     sha256 = media.hash(on_piece=hold.advance)
     media.check_in_place()
-    facts = _Facts(media, sha256, _moves_from(workplace, hold, media, sha256))
+    facts = Facts(media, sha256, _moves_from(workplace, hold, media, sha256))
     if _link_known(workplace, hold, facts):
         return False
     limit_seconds = probe_limit_seconds(workplace.settings, media.size_bytes)
@@ -204,7 +157,7 @@ def _take_in(workplace: Workplace, hold: Hold, media: OpenMedia) -> bool:
         hold.advance()
         facts = replace(facts, probe=_probe(workplace, hold, media, sha256))
         hold.advance()
-        _finish(workplace, hold, partial(_create_video, hold=hold, facts=facts))
+        _finish(workplace, hold, partial(create_video, hold=hold, facts=facts))
     log.info("video.created", sha256=sha256, codec=facts.probe.codec if facts.probe else None)
     return True
 
@@ -250,7 +203,7 @@ def _note_missing(workplace: Workplace, uri: str) -> None:
         places.note_checked(there=[], missing=[video.id for video in places.others_at(uri, "")])
 
 
-def _finish(workplace: Workplace, hold: Hold, write: Callable[[Session], _Written]) -> None:
+def _finish(workplace: Workplace, hold: Hold, write: Callable[[Session], Written]) -> None:
     """Finish a job; then remove the tokens of what it has superseded."""
     tokens_keys: list[str] = []
 
@@ -267,18 +220,11 @@ def _finish(workplace: Workplace, hold: Hold, write: Callable[[Session], _Writte
             log.warning("blob.not_deleted", key=key, error=repr(error))
 
 
-def _place_of(hold: Hold) -> _Place:
-    wanted = hold.claim.input
-    filename = as_name(wanted.get("filename") or name_in_uri(wanted.get("uri", "")))
-    uri = wanted.get("uri") or f"upload:///{quote(filename)}"
-    return _Place(uri, wanted.get("blob_key"), filename)
-
-
 def _moves_from(
     workplace: Workplace, hold: Hold, media: OpenMedia, sha256: str
-) -> dict[UUID, _Copy | None]:
+) -> dict[UUID, Copy | None]:
     """Find out where the content is of the videos that were said to lie where this file lies."""
-    place = _place_of(hold)
+    place = place_of(hold)
     if not place.is_in_place:
         return {}
     with workplace.sessions.begin() as session:
@@ -298,7 +244,7 @@ def _moves_from(
     }
 
 
-def _copy_at(workplace: Workplace, hold: Hold, uri: str, video: Video) -> _Copy | None:
+def _copy_at(workplace: Workplace, hold: Hold, uri: str, video: Video) -> Copy | None:
     """Look whether a video's content lies at a place."""
     try:
         with open_media(
@@ -312,23 +258,19 @@ def _copy_at(workplace: Workplace, hold: Hold, uri: str, video: Video) -> _Copy 
                 return None
             if media.hash(on_piece=hold.advance) != video.sha256:
                 return None
-            return _Copy(uri, media.name, media.stamp)
+            return Copy(uri, media.name, media.stamp)
     except (MediaNotFound, UnsupportedMedia, JobError):
         return None
 
 
-def _is_strict(hold: Hold) -> bool:
-    return hold.claim.input.get("strict") is True
-
-
-def _link_known(workplace: Workplace, hold: Hold, facts: _Facts) -> bool:
+def _link_known(workplace: Workplace, hold: Hold, facts: Facts) -> bool:
     """Finish the job with the video that has this content already, if there is one."""
     with workplace.sessions.begin() as session:
         video = VideoRepository(session).find_by_sha256(facts.sha256)
     if video is None:
         return False
     is_moved = not _is_still_there(workplace, hold, video, facts.media)
-    write = partial(_link_video, hold=hold, facts=facts, video_id=video.id, is_moved=is_moved)
+    write = partial(link_video, hold=hold, facts=facts, video_id=video.id, is_moved=is_moved)
     try:
         _finish(workplace, hold, write)
     except VideoNotFound:
@@ -345,162 +287,6 @@ def _is_still_there(workplace: Workplace, hold: Hold, video: Video, media: OpenM
     if media.place is not None and media.place.as_uri() == video.uri:
         return True
     return _copy_at(workplace, hold, video.uri, video) is not None
-
-
-def _link_video(
-    session: Session, *, hold: Hold, facts: _Facts, video_id: UUID, is_moved: bool
-) -> _Written:
-    videos, place = VideoRepository(session), _place_of(hold)
-    others = _hold_place(session, hold, facts)
-    # Locked, or an embed job that ends at this moment would look as if there were none.
-    for locked in sorted({video_id, *others}):
-        videos.lock(locked)
-    video = videos.get(video_id)
-    if _is_strict(hold) and video.is_partial:
-        raise JobError(
-            "decode_failed",
-            f"{place.filename} is damaged, and strict was asked for: "
-            + ", ".join(f"{start:.1f}-{end:.1f} s" for start, end in video.damaged_spans),
-        )
-    # Superseded meanwhile: what is at hand is the only place known.
-    is_moved = is_moved or video.state == VideoState.SUPERSEDED
-    was_missing = video.missing_since is not None
-    if is_moved:
-        hold_content(session, video.sha256)  # the upload's, if this is one
-        videos.relocate(
-            video_id,
-            uri=place.uri,
-            blob_key=place.blob_key,
-            filename=place.filename,
-            file_stamp=facts.media.stamp,
-        )
-        video = videos.get(video_id)
-    elif place.is_in_place and place.uri == video.uri:
-        VideoPlaces(session).keep_stamp(video_id, facts.media.stamp)
-    # A video still without its clips gets their job again, unless it has one: then it gets that.
-    is_waiting = video.state == VideoState.PROCESSING
-    if video.state == VideoState.FAILED:
-        # It is tried again if that was somebody else's wish or a file now found, or if this job was
-        # asked for afterwards: so the copies of a bad file in one batch do not fail one by one.
-        is_waiting = is_moved or was_missing or video.error_code in _PASSING_ERRORS
-        is_waiting |= video.updated_at < hold.claim.created_at
-    videos.add_tags(video_id, hold.claim.input.get("tags") or [])
-    tokens_keys = _leave_place(session, facts, others, to=video_id, uri=place.uri)
-    embed_job_id = _enqueue_embeds(session, hold, video) if is_waiting else None
-    outcome = _outcome(hold, video, is_duplicate=True, embed_job_id=embed_job_id)
-    return _Written(outcome, tokens_keys)
-
-
-def _create_video(session: Session, *, hold: Hold, facts: _Facts) -> _Written:
-    wanted, place, probe = hold.claim.input, _place_of(hold), facts.probe
-    assert probe is not None  # noqa: S101  no input can break this
-    others = _hold_place(session, hold, facts)
-    videos = VideoRepository(session)
-    for locked in sorted(others):
-        videos.lock(locked)
-    video, is_new = videos.create(
-        uri=place.uri,
-        sha256=facts.sha256,
-        blob_key=place.blob_key,
-        filename=place.filename,
-        size_bytes=facts.media.size_bytes,
-        duration_seconds=probe.duration_seconds,
-        width=probe.width,
-        height=probe.height,
-        frames_per_second=probe.average_fps,
-        num_frames=probe.num_frames,
-        codec=probe.codec,
-        container=probe.container,
-        rotation_degrees=probe.rotation_degrees,
-        is_still=probe.is_still,
-        probe=probe.to_json(),
-        damaged_spans=probe.damaged_spans,
-        file_stamp=facts.media.stamp,
-        tags=wanted.get("tags") or [],
-        metadata=wanted.get("metadata") or {},
-    )
-    tokens_keys = _leave_place(session, facts, others, to=video.id, uri=place.uri)
-    embed_job_id = _enqueue_embeds(session, hold, video)
-    outcome = _outcome(hold, video, is_duplicate=not is_new, embed_job_id=embed_job_id)
-    return _Written(outcome, tokens_keys)
-
-
-def _hold_place(session: Session, hold: Hold, facts: _Facts) -> Sequence[UUID]:
-    """Be the only one to say what lies at the file's place, and make sure that it still does.
-
-    Returns:
-        The videos whose content was said to lie there.
-    """
-    place = _place_of(hold)
-    if not place.is_in_place:
-        facts.media.check_unwritten()
-        return []
-    places = VideoPlaces(session)
-    places.hold(place.uri)
-    # Under the lock: whoever was here before saw an older file, whoever comes later a newer one.
-    facts.media.check_in_place()
-    others = [video.id for video in places.others_at(place.uri, facts.sha256)]
-    if not facts.moves.keys() >= set(others):
-        raise _ContentInHand(place.uri)
-    return others
-
-
-def _leave_place(
-    session: Session, facts: _Facts, others: Sequence[UUID], *, to: UUID, uri: str
-) -> Sequence[str]:
-    """Let other videos leave a place: for a copy of theirs, or for good.
-
-    Returns:
-        The keys of tokens that nothing needs any more.
-    """
-    if facts.media.place is None:
-        return []
-    videos, places = VideoRepository(session), VideoPlaces(session)
-    superseded = []
-    for video_id in others:
-        copy = facts.moves[video_id]
-        if copy is None:
-            superseded.append(video_id)
-            continue
-        videos.relocate(
-            video_id, uri=copy.uri, blob_key=None, filename=copy.name, file_stamp=copy.stamp
-        )
-    places.forget_copies_at(uri, but=to)
-    if not superseded:
-        return []
-    log.info("video.superseded", video_ids=[str(each) for each in superseded], by=str(to))
-    return places.supersede(superseded, by=to)
-
-
-def _outcome(hold: Hold, video: Video, *, is_duplicate: bool, embed_job_id: str | None) -> Outcome:
-    result = {
-        "video_id": str(video.id),
-        "filename": _place_of(hold).filename,  # a copy's: the video is found by it too
-        "duplicate": is_duplicate,
-        "embed_job_id": embed_job_id,
-    }
-    return Outcome(result, video_id=video.id)
-
-
-def _enqueue_embeds(session: Session, hold: Hold, video: Video) -> str | None:
-    """Leave an embed job for each generation in use; give the id of the searched one's."""
-    claim = hold.claim
-    jobs = [
-        JobRepository(session).enqueue(
-            embed_job(
-                video.id,
-                generation.id,
-                priority=SINGLE_PRIORITY if claim.batch_id is None else claim.priority,
-                api_key_id=claim.api_key_id,
-                batch_id=claim.batch_id,
-                strict=_is_strict(hold),
-            )
-        )
-        for generation in generations_in_use(session)
-    ]
-    if any(job.state == JobState.CANCELLING for job in jobs):
-        raise _ContentInHand(video.sha256)  # when it is over, there is room for a new one
-    return str(jobs[0].id) if jobs else None
 
 
 def _remove_unneeded_upload(workplace: Workplace, hold: Hold) -> None:
@@ -528,7 +314,7 @@ def _probe(workplace: Workplace, hold: Hold, media: OpenMedia, sha256: str) -> V
                 poster=poster,
                 strip=strip,
                 name=media.name,
-                strict=_is_strict(hold),
+                strict=is_strict(hold),
                 timeout_seconds=limit_seconds,
                 memory_bytes=settings.probe_memory_bytes,
                 pass_fds=(media.descriptor,),
@@ -560,7 +346,7 @@ def _content_lock(sessions: Sessions, sha256: str, *, limit_seconds: float) -> I
     up after a crash. The transaction is open while the file is probed: seconds, not minutes.
 
     Raises:
-        _ContentInHand: another worker has the lock.
+        ContentInHand: another worker has the lock.
     """
     with sessions.begin() as session:
         # A worker that froze here gives the lock back long before somebody restarts it.
@@ -573,6 +359,6 @@ def _content_lock(sessions: Sessions, sha256: str, *, limit_seconds: float) -> I
             {"sha256": sha256},
         )
         if not locked:
-            raise _ContentInHand(sha256)
+            raise ContentInHand(sha256)
         hold_content(session, sha256)  # the thumbnails come before the row
         yield

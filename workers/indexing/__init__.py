@@ -1,1 +1,1 @@
-"""How videos are looked at: decoded in threads, run through the model, stored."""
+"""How videos are taken in and looked at: their rows, decoding in threads, turns, kept clips."""

@@ -1,0 +1,279 @@
+"""Write down what an ingest job found: a new video, or a place of one that is known.
+
+Each is one transaction, with the job's end and the embed jobs that come next. It holds the lock of
+the file's place and looks at the file once more, so that of two jobs with two contents of one path
+the later content stays. Never imports torch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+from uuid import UUID
+
+import structlog
+from sqlalchemy.orm import Session
+
+from clipbert.probed_video import VideoProbe
+from store.contents import hold_content
+from store.job_records import SINGLE_PRIORITY
+from store.job_state import JobState
+from store.jobs import JobRepository
+from store.tables import Video, VideoState
+from store.video_names import as_name
+from store.video_places import VideoPlaces
+from store.videos import VideoRepository
+from workers.errors import JobError, WorkerError
+from workers.generations import embed_job, generations_in_use
+from workers.lease import Hold, Outcome
+from workers.media import OpenMedia, name_in_uri
+
+log = structlog.get_logger(__name__)
+
+_PASSING_ERRORS: Final = ("cancelled", "media_not_found", "media_changed")
+
+
+class ContentInHand(WorkerError):
+    """Another worker is taking the same content or place in at this moment, or is giving it up."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a job says that its file is, and what it is called."""
+
+    uri: str
+    blob_key: str | None
+    filename: str
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file stays where it lies, under a media root."""
+        return self.blob_key is None
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A place where a video's content lies too."""
+
+    uri: str
+    name: str
+    stamp: str | None
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a job has written: its outcome, and the keys of tokens to remove after the commit."""
+
+    outcome: Outcome
+    tokens_keys: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is found out about a file before its row is written.
+
+    Attributes:
+        moves: where the content of videos is that were said to lie at the file's place, by their
+            ids; None for a video whose content is known nowhere any more.
+        probe: None if the content is known already.
+    """
+
+    media: OpenMedia
+    sha256: str
+    moves: Mapping[UUID, Copy | None]
+    probe: VideoProbe | None = None
+
+
+def place_of(hold: Hold) -> Place:
+    """Return where an ingest job says that its file is."""
+    wanted = hold.claim.input
+    filename = as_name(wanted.get("filename") or name_in_uri(wanted.get("uri", "")))
+    uri = wanted.get("uri") or f"upload:///{quote(filename)}"
+    return Place(uri, wanted.get("blob_key"), filename)
+
+
+def is_strict(hold: Hold) -> bool:
+    """Whether a job refuses a video of which a part cannot be decoded."""
+    return hold.claim.input.get("strict") is True
+
+
+def create_video(session: Session, *, hold: Hold, facts: Facts) -> Written:
+    """Write the row of a content that was not known, and the jobs that will embed it.
+
+    Args:
+        session: in the transaction that finishes the job.
+        hold: the job.
+        facts: with the probe.
+
+    Raises:
+        MediaChanged: another content lies at the file's place by now.
+        MediaNotFound: nothing does.
+        ContentInHand: another job is at work on the place or the content.
+    """
+    wanted, place, probe = hold.claim.input, place_of(hold), facts.probe
+    assert probe is not None  # noqa: S101  no input can break this
+    others = _hold_place(session, hold, facts)
+    videos = VideoRepository(session)
+    for locked in sorted(others):
+        videos.lock(locked)
+    video, is_new = videos.create(
+        uri=place.uri,
+        sha256=facts.sha256,
+        blob_key=place.blob_key,
+        filename=place.filename,
+        size_bytes=facts.media.size_bytes,
+        duration_seconds=probe.duration_seconds,
+        width=probe.width,
+        height=probe.height,
+        frames_per_second=probe.average_fps,
+        num_frames=probe.num_frames,
+        codec=probe.codec,
+        container=probe.container,
+        rotation_degrees=probe.rotation_degrees,
+        is_still=probe.is_still,
+        probe=probe.to_json(),
+        damaged_spans=probe.damaged_spans,
+        file_stamp=facts.media.stamp,
+        tags=wanted.get("tags") or [],
+        metadata=wanted.get("metadata") or {},
+    )
+    tokens_keys = _leave_place(session, facts, others, to=video.id, uri=place.uri)
+    embed_job_id = _enqueue_embeds(session, hold, video)
+    outcome = _outcome(hold, video, is_duplicate=not is_new, embed_job_id=embed_job_id)
+    return Written(outcome, tokens_keys)
+
+
+def link_video(
+    session: Session, *, hold: Hold, facts: Facts, video_id: UUID, is_moved: bool
+) -> Written:
+    """Add what a job says to the video that has its content: a place, tags, the wish to try again.
+
+    Args:
+        session: in the transaction that finishes the job.
+        hold: the job.
+        facts: without a probe.
+        video_id: the video.
+        is_moved: its content does not lie any more where its row says.
+
+    Raises:
+        VideoNotFound: it was deleted meanwhile.
+        JobError: `decode_failed`: it is damaged, and the job is strict.
+        MediaChanged, MediaNotFound, ContentInHand: as create_video.
+    """
+    videos, place = VideoRepository(session), place_of(hold)
+    others = _hold_place(session, hold, facts)
+    # Locked, or an embed job that ends at this moment would look as if there were none.
+    for locked in sorted({video_id, *others}):
+        videos.lock(locked)
+    video = videos.get(video_id)
+    if is_strict(hold) and video.is_partial:
+        raise JobError(
+            "decode_failed",
+            f"{place.filename} is damaged, and strict was asked for: "
+            + ", ".join(f"{start:.1f}-{end:.1f} s" for start, end in video.damaged_spans),
+        )
+    # Superseded meanwhile: what is at hand is the only place known.
+    is_moved = is_moved or video.state == VideoState.SUPERSEDED
+    was_missing = video.missing_since is not None
+    if is_moved:
+        hold_content(session, video.sha256)  # the upload's, if this is one
+        videos.relocate(
+            video_id,
+            uri=place.uri,
+            blob_key=place.blob_key,
+            filename=place.filename,
+            file_stamp=facts.media.stamp,
+        )
+        video = videos.get(video_id)
+    elif place.is_in_place and place.uri == video.uri:
+        VideoPlaces(session).keep_stamp(video_id, facts.media.stamp)
+    # A video still without its clips gets their job again, unless it has one: then it gets that.
+    is_waiting = video.state == VideoState.PROCESSING
+    if video.state == VideoState.FAILED:
+        # It is tried again if that was somebody else's wish or a file now found, or if this job was
+        # asked for afterwards: so the copies of a bad file in one batch do not fail one by one.
+        is_waiting = is_moved or was_missing or video.error_code in _PASSING_ERRORS
+        is_waiting |= video.updated_at < hold.claim.created_at
+    videos.add_tags(video_id, hold.claim.input.get("tags") or [])
+    tokens_keys = _leave_place(session, facts, others, to=video_id, uri=place.uri)
+    embed_job_id = _enqueue_embeds(session, hold, video) if is_waiting else None
+    outcome = _outcome(hold, video, is_duplicate=True, embed_job_id=embed_job_id)
+    return Written(outcome, tokens_keys)
+
+
+def _hold_place(session: Session, hold: Hold, facts: Facts) -> Sequence[UUID]:
+    """Be the only one to say what lies at the file's place, and make sure that it still does.
+
+    Returns:
+        The videos whose content was said to lie there.
+    """
+    place = place_of(hold)
+    if not place.is_in_place:
+        facts.media.check_unwritten()
+        return []
+    places = VideoPlaces(session)
+    places.hold(place.uri)
+    # Under the lock: whoever was here before saw an older file, whoever comes later a newer one.
+    facts.media.check_in_place()
+    others = [video.id for video in places.others_at(place.uri, facts.sha256)]
+    if not facts.moves.keys() >= set(others):
+        raise ContentInHand(place.uri)
+    return others
+
+
+def _leave_place(
+    session: Session, facts: Facts, others: Sequence[UUID], *, to: UUID, uri: str
+) -> Sequence[str]:
+    """Let other videos leave a place: for a copy of theirs, or for good.
+
+    Returns:
+        The keys of tokens that nothing needs any more.
+    """
+    if facts.media.place is None:
+        return []
+    videos, places = VideoRepository(session), VideoPlaces(session)
+    superseded = []
+    for video_id in others:
+        copy = facts.moves[video_id]
+        if copy is None:
+            superseded.append(video_id)
+            continue
+        videos.relocate(
+            video_id, uri=copy.uri, blob_key=None, filename=copy.name, file_stamp=copy.stamp
+        )
+    places.forget_copies_at(uri, but=to)
+    if not superseded:
+        return []
+    log.info("video.superseded", video_ids=[str(each) for each in superseded], by=str(to))
+    return places.supersede(superseded, by=to)
+
+
+def _outcome(hold: Hold, video: Video, *, is_duplicate: bool, embed_job_id: str | None) -> Outcome:
+    result = {
+        "video_id": str(video.id),
+        "filename": place_of(hold).filename,  # a copy's: the video is found by it too
+        "duplicate": is_duplicate,
+        "embed_job_id": embed_job_id,
+    }
+    return Outcome(result, video_id=video.id)
+
+
+def _enqueue_embeds(session: Session, hold: Hold, video: Video) -> str | None:
+    """Leave an embed job for each generation in use; return the id of the searched one's."""
+    claim = hold.claim
+    jobs = [
+        JobRepository(session).enqueue(
+            embed_job(
+                video.id,
+                generation.id,
+                priority=SINGLE_PRIORITY if claim.batch_id is None else claim.priority,
+                api_key_id=claim.api_key_id,
+                batch_id=claim.batch_id,
+                strict=is_strict(hold),
+            )
+        )
+        for generation in generations_in_use(session)
+    ]
+    if any(job.state == JobState.CANCELLING for job in jobs):
+        raise ContentInHand(video.sha256)  # when it is over, there is room for a new one
+    return str(jobs[0].id) if jobs else None
