@@ -18,6 +18,7 @@ from store.models import GenerationRepository, ModelRepository
 from store.tables import JobEvent, Label, Video, VideoState
 from store.video_names import find_videos
 from store.videos import NewClip, VideoRepository
+from tests.workers.service import wait_for
 from workers import ingestion
 from workers.generations import embed_job
 from workers.ingestion import ingest_next, probe_limit_seconds
@@ -68,6 +69,15 @@ def index(service, workplace, *places):
 def all_videos(service):
     with service.sessions.begin() as session:
         return {video.id: video for video in session.scalars(select(Video).order_by(Video.id))}
+
+
+def num_waiting_for_locks(service):
+    query = (
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    with service.sessions.begin() as session:
+        return session.scalar(text(query))
 
 
 def add_clips(service, video_id, generation_id, blobs):
@@ -240,8 +250,7 @@ def test_clips_that_come_after_their_video_was_superseded_are_refused(
     VideoRepository(embedding).mark_ready(first.video_id)
     ingesting = threading.Thread(target=index, args=(service, workplace, place))
     ingesting.start()
-    time.sleep(1.0)  # it waits for the row that the embedding holds
-    assert ingesting.is_alive()
+    wait_for(lambda: num_waiting_for_locks(service) == 1)  # for the row that the embedding holds
 
     embedding.commit()
     ingesting.join(60)
@@ -250,6 +259,27 @@ def test_clips_that_come_after_their_video_was_superseded_are_refused(
     assert found(service, generation_id) == set()
     with pytest.raises(VideoSuperseded), service.sessions.begin() as session:
         VideoRepository(session).replace_clips(first.video_id, generation_id, [clip])
+
+
+def test_other_content_of_a_path_is_taken_in_while_what_was_there_is_being_deleted(
+    service, workplace, films, media_folder
+):
+    place = put(films[0], media_folder / "v.mp4")
+    [first] = index(service, workplace, place)
+    put(films[1], place)
+    deletion = service.sessions()
+    VideoRepository(deletion).delete(first.video_id)
+    job_id = service.enqueue_ingest(place)
+    ingesting = threading.Thread(target=ingest_next, args=(workplace,))
+    ingesting.start()
+    wait_for(lambda: num_waiting_for_locks(service) == 1)
+
+    deletion.commit()
+    ingesting.join(60)
+
+    (video,) = all_videos(service).values()
+    job = service.job(job_id)
+    assert (job.state, job.video_id) == (JobState.SUCCEEDED, video.id)
 
 
 def test_a_video_that_was_deleted_while_it_was_taken_in_is_made_anew(

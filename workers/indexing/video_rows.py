@@ -5,7 +5,7 @@ the file's place and looks at the file once more, so that of two jobs with two c
 the later content stays. Never imports torch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
@@ -19,6 +19,7 @@ from store.contents import hold_content
 from store.job_records import SINGLE_PRIORITY
 from store.job_state import JobState
 from store.jobs import JobRepository
+from store.lock_order import lock_videos
 from store.tables import Video, VideoState
 from store.video_names import as_name
 from store.video_places import VideoPlaces
@@ -114,8 +115,6 @@ def create_video(session: Session, *, hold: Hold, facts: Facts) -> Written:
     assert probe is not None  # noqa: S101  no input can break this
     others = _hold_place(session, hold, facts)
     videos = VideoRepository(session)
-    for locked in sorted(others):
-        videos.lock(locked)
     video, is_new = videos.create(
         uri=place.uri,
         sha256=facts.sha256,
@@ -161,10 +160,8 @@ def link_video(
         MediaChanged, MediaNotFound, ContentInHand: as create_video.
     """
     videos, place = VideoRepository(session), place_of(hold)
-    others = _hold_place(session, hold, facts)
     # Locked, or an embed job that ends at this moment would look as if there were none.
-    for locked in sorted({video_id, *others}):
-        videos.lock(locked)
+    others = _hold_place(session, hold, facts, lock=[video_id])
     video = videos.get(video_id)
     if is_strict(hold) and video.is_partial:
         raise JobError(
@@ -201,20 +198,32 @@ def link_video(
     return Written(outcome, tokens_keys)
 
 
-def _hold_place(session: Session, hold: Hold, facts: Facts) -> Sequence[UUID]:
+def _hold_place(
+    session: Session, hold: Hold, facts: Facts, *, lock: Collection[UUID] = ()
+) -> Sequence[UUID]:
     """Be the only one to say what lies at the file's place, and make sure that it still does.
 
+    Args:
+        session: of the transaction.
+        hold: the job.
+        facts: of the file.
+        lock: videos to be locked too.
+
     Returns:
-        The videos whose content was said to lie there.
+        The videos whose content was said to lie there, locked.
     """
     place = place_of(hold)
     if not place.is_in_place:
         facts.media.check_unwritten()
+        lock_videos(session, lock)
         return []
     places = VideoPlaces(session)
     places.hold(place.uri)
     # Under the lock: whoever was here before saw an older file, whoever comes later a newer one.
     facts.media.check_in_place()
+    found = places.others_at(place.uri, facts.sha256)
+    lock_videos(session, {*lock, *(video.id for video in found)})
+    # Again: what was being deleted is gone now.
     others = [video.id for video in places.others_at(place.uri, facts.sha256)]
     if not facts.moves.keys() >= set(others):
         raise ContentInHand(place.uri)
