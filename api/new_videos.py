@@ -20,6 +20,7 @@ from api.schemas.videos import NEW_VIDEO_EXAMPLE, NewUpload, NewVideo
 from api.uploads import Upload, receive_upload
 from store.batches import BatchRepository
 from store.contents import hold_content, media_key
+from store.disk_space import is_storage_full
 from store.job_records import SINGLE_PRIORITY, priority_of_item
 from store.job_state import JobKind
 from store.jobs import JobRepository, NewJob
@@ -152,6 +153,8 @@ def _transfer(services: Services, upload: Upload) -> None:
         if not services.blobs.exists(key):
             services.blobs.take_file(key, upload.path)
     except OSError as error:
+        if is_storage_full(error):
+            raise  # and answered like any write that finds no room
         raise ApiError(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "store_unavailable",

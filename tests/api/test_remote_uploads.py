@@ -1,6 +1,8 @@
 """Uploads on their way to a remote store keep nobody else waiting, and none is lost."""
 
 import dataclasses
+import errno
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -156,3 +158,15 @@ def test_a_transfer_that_fails_is_told_and_leaves_no_job(http, blobs):
 
     assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
     assert http.get("/v1/jobs").json()["items"] == []
+
+
+def test_a_transfer_that_finds_no_room_is_told_as_that(http, blobs):
+    def fill(key):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    blobs.before_end = fill
+    blobs.may_end.set()
+
+    answer = upload(http, 1)
+
+    assert (answer.status_code, answer.json()["code"]) == (507, "storage_full")
