@@ -312,3 +312,33 @@ def test_a_job_that_gets_no_further_than_before_is_quarantined(jobs, reports):
 
     job = jobs.get(job_id)
     assert (job.state, job.worker_losses) == (JobState.QUARANTINED, 3)
+
+
+def test_the_end_of_a_queue_is_found_without_reading_it_also_without_statistics(session):
+    batch_id = BatchRepository(session).create().id
+    session.execute(
+        text("""
+            INSERT INTO jobs (id, kind, state, priority, input, batch_id, turn)
+            SELECT gen_random_uuid(), 'ingest', 'queued', 8, '{}', :batch_id, n
+            FROM generate_series(1, 3000) AS n
+        """),
+        {"batch_id": batch_id},
+    )
+
+    before = num_read(session)
+    new = [NewJob(JobKind.INGEST, {}, priority=8, batch_id=batch_id) for _ in range(2)]
+    JobRepository(session).enqueue_many(new)
+    after = num_read(session)
+
+    turns = "SELECT turn FROM jobs WHERE batch_id = :id ORDER BY turn DESC LIMIT 3"
+    assert list(session.scalars(text(turns), {"id": batch_id})) == [3002, 3001, 3000]
+    assert after - before < 100
+
+
+def num_read(session):
+    """How many rows of jobs this transaction has read."""
+    query = """
+        SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables
+        WHERE relname = 'jobs'
+    """
+    return session.scalar(text(query))
