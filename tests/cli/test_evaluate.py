@@ -9,11 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from corpus import write_corpus
 from videos import cut
 
 from cli.errors import CliError
 from cli.evaluate import evaluate
+from cli.main import main
 from clipbert.config import ClipBertConfig
 from clipbert.model import ClipBert
 
@@ -32,6 +34,15 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "tiny"
     ClipBert.create(ClipBertConfig.preset("clipbert-tiny"), seed=0).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Let this process compute as the others do, to the last bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -78,10 +89,12 @@ def test_figures_are_printed_and_written(command, corpus, tmp_path):
     assert "paper: MSRVTT 1k-A" in (tmp_path / "out" / "results.md").read_text()
 
 
-def test_json_is_all_that_stands_on_stdout_when_asked_for(command):
-    result = run(command("msrvtt_qa", "--json", "--plan", "authors", "--frames", 2))
+def test_json_is_all_that_stands_on_stdout_when_asked_for(inputs, corpus, capsys):
+    questions = inputs | {"data": corpus.files["msrvtt_qa"]}
 
-    results = json.loads(result.stdout)
+    evaluate(**questions, as_json=True, plan="authors", frames=2, clips=2)
+
+    results = json.loads(capsys.readouterr().out)
     assert (results["task"], results["head"], results["kind"]) == ("qa", "qa", "msrvtt_qa")
     assert results["plan"]["name"] == "authors"
     assert results["plan"]["frames_per_clip"] == 2
@@ -104,7 +117,7 @@ def test_unusable_videos_are_listed(command, corpus, tmp_path):
     assert listed == [["video01", "1", "media_not_found"], ["video02", "1", "truncated_media"]]
 
 
-def test_an_interrupted_run_goes_on_from_its_scores(command, tmp_path):
+def test_an_interrupted_run_goes_on_from_its_scores(command, inputs, tmp_path, capsys):
     out = tmp_path / "out"
     process = subprocess.Popen(
         command("retrieval", "--out", out, "--json"),
@@ -126,23 +139,29 @@ def test_an_interrupted_run_goes_on_from_its_scores(command, tmp_path):
     num_found = len(list(out.glob("scores/*.npy")))
     assert 3 <= num_found < 50
 
-    resumed = run(command("retrieval", "--out", out, "--json"))
-    whole = json.loads(run(command("retrieval", "--out", out, "--json", "--no-resume")).stdout)
+    evaluate(**inputs, out=out, as_json=True, clips=2)
+    resumed = capsys.readouterr()
+    evaluate(**inputs, out=out, as_json=True, clips=2, resume=False)
 
-    results = json.loads(resumed.stdout)
-    assert f"going on: the scores of {num_found} videos are there" in resumed.stderr
+    results, whole = json.loads(resumed.out), json.loads(capsys.readouterr().out)
+    assert f"going on: the scores of {num_found} videos are there" in resumed.err
     assert results["counts"]["resumed_videos"] == num_found
     assert results["counts"]["clips"] == 2 * (50 - num_found)
     assert whole["counts"]["clips"] == 2 * 50
     assert results["metrics"] == whole["metrics"]
 
 
-def test_what_cannot_be_evaluated_is_one_line(command):
-    result = run(command("tgif_count"))
+def test_what_cannot_be_evaluated_is_one_line(command, monkeypatch, capsys):
+    _python, _module, _main, *arguments = command("tgif_count")
+    monkeypatch.setattr(sys, "argv", ["clipbert", *arguments])
 
-    assert result.returncode == 1
-    assert result.stderr == "clipbert: the model has no count head\n"
-    assert result.stdout == ""
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    said = capsys.readouterr()
+    assert ended.value.code == 1
+    assert said.err == "clipbert: the model has no count head\n"
+    assert said.out == ""
 
 
 @pytest.mark.parametrize(
