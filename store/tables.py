@@ -186,6 +186,8 @@ class Video(Table):
     damaged_spans: Mapped[list[list[float]]] = mapped_column(
         JSONB(), default=list, server_default=text("'[]'::jsonb")
     )
+    # It was asked for whole: a generation in which a part cannot be decoded is to fail.
+    is_strict: Mapped[bool] = mapped_column(default=False, server_default="false")
     # Of a file in place, when its bytes were last known to be these: see store.file_stamps.
     file_stamp: Mapped[str | None]
     missing_since: Mapped[datetime | None]  # the file in place was not there when looked for

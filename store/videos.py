@@ -193,6 +193,7 @@ class VideoRepository:
         is_still: bool = False,
         probe: Mapping[str, Any] | None = None,
         damaged_spans: Iterable[Sequence[float]] = (),
+        is_strict: bool = False,
         file_stamp: str | None = None,
         tags: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
@@ -221,6 +222,7 @@ class VideoRepository:
             "is_still": is_still,
             "probe": dict(probe or {}),
             "damaged_spans": join_spans(damaged_spans),
+            "is_strict": is_strict,
             "file_stamp": file_stamp,
             "tags": list(tags),
             "custom_metadata": dict(metadata or {}),
@@ -299,6 +301,19 @@ class VideoRepository:
         joined = join_spans([*known, *spans])
         if joined != known:
             self._update(video_id, damaged_spans=joined)
+
+    def ask_for_whole(self, video_id: UUID) -> None:
+        """Have every later generation refuse a video of which a part cannot be decoded.
+
+        Raises:
+            VideoNotFound: there is none with this id.
+        """
+        self._update(video_id, is_strict=True)
+
+    def strict_among(self, video_ids: Collection[UUID]) -> set[UUID]:
+        """Find those of these videos that were asked for whole."""
+        wanted = select(Video.id).where(Video.id.in_(video_ids), Video.is_strict)
+        return set(self._session.scalars(wanted))
 
     def add_tags(self, video_id: UUID, tags: Sequence[str]) -> None:
         """Give a video the tags that it does not have yet.

@@ -194,6 +194,20 @@ def cut(source: Path, target: Path, *, share: float) -> Path:
     return target
 
 
+def rubbish_in(source: Path, target: Path, number: int) -> Path:
+    """Copy a file whose packet of this number, in the order of decoding, is mostly rubbish."""
+    with av.open(str(source)) as container:
+        places = [(p.pos, p.size) for p in container.demux(container.streams.video[0]) if p.size]
+    generator = random.Random(number)  # noqa: S311
+    data = bytearray(source.read_bytes())
+    position, size = places[number]
+    for at in range(position + min(6, size // 2), position + size):
+        if generator.random() < 0.8:
+            data[at] = generator.randrange(256)
+    target.write_bytes(data)
+    return target
+
+
 def damage(
     source: Path,
     target: Path,

@@ -28,6 +28,7 @@ from store.generation_coverage import SeenVideos, is_waited_for, look_at_videos,
 from store.jobs import JobRepository
 from store.models import GenerationRepository, ModelRepository
 from store.tables import Generation, GenerationState, Walk
+from store.videos import VideoRepository
 from workers.generations import begin_walk, embed_job, search
 
 log = structlog.get_logger(__name__)
@@ -183,5 +184,9 @@ def _end(session: Session, generation: Generation) -> None:
 def _enqueue(session: Session, generation: Generation, video_ids: Sequence[UUID]) -> int:
     is_searched = generation.state == GenerationState.ACTIVE
     priority = _NEW_PRIORITY if is_searched else _REBUILD_PRIORITY
-    jobs = [embed_job(video_id, generation.id, priority=priority) for video_id in video_ids]
+    strict = VideoRepository(session).strict_among(video_ids)
+    jobs = [
+        embed_job(video_id, generation.id, priority=priority, strict=video_id in strict)
+        for video_id in video_ids
+    ]
     return JobRepository(session).enqueue_many(jobs) if jobs else 0

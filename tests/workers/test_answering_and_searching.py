@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from videos import write_counting_video
+from videos import rubbish_in, write_counting_video
 
 from clipbert.inference import MatchRequest, Predictor, QuestionRequest
 from store.job_state import JobKind, JobState
@@ -13,9 +13,9 @@ from store.jobs import JobRepository, NewJob
 from store.models import ModelRepository
 from store.questions import QuestionRepository
 from store.searches import SearchRepository
-from store.tables import Task
+from store.tables import Task, VideoState
 from store.videos import VideoRepository
-from tests.workers.library import add_video, embed_all, read_clips
+from tests.workers.library import add_video, embed_all, read_clips, read_video
 from tests.workers.models import save_recall_model, save_tiny
 from workers.deployment import ensure_default, promote, register_model
 from workers.interactive import serve_interactive, warm_up
@@ -113,6 +113,30 @@ def test_recall_ranks_videos_by_their_best_clip(service, workplace, library, tmp
         assert hit["match_score"] is None
     assert result["model"] is None
     assert result["recall_model"] == "clipbert-mini"
+
+
+def test_no_moment_is_found_in_what_is_damaged_of_a_video(
+    service, workplace, library, media_folder, tmp_path
+):
+    source = write_counting_video(tmp_path / "s.mp4", 160, fps=10, gop=20)
+    path = rubbish_in(source, media_folder / "damaged.mp4", 60)
+    damaged, embed = add_video(service, path)
+    embed_all(workplace)
+    job_id = search(
+        service, filters={"video_ids": [str(damaged)]}, group_by="clip", mode="exhaustive", limit=50
+    )
+
+    serve_interactive(workplace)
+
+    video = read_video(service, damaged)
+    assert (service.job(embed).state, video.state) == (JobState.SUCCEEDED, VideoState.READY)
+    ((start, end),) = video.damaged_spans
+    assert (start, end) == (pytest.approx(6.0), pytest.approx(6.4))  # a group begins at frame 64
+    looked_at = [instant for clip in read_clips(service, damaged) for instant in clip.instants]
+    assert looked_at == [2.0, 10.0, 14.0]  # in the middle of each 4 s, but for 6.0
+    hits = service.job(job_id).result["hits"]
+    moments = {moment["start_seconds"] for hit in hits for moment in hit["moments"]}
+    assert (len(hits), moments) == (3, {0.0, 8.0, 12.0})
 
 
 def test_filters_and_grouping_are_honoured(service, workplace, library):

@@ -18,6 +18,7 @@ from store.models import GenerationRepository, ModelRepository
 from store.tables import JobEvent, Label, Video, VideoState
 from store.video_names import find_videos
 from store.videos import NewClip, VideoRepository
+from tests.workers.library import read_video
 from tests.workers.service import wait_for
 from workers import ingestion
 from workers.generations import embed_job
@@ -536,4 +537,5 @@ def test_what_a_strict_job_asks_for_is_asked_of_its_embed_job(
     (job,) = service.jobs(JobKind.EMBED)
 
     assert job.input["strict"] is True
+    assert read_video(service, job.video_id).is_strict
     assert "strict" not in embed_job(job.video_id, generation_id).input

@@ -93,6 +93,24 @@ def test_jobs_of_a_promotion_are_made_in_steps_and_a_crash_between_two_loses_non
     assert advance(sessions, seconds=60) == 0
 
 
+def test_what_was_asked_for_whole_is_asked_for_whole_of_a_later_generation(sessions, tiny):
+    add_videos(sessions, 3)
+    with sessions.begin() as session:
+        session.execute(update(Video).where(Video.sha256 == "sha2").values(is_strict=True))
+
+    building = promote_only(sessions, tiny)
+    advance(sessions, seconds=60)
+
+    of_generation = Job.input["generation_id"].astext == str(building)
+    with sessions.begin() as session:
+        strict = session.scalars(
+            select(Video.sha256)
+            .join(Job, Job.video_id == Video.id)
+            .where(of_generation, Job.input["strict"].as_boolean())
+        ).all()
+    assert strict == ["sha2"]
+
+
 def test_only_one_process_makes_steps_and_the_other_does_not_wait(sessions, tiny):
     add_videos(sessions, 10)
     promote_only(sessions, tiny)

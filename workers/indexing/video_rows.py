@@ -132,6 +132,7 @@ def create_video(session: Session, *, hold: Hold, facts: Facts) -> Written:
         is_still=probe.is_still,
         probe=probe.to_json(),
         damaged_spans=probe.damaged_spans,
+        is_strict=is_strict(hold),
         file_stamp=facts.media.stamp,
         tags=wanted.get("tags") or [],
         metadata=wanted.get("metadata") or {},
@@ -169,6 +170,8 @@ def link_video(
             f"{place.filename} is damaged, and strict was asked for: "
             + ", ".join(f"{start:.1f}-{end:.1f} s" for start, end in video.damaged_spans),
         )
+    if is_strict(hold) and not video.is_strict:
+        videos.ask_for_whole(video_id)
     # Superseded meanwhile: what is at hand is the only place known.
     is_moved = is_moved or video.state == VideoState.SUPERSEDED
     was_missing = video.missing_since is not None
