@@ -318,9 +318,9 @@ def test_the_end_of_a_queue_is_found_without_reading_it_also_without_statistics(
     batch_id = BatchRepository(session).create().id
     session.execute(
         text("""
-            INSERT INTO jobs (id, kind, state, priority, input, batch_id, turn)
-            SELECT gen_random_uuid(), 'ingest', 'queued', 8, '{}', :batch_id, n
-            FROM generate_series(1, 3000) AS n
+            INSERT INTO jobs (id, kind, state, priority, input, batch_id, batch_index, turn)
+            SELECT gen_random_uuid(), 'ingest', 'queued', 8, '{}', :batch_id, n, n
+            FROM generate_series(1, 1000) AS n
         """),
         {"batch_id": batch_id},
     )
@@ -331,7 +331,7 @@ def test_the_end_of_a_queue_is_found_without_reading_it_also_without_statistics(
     after = num_read(session)
 
     turns = "SELECT turn FROM jobs WHERE batch_id = :id ORDER BY turn DESC LIMIT 3"
-    assert list(session.scalars(text(turns), {"id": batch_id})) == [3002, 3001, 3000]
+    assert list(session.scalars(text(turns), {"id": batch_id})) == [1002, 1001, 1000]
     assert after - before < 100
 
 
