@@ -91,9 +91,7 @@ def open_video(
     if size is not None:
         check_pixels(*size, limits)
     with opened(path, demuxer, name=name) as container:
-        # Each tile of a HEIC picture is a stream.
-        if len(container.streams) > limits.max_streams and not is_heif(container):
-            raise MediaTooLarge(f"{name} has {len(container.streams)} streams")
+        _check_streams(container, limits, name=name)
         stream = _film(path, demuxer, container, name=name)
         check_pixels(stream.codec_context.width, stream.codec_context.height, limits)
         for other in container.streams:
@@ -135,6 +133,17 @@ def check_pixels(width: int, height: int, limits: MediaLimits) -> None:
         raise MediaTooLarge(
             f"frames of {width}x{height} are over the limit of {limits.max_pixels} pixels"
         )
+
+
+def _check_streams(container: InputContainer, limits: MediaLimits, *, name: str) -> None:
+    """Raise MediaTooLarge for more streams than the limits allow."""
+    num_videos = len(container.streams.video)
+    # Each tile of a HEIC picture is a stream.
+    if num_videos > limits.max_streams and not is_heif(container):
+        raise MediaTooLarge(f"{name} has {num_videos} streams of video")
+    num_others = len(container.streams) - num_videos
+    if num_others > limits.max_other_streams:
+        raise MediaTooLarge(f"{name} has {num_others} streams beside video")
 
 
 def _film(path: Path, demuxer: str, container: InputContainer, *, name: str) -> VideoStream:

@@ -17,13 +17,15 @@ class MediaLimits:
 
     Attributes:
         max_pixels: width times height of any frame.
-        max_streams: streams in a container.
+        max_streams: streams of video in a container.
+        max_other_streams: those of sound and subtitles, and attachments, as fonts.
         max_duration_seconds: length of the video.
         max_frames: video packets of a container.
     """
 
     max_pixels: int = 33_177_600  # 7680 x 4320
     max_streams: int = 16
+    max_other_streams: int = 256
     max_duration_seconds: float = 24 * 3600.0
     max_frames: int = 24 * 3600 * 120
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 from odd_frames import ODD, add_cells, as_frame, cell_frame, cell_number, write_cells
+from videos import counting_frame, frame_number
 
-from clipbert.errors import NoVideoStream, UnsupportedMedia
+from clipbert.errors import MediaTooLarge, NoVideoStream, UnsupportedMedia
 from clipbert.video.decode import decode_frames, probe_video
 
 FILM = 100  # the number of the film's first frame
@@ -148,3 +149,24 @@ def test_sound_with_a_cover_has_no_film(tmp_path):
 
     with pytest.raises(NoVideoStream, match="cover picture only"):
         probe_video(tmp_path / "v.mp4")
+
+
+@pytest.mark.parametrize(("num_sounds", "is_read"), [(30, True), (300, False)])
+def test_a_film_with_many_languages_is_read(num_sounds, is_read, tmp_path):
+    """Each language has sound and subtitles of its own, and each font of these is a stream too."""
+    path = tmp_path / "v.mkv"
+    with av.open(str(path), "w") as container:
+        film = container.add_stream("mjpeg", rate=25)
+        film.width, film.height, film.pix_fmt = 96, 64, "yuvj420p"
+        for _ in range(num_sounds):
+            container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        for number in range(5):
+            frame = av.VideoFrame.from_ndarray(counting_frame(number), format="rgb24")
+            container.mux(film.encode(frame))
+        container.mux(film.encode())
+
+    if is_read:
+        assert frame_number(decode_frames(path, [0.1])[0]) == 2
+    else:
+        with pytest.raises(MediaTooLarge, match=r"v\.mkv has 300 streams beside video"):
+            decode_frames(path, [0.1])
