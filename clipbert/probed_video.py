@@ -55,7 +55,8 @@ class VideoProbe:
             sound begins earlier. All other times count from that frame.
         mended: what of the file's clock was not believed: `joined_recordings` (it starts again,
             each part follows the one before), `damaged_timestamps` (some contradict their
-            neighbours), `clock_gap` (it jumps: there are gaps), `last_duration`.
+            neighbours), `clock_gap` (it jumps: there are gaps), `last_duration`; and
+            `unread_recordings`: more are joined to what is read of the file.
         gaps: (start, end) of each hole without pictures, ascending. No clip lies in one.
         damaged_spans: (start, end) of what is known not to be decodable, as the missing end of a
             file that is cut off; ascending. It may go beyond duration_seconds.

@@ -72,7 +72,7 @@ def is_truncated(path: Path, container: str) -> bool:
 def _mp4_is_cut(file: BinaryIO, size_bytes: int) -> bool:
     found: list[bytes] = []
     has_pictures = False
-    for part in _mp4_boxes(file, size_bytes):
+    for part in mp4_boxes(file, size_bytes):
         has_pictures |= part.name == _HEIF_INDEX and part.end <= size_bytes
         if part.name in _MP4_NEEDED:
             if part.end > size_bytes:
@@ -85,7 +85,8 @@ def _mp4_is_cut(file: BinaryIO, size_bytes: int) -> bool:
     return b"moov" not in found or len(set(found)) == 1 or found[-1] == b"moof"
 
 
-def _mp4_boxes(file: BinaryIO, size_bytes: int) -> Iterator[_Part]:
+def mp4_boxes(file: BinaryIO, size_bytes: int) -> Iterator["_Part"]:
+    """Walk over the outermost boxes of an MP4 file."""
     position = 0
     for _ in range(_MAX_ELEMENTS):
         header = _read_at(file, position, _HEADER_BYTES)
@@ -121,23 +122,28 @@ def _riff_is_cut(file: BinaryIO, size_bytes: int) -> bool:
 
 
 def _matroska_is_cut(file: BinaryIO, size_bytes: int) -> bool:
+    return any(end > size_bytes for _, end in ebml_elements(file, size_bytes))
+
+
+def ebml_elements(file: BinaryIO, size_bytes: int) -> Iterator[tuple[int, int]]:
+    """Walk over the parts of a Matroska file: each one's number, and where it ends.
+
+    What states no size, as it was written live, ends where its content begins; that follows.
+    """
     position = 0
     for _ in range(_MAX_ELEMENTS):
         element = _ebml_element(file, position)
-        if element is None:
-            return False
+        if element is None or element[0] not in _EBML_KNOWN:
+            return
         number, content, length = element
-        if number not in _EBML_KNOWN:
-            return False
         if length == _UNKNOWN_SIZE:
             if number not in (_EBML_SEGMENT, _EBML_CLUSTER):
-                return False
-            position = content  # written live: go on inside it
-            continue
+                return
+            length = 0
         position = content + length
+        yield number, position
         if position > size_bytes:
-            return True
-    return False
+            return
 
 
 def _ebml_element(file: BinaryIO, position: int) -> tuple[int, int, int] | None:

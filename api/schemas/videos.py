@@ -137,7 +137,8 @@ class VideoResource(Resource):
     )
     mended: list[str] = Field(
         description="what of the file's clock was not believed: joined_recordings, "
-        "damaged_timestamps, clock_gap, last_duration"
+        "damaged_timestamps, clock_gap, last_duration; and unread_recordings, where files were "
+        "joined of which only the first are read"
     )
     is_partial: bool = Field(description="whether parts of it cannot be decoded")
     damaged_spans: list[DamagedSpan]

@@ -37,6 +37,7 @@ from clipbert.truncation import is_truncated
 from clipbert.video.assembled import AssembledReader
 from clipbert.video.formats import ANIMATION_DEMUXERS, CLOCKLESS_DEMUXERS, STILL_DEMUXERS
 from clipbert.video.heif import read_assembly
+from clipbert.video.joined import num_unread_recordings
 from clipbert.video.screen import Screen
 from clipbert.video.streams import demuxer_name, is_heif_picture
 from clipbert.video.timelines import timeline_of
@@ -101,6 +102,8 @@ def probe_video(
         probe = _probe_of(video, video.reader.first_frame())
     if is_cut:
         probe = replace(probe, damaged_spans=_missing_end(probe))
+    if num_unread_recordings(path, demuxer):
+        probe = replace(probe, mended=tuple(sorted({*probe.mended, "unread_recordings"})))
     if probe.duration_seconds > limits.max_duration_seconds:
         raise MediaTooLarge(f"{name} is {probe.duration_seconds:.0f} s long")
     if max(probe.width, probe.height) > MAX_ASPECT_RATIO * min(probe.width, probe.height):

@@ -126,6 +126,23 @@ def test_slides_of_ten_seconds_are_no_gap_in_mp4_and_matroska(tmp_path):
         assert [frame_number(frame) for frame in frames] == [1, 2, 3, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize(
+    ("suffix", "num_parts", "num_read"),
+    [("mp4", 2, 1), ("flv", 2, 1), ("wmv", 3, 1), ("mkv", 3, 2)],
+)
+def test_recordings_that_are_not_read_are_told_of(suffix, num_parts, num_read, tmp_path):
+    codec = "wmv2" if suffix == "wmv" else "libx264"
+    part = write_part(tmp_path / f"part.{suffix}", 0, codec=codec)
+    several = join(tmp_path / f"several.{suffix}", *[part] * num_parts)
+    read = join(tmp_path / f"read.{suffix}", *[part] * num_read)
+
+    probe = probe_video(several)
+
+    assert probe.num_frames == 30 * num_read
+    assert "unread_recordings" in probe.mended
+    assert "unread_recordings" not in probe_video(read).mended
+
+
 PAUSES = {
     "now_and_then": [0, 33, 66, 100, 133, 10_133, 10_166, 12_666, 12_700, 12_733, 22_733, 22_766],
     "at_the_end": [0, 40, 80, 120, 160, 15_160, 15_200, 15_240, 15_280, 15_320, 30_320, 30_360],
