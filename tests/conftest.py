@@ -1,5 +1,6 @@
 """Real services for the tests: one PostgreSQL and one Redis for all of a run."""
 
+import os
 import secrets
 import shutil
 import tempfile
@@ -18,6 +19,10 @@ from hypothesis import settings
 from store.blobs import BlobStore, open_blobs
 from store.database import Sessions, make_sessions, upgrade_schema
 from store.embedded import EmbeddedServices
+
+# Several processes compute beside each other, small tensors: with a thread for each core they spend
+# as much time in waiting for each other. Nothing has loaded torch yet; what is started inherits it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # How long an example takes says something about the machine, and nothing about the code.
 settings.register_profile("untimed", deadline=None)

@@ -35,15 +35,6 @@ STEPS = 60
 LONG = {"steps": STEPS, "checkpoint_steps": 10}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch):
-    """Let every trainer compute with one thread, as those of the worker processes do.
-
-    With as many as cores they wait for each other where other tests have the cores.
-    """
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
 def trainers(service, finetune_id):
     """List the processes that work in a finetune's folder."""
     folder = str(run_folder(service, finetune_id))

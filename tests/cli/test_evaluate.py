@@ -1,7 +1,6 @@
 """`clipbert evaluate` as a process."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -9,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from corpus import write_corpus
 from videos import cut
 
@@ -20,8 +18,6 @@ from clipbert.config import ClipBertConfig
 from clipbert.model import ClipBert
 
 EVALUATE = [sys.executable, "-m", "cli.main", "evaluate"]
-# Several processes with several threads each would hinder one another.
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +30,6 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "tiny"
     ClipBert.create(ClipBertConfig.preset("clipbert-tiny"), seed=0).save_pretrained(folder)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Let this process compute as the others do, to the last bit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -62,7 +49,6 @@ def inputs(corpus, model):
 def run(command):
     return subprocess.run(
         command,
-        env=ENVIRONMENT,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -121,7 +107,6 @@ def test_an_interrupted_run_goes_on_from_its_scores(command, inputs, tmp_path, c
     out = tmp_path / "out"
     process = subprocess.Popen(
         command("retrieval", "--out", out, "--json"),
-        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 import typer
 from corpus import write_corpus
 from typer.testing import CliRunner
@@ -31,14 +30,6 @@ NARROW = (
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     return write_corpus(tmp_path_factory.mktemp("corpus"), num_videos=6)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def arguments(corpus, out, *more):

@@ -63,7 +63,6 @@ class Service:
             "WORKER_REDIS_URL": self.redis_url,
             "WORKER_DEVICE": "cpu",
             "WORKER_SETTLE_SECONDS": "0",  # tests index what they have just written
-            "OMP_NUM_THREADS": "1",
             **{f"WORKER_{name.upper()}": value for name, value in settings.items()},
         }
 

@@ -27,15 +27,6 @@ pytestmark = pytest.mark.slow
 BRIEF = {"steps": 4, "checkpoint_steps": 2, "log_steps": 1}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch):
-    """Let every trainer compute with one thread, as those of the worker processes do.
-
-    With as many as cores they wait for each other where other tests have the cores.
-    """
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
 @pytest.fixture
 def workplace(service):
     workplace = service.workplace(finetune_niceness=0)  # tests have nobody to stand back behind

@@ -3,7 +3,6 @@
 import dataclasses
 
 import pytest
-import torch
 from corpus import write_corpus
 
 from clipbert.config import ClipBertConfig
@@ -22,12 +21,3 @@ def plain_folder(tmp_path_factory):
     config = dataclasses.replace(ClipBertConfig.preset("clipbert-tiny"), dropout=0.0)
     ClipBert.create(config, seed=7).save_pretrained(folder)
     return folder
-
-
-@pytest.fixture
-def one_thread():
-    """Small tensors are slower on several threads, which wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

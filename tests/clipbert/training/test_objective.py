@@ -31,8 +31,6 @@ LABELS = torch.tensor([1, 0, 0, 1])
 SOFT = torch.rand(4, 5, generator=torch.Generator().manual_seed(3))
 ANSWERS = ("a", "b", "c", "d", "e")
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def make_objective(recipe: Recipe, **changes) -> Objective:
     config = dataclasses.replace(ClipBertConfig.preset("clipbert-tiny"), dropout=0.0, **changes)

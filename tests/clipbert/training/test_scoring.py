@@ -25,8 +25,6 @@ from clipbert.training.recall_scores import score_by_recall
 
 HELD_OUT = [1, 5, 9, 13, 17, 21]
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -354,7 +352,7 @@ def arguments_of(tokens, out: Path, *options: str) -> list[str]:
 def run_program(tokens, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "clipbert.training.score", *arguments_of(tokens, out, *options)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
         capture_output=True,
         text=True,
         timeout=200,

@@ -20,8 +20,6 @@ from clipbert.training.visual_start import fit_visual_embeddings
 ANSWERS = ("near", "far")  # which clipbert-tiny does not have
 NUM_CLASSES = 12
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def make_mixing(**changes) -> ClipBert:
     """clipbert-tiny whose visual tokens are mixtures of twelve classes."""

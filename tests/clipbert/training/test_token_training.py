@@ -40,8 +40,6 @@ SETTINGS = (
     "checkpoint_seconds=none",
 )
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
@@ -397,7 +395,7 @@ def command_line(tokens, base, out: Path, *settings: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    return os.environ | {"PYTHONPATH": str(REPOSITORY)}
 
 
 def start(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen:

@@ -62,8 +62,6 @@ NARROW = (
     "videos_per_forward=2",
 )
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def narrow(name: str, *settings: str) -> Recipe:
     """A recipe of the paper, made small."""
@@ -654,7 +652,7 @@ def command_line(corpus, out: Path, *settings: str, model: Path | None = None) -
 
 
 def start(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     return subprocess.Popen(
         [sys.executable, *launcher, "-m", "clipbert.training", *arguments],
         env=environment,
