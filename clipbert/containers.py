@@ -23,7 +23,7 @@ from clipbert.errors import (
     MediaTooLarge,
     UnsupportedMedia,
 )
-from clipbert.pictures import is_animated, picture_size
+from clipbert.pictures import is_animated, is_motion_jpeg, picture_size
 from clipbert.probed_video import MediaLimits
 from clipbert.video.formats import CONTAINERS, READ_IN_WORDS
 from clipbert.video.signatures import HEAD_BYTES, demuxer_of, kind_of
@@ -66,6 +66,10 @@ def sniff_format(path: Path, *, name: str | None = None) -> str:
         raise UnsupportedMedia(f"{name} is {kind_of(head)}; what is read is {READ_IN_WORDS}")
     if found == "webp_pipe" and is_animated(path, found):
         raise UnsupportedMedia(f"{name} is an animated WebP, which is not read here")
+    if found == "jpeg_pipe" and is_motion_jpeg(path):
+        raise UnsupportedMedia(
+            f"{name} is Motion JPEG without a container, which is read in AVI and MOV only"
+        )
     if found == "png_pipe" and is_animated(path, found):
         return "apng"
     return found

@@ -21,6 +21,10 @@ _EXIF_CHUNKS = frozenset({b"eXIf", b"EXIF"})
 _EXIF_HEADER = b"Exif\0\0"
 _WEBP_ANIMATION = 0b10
 _ORIENTATION_TAG = 0x0112
+# The end of one picture and the beginning of the next; it is looked for in so many bytes.
+_JPEG_SEAM = b"\xff\xd9\xff\xd8\xff"
+_MAX_MOTION_BYTES = 16 << 20
+_JPEG_SEVERAL = b"MPF\0"
 _MAX_EXIF_BYTES = 65_536
 # A walk over more parts than any camera writes is not gone on with.
 _MAX_PARTS = 10_000
@@ -69,6 +73,16 @@ def is_animated(path: Path, container: str) -> bool:
             if part.kind == b"IDAT":
                 return False
     return False
+
+
+def is_motion_jpeg(path: Path) -> bool:
+    """Whether three or more JPEG pictures follow each other directly, as frames of a video do.
+
+    Cameras append a second one too, and note in the first that several pictures belong together.
+    """
+    with path.open("rb") as file:
+        start = file.read(_MAX_MOTION_BYTES)
+    return start.count(_JPEG_SEAM) > 1 and _JPEG_SEVERAL not in start[:_MAX_EXIF_BYTES]
 
 
 def exif_orientation(path: Path, container: str) -> Orientation | None:

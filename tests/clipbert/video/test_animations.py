@@ -69,6 +69,22 @@ def test_an_animated_webp_is_refused_by_name(tmp_path):
         probe_video(path)
 
 
+def test_motion_jpeg_without_a_container_is_refused_by_name_and_one_picture_is_not(tmp_path):
+    pictures = []
+    for number in range(3):
+        Image.fromarray(cell_frame(number, 160, 96)).save(tmp_path / "p.jpg", quality=90)
+        pictures.append((tmp_path / "p.jpg").read_bytes())
+    path = tmp_path / "v.mjpeg"
+    path.write_bytes(b"".join(pictures))
+
+    with pytest.raises(UnsupportedMedia, match=r"v\.mjpeg is Motion JPEG without a container"):
+        probe_video(path)
+
+    for count in (1, 2):  # cameras append a small preview
+        path.write_bytes(b"".join(pictures[:count]))
+        assert probe_video(path).is_still
+
+
 def test_a_frame_of_an_animation_that_clears_what_was_drawn_shows_the_ground(tmp_path):
     pixels = np.zeros((32, 32, 4), dtype=np.uint8)
     pixels[:16] = (200, 0, 0, 255)
