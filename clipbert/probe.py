@@ -6,11 +6,13 @@ does, the caller gets a VideoProbe or a VideoError.
 
     python -m clipbert.probe PATH [--poster FILE] [--strip FILE] [--name NAME] [--partial]
 
-prints one line of JSON: {"probe": {...}} or {"error": {"code": ..., "message": ...}}.
+prints one line of JSON: {"probe": {...}}, {"error": {"code": ..., "message": ...}} or, where
+the disk has no room for a picture, {"os_error": {"errno": ..., "message": ...}}.
 """
 
 import argparse
 import ctypes
+import errno
 import json
 import math
 import os
@@ -81,6 +83,7 @@ def probe_in_subprocess(
         ProbeTimeout: the file took too long.
         MediaTooLarge: the file needs too much memory, or is over another limit.
         VideoError: what probe_video raises; DecodeFailed too if the decoder crashes.
+        OSError: a full disk has no room for the pictures.
         ClipBertError: the process could not do its work, for no fault of the file.
     """
     command = [sys.executable, "-P", "-m", "clipbert.probe", str(path.absolute())]
@@ -146,6 +149,10 @@ def main(arguments: list[str] | None = None) -> int:
     except MemoryError:
         message = f"{options.name or options.path.name} needs more memory than is allowed"
         answer = {"error": {"code": MediaTooLarge.code, "message": message}}
+    except OSError as error:  # of the thumbnails, which have no room
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        answer = {"os_error": {"errno": error.errno, "message": error.strerror or str(error)}}
     sys.stdout.write(json.dumps(answer) + "\n")
     return 0
 
@@ -247,6 +254,8 @@ def _read_answer(name: str, return_code: int, output: bytes, complaints: bytes) 
         last_words = complaints.decode(errors="replace")[-_MESSAGE_CHARACTERS:].strip()
         raise ClipBertError(f"the probe of {name} failed (exit {return_code}): {last_words}")
     answer = json.loads(output)
+    if "os_error" in answer:
+        raise OSError(answer["os_error"]["errno"], answer["os_error"]["message"])
     if "error" in answer:
         raise VideoError.from_code(answer["error"]["code"], answer["error"]["message"])
     return VideoProbe.from_json(answer["probe"])

@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -77,11 +78,17 @@ def write_strip(frames: NDArray[np.uint8], path: Path) -> None:
 
 
 def _write_jpeg(picture: Image.Image, path: Path) -> None:
-    """Write beside the path and rename, so that nobody sees half a file."""
+    """Write beside the path and rename, so that nobody sees half a file.
+
+    Raises:
+        OSError: with its number, such as that of a full disk, which Pillow would not tell.
+    """
+    encoded = BytesIO()
+    picture.save(encoded, "JPEG", quality=_JPEG_QUALITY)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            picture.save(file, "JPEG", quality=_JPEG_QUALITY)
+            file.write(encoded.getbuffer())
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

@@ -3,7 +3,9 @@
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
+from typing import Final
 
 from clipbert.errors import CheckpointError
 from store.blobs import COPY_BYTES, BlobStore
@@ -11,6 +13,10 @@ from store.errors import BlobNotFound
 from store.media_files import hash_file
 from store.tables import Model
 from workers.model_folder import Manifest, read_manifest
+
+# A copy is read when a model is loaded, and then every time that it is loaded again. Finetunes of
+# every night would fill the disk with models that nobody asks any more.
+_UNUSED_SECONDS: Final = 7 * 24 * 3600.0
 
 
 def find_local_folder(blobs: BlobStore, model: Model, *, folder: Path | None) -> Path:
@@ -48,8 +54,11 @@ def _folder_in_blobs(blobs: BlobStore, folder_key: str, manifest: Manifest) -> P
 def _copied_folder(
     blobs: BlobStore, folder_key: str, manifest: Manifest, root: Path | None
 ) -> Path:
-    folder = (root or Path(tempfile.gettempdir()) / "clipbert-models") / manifest.sha256
+    root = root or Path(tempfile.gettempdir()) / "clipbert-models"
+    folder = root / manifest.sha256
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.utime(folder)
+    _remove_unused(root)
     for name, sha256 in manifest.files.items():
         target = folder / name
         if target.exists() and hash_file(target) == sha256:
@@ -57,6 +66,14 @@ def _copied_folder(
         with blobs.as_local_file(f"{folder_key}/{name}") as source:
             _copy_whole(source, target)
     return folder
+
+
+def _remove_unused(root: Path) -> None:
+    """Remove the copies that no worker of this machine asked for in a long time."""
+    for folder in root.iterdir():
+        if time.time() - folder.stat().st_mtime > _UNUSED_SECONDS:
+            # Another worker may be removing it too. A copy made anew is checked file by file.
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _copy_whole(source: Path, target: Path) -> None:

@@ -1,5 +1,6 @@
 """Bad files are told apart, hostile ones stopped; thumbnails."""
 
+import errno
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from conftest import can_mount
 from PIL import Image
 from videos import (
     claim_duration,
@@ -376,6 +378,30 @@ def test_the_subprocess_makes_a_poster_and_a_strip(tmp_path):
     with Image.open(strip) as picture:
         assert picture.size == (8 * 160, 90)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["poster.jpg", "strip.jpg"]
+
+
+def test_a_full_disk_is_not_the_files_fault(tmp_path):
+    if not can_mount():
+        pytest.skip("this machine does not let us mount a small disk (unshare --mount)")
+    program = (
+        "from pathlib import Path\n"
+        "from clipbert.probe import probe_in_subprocess\n"
+        f"path = Path({str(SAMPLES / 'city_night.mpg')!r})\n"
+        "try: probe_in_subprocess(path, poster=Path('poster.jpg'))\n"
+        "except OSError as error: print(error.errno)\n"
+    )
+    small_disk = 'mount -t tmpfs -o size=4k tmpfs . && cd "$PWD" && exec "$@"'
+
+    said = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", small_disk, "sh", sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(SAMPLES.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+    assert said == f"{errno.ENOSPC}\n"
 
 
 def test_a_still_picture_has_a_poster_and_a_strip_of_one(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import passable_folder
+from conftest import can_mount, passable_folder
 
 from tests.workers.models import save_recall_model
 
@@ -21,15 +21,6 @@ ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "samples"
 BATCH = ("samoyed.mp4", "potted_plant.mp4", "squirrel.mp4")
 MIB = 2**20
-
-
-def can_mount():
-    tried = subprocess.run(
-        ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"],
-        capture_output=True,
-        check=False,
-    )
-    return tried.returncode == 0
 
 
 class SmallDisk:

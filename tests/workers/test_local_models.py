@@ -1,3 +1,4 @@
+import os
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,3 +54,17 @@ def test_a_copy_that_breaks_off_leaves_nothing_behind(blobs, model, tmp_path):
         find_local_folder(blobs, model, folder=tmp_path / "cache")
 
     assert list((tmp_path / "cache" / model.sha256).iterdir()) == []
+
+
+def test_copies_that_nobody_asked_for_in_a_week_are_removed(blobs, model, tmp_path):
+    cache = tmp_path / "cache"
+    for name, days in (("old", 8), ("young", 6), (model.sha256, 9)):
+        folder = cache / name
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"weights")
+        then = folder.stat().st_mtime - days * 24 * 3600
+        os.utime(folder, (then, then))
+
+    find_local_folder(blobs, model, folder=cache)
+
+    assert sorted(path.name for path in cache.iterdir()) == sorted(["young", model.sha256])
