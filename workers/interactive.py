@@ -14,6 +14,7 @@ Where nobody waits for anything, trials are answered, a few at a time.
 
 import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from enum import IntEnum
 from typing import Final, TypeVar
 
@@ -29,9 +30,12 @@ from workers.serving import read_serving
 Begun = TypeVar("Begun", Question, Search)
 
 _TRIALS_AT_ONCE: Final = 4
-# On the desk of each kind. Exhaustive searches may lie there for minutes, and questions hold the
-# tokens of their videos in memory.
+# Of each kind on the desk: questions hold the tokens of their videos in memory, exhaustive searches
+# their scores.
 _MOST_AT_ONCE: Final = 64
+# An exhaustive search may lie there for minutes. Those beyond are put off, so that the short ones
+# behind them are claimed.
+_PUT_OFF: Final = timedelta(seconds=10)
 _BETWEEN_SECONDS: Final = 2.0  # before embedding has its next slice
 
 
@@ -76,10 +80,7 @@ class InteractiveDesk:
 
     def claim(self) -> int:
         """Put what is due on the desk. Returns how much was claimed."""
-        begun = {
-            JobKind.SEARCH: len(self._short) + len(self._long),
-            JobKind.QUESTION: len(self._questions),
-        }
+        begun = {JobKind.SEARCH: len(self._short), JobKind.QUESTION: len(self._questions)}
         kinds = [kind for kind, number in begun.items() if number < _MOST_AT_ONCE]
         if not kinds:
             return 0
@@ -91,6 +92,7 @@ class InteractiveDesk:
         """Put claimed jobs on the desk. Returns how many."""
         if any(hold.claim.worker_losses for hold in holds):
             self.hand_back()  # it may end this process, and is tried alone
+        holds = self._with_room(holds)
         if holds:
             self._group.add(holds)
             searches = [hold for hold in holds if hold.claim.kind == JobKind.SEARCH]
@@ -99,6 +101,19 @@ class InteractiveDesk:
             for search in self._search_desk.begin(searches):
                 (self._long if search.is_long else self._short).append(search)
         return len(holds)
+
+    def _with_room(self, holds: Sequence[Hold]) -> list[Hold]:
+        """Put off the exhaustive searches for which there is no room."""
+        room = _MOST_AT_ONCE - len(self._long)
+        taken = []
+        for hold in holds:
+            is_exhaustive = hold.claim.input.get("mode") == "exhaustive"
+            if is_exhaustive and room <= 0:
+                self._workplace.leases.snooze(hold, _PUT_OFF)
+                continue
+            room -= is_exhaustive
+            taken.append(hold)
+        return taken
 
     def work(self, *, on_long: bool = True) -> None:
         """Do one slice of what is on the desk.

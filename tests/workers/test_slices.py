@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from contextlib import closing
 
 import pytest
@@ -164,6 +165,20 @@ def test_no_slice_is_longer_than_it_may_be(service, workplace, fill):
     assert service.job(long).state == JobState.SUCCEEDED
     assert max(passes) <= 20
     assert sum(passes) == 90
+
+
+def test_a_short_search_behind_many_exhaustive_ones_is_claimed(service, workplace, fill):
+    fill(1)
+    long = [search(service, mode="exhaustive") for _ in range(70)]
+    short = search(service, mode="recall")
+
+    while workplace.desk.claim():
+        pass
+
+    states = Counter(service.job(job_id).state for job_id in long)
+    assert states == {JobState.RUNNING: 64, JobState.QUEUED: 6}
+    assert service.job(short).state == JobState.SUCCEEDED
+    workplace.desk.hand_back()
 
 
 def test_an_exhaustive_search_goes_on_from_its_kept_slices(service, fill, tiny_folder):
