@@ -17,8 +17,9 @@ def is_active() -> ColumnElement[bool]:
 def head_turn(job: str) -> str:
     """Spell the turn that is served next among the jobs of a row's kind and priority.
 
-    By functions of the database (migration 0013), which are led by an index also where the planner
-    has no statistics yet, as of a bulk that came a moment ago.
+    Jobs that wait for later do not count. By functions of the database (migrations 0013 and 0015),
+    which are led by an index also where the planner has no statistics yet, as of a bulk that came a
+    moment ago.
 
     Args:
         job: alias of a row that has `kind` and `priority`.

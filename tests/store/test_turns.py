@@ -157,6 +157,28 @@ def test_a_returned_job_gives_nobody_else_turns_of_the_past(jobs, put):
     assert Counter(served(jobs, 21)[1:]) == {"long": 10, "late": 10}
 
 
+def test_a_job_that_waits_for_later_gives_nobody_turns_of_the_past(jobs, put):
+    put("long", 300)
+    (held,) = claim(jobs)
+    jobs.snooze(held, datetime.now(UTC) + MINUTE)
+    served(jobs, 100)
+    put("late", 100)
+
+    assert Counter(served(jobs, 20)) == {"long": 10, "late": 10}
+
+
+def test_who_comes_while_all_others_wait_for_later_begins_behind_them(jobs, put):
+    put("early", 3)
+    for held in claim(jobs, 3):
+        jobs.snooze(held, datetime.now(UTC) + MINUTE)
+    put("late", 2)
+
+    assert served(jobs, 2) == ["late"] * 2
+    put("early", 1)
+    put("late", 1)
+    assert Counter(served(jobs, 2)) == {"early": 1, "late": 1}
+
+
 def test_a_retry_with_backoff_does_not_jump(jobs, put):
     put("long", 5)
     (held,) = claim(jobs)
