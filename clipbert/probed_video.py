@@ -87,6 +87,11 @@ class VideoProbe:
         default_factory=lambda: np.empty(0, dtype=np.int64), compare=False, repr=False
     )
 
+    @property
+    def is_partial(self) -> bool:
+        """Whether parts of the file are known not to be seen."""
+        return bool(self.damaged_spans) or "unread_recordings" in self.mended
+
     def to_json(self) -> dict[str, Any]:
         """Give all but frame_pts as a JSON object."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}

@@ -203,8 +203,8 @@ class Video(Table):
 
     @property
     def is_partial(self) -> bool:
-        """Whether parts of the video cannot be decoded, and so are not searched."""
-        return bool(self.damaged_spans)
+        """Whether parts of the file cannot be decoded, or are not read, and so not searched."""
+        return bool(self.damaged_spans) or "unread_recordings" in (self.probe.get("mended") or ())
 
     @property
     def starts_at_seconds(self) -> float:

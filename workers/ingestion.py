@@ -32,6 +32,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from clipbert.errors import (
+    DecodeFailed,
     EmptyFile,
     MediaNotFound,
     NoVideoStream,
@@ -327,6 +328,11 @@ def _probe(workplace: Workplace, hold: Hold, media: OpenMedia, sha256: str) -> V
             # The machine may have been busy, or the file on a disk that had to start up.
             log.warning("probe.repeated", name=media.name, error=str(error))
             found = probe()
+        if is_strict(hold) and found.is_partial:
+            raise DecodeFailed(
+                f"of {media.name} only the first recording is read, more are joined to it, and "
+                "strict was asked for"
+            )
         for path in (poster, strip):
             if path.exists():
                 workplace.blobs.put_file(thumbnail_key(sha256, path.name), path)

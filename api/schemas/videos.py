@@ -140,7 +140,7 @@ class VideoResource(Resource):
         "damaged_timestamps, clock_gap, last_duration; and unread_recordings, where files were "
         "joined of which only the first are read"
     )
-    is_partial: bool = Field(description="whether parts of it cannot be decoded")
+    is_partial: bool = Field(description="whether parts of it cannot be decoded, or are not read")
     damaged_spans: list[DamagedSpan]
     missing_since: datetime | None
     superseded_by: UUID | None = Field(description="the video whose content lies there now")

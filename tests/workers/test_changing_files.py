@@ -539,3 +539,23 @@ def test_what_a_strict_job_asks_for_is_asked_of_its_embed_job(
     assert job.input["strict"] is True
     assert read_video(service, job.video_id).is_strict
     assert "strict" not in embed_job(job.video_id, generation_id).input
+
+
+def test_recordings_that_are_not_read_make_a_video_partial_and_fail_a_strict_job(
+    service, workplace, films, media_folder
+):
+    joined = media_folder / "joined.mp4"
+    joined.write_bytes(films[0].read_bytes() + films[1].read_bytes())
+
+    jobs = []
+    for strict in (True, False, True):
+        job_id = service.enqueue(JobKind.INGEST, uri=joined.as_uri(), strict=strict)
+        while ingest_next(workplace):
+            pass
+        jobs.append(service.job(job_id))
+
+    states = [JobState.FAILED, JobState.SUCCEEDED, JobState.FAILED]
+    assert [job.state for job in jobs] == states
+    assert {jobs[0].error_code, jobs[2].error_code} == {"decode_failed"}
+    assert all("joined" in job.error_message for job in (jobs[0], jobs[2]))
+    assert read_video(service, jobs[1].video_id).is_partial

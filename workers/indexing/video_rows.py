@@ -165,10 +165,11 @@ def link_video(
     others = _hold_place(session, hold, facts, lock=[video_id])
     video = videos.get(video_id)
     if is_strict(hold) and video.is_partial:
+        spans = ", ".join(f"{start:.1f}-{end:.1f} s" for start, end in video.damaged_spans)
         raise JobError(
             "decode_failed",
-            f"{place.filename} is damaged, and strict was asked for: "
-            + ", ".join(f"{start:.1f}-{end:.1f} s" for start, end in video.damaged_spans),
+            f"{place.filename} is read in part only, and strict was asked for: "
+            + (spans or "more recordings are joined to the first"),
         )
     if is_strict(hold) and not video.is_strict:
         videos.ask_for_whole(video_id)

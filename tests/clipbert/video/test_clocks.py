@@ -140,6 +140,7 @@ def test_recordings_that_are_not_read_are_told_of(suffix, num_parts, num_read, t
 
     assert probe.num_frames == 30 * num_read
     assert "unread_recordings" in probe.mended
+    assert probe.is_partial
     assert "unread_recordings" not in probe_video(read).mended
 
 
