@@ -5,6 +5,7 @@ import secrets
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ _TESTS = Path(__file__).parent
 # In memory a database is made in a seventh of the time, and nothing waits for a disk.
 _MEMORY = Path("/dev/shm")  # noqa: S108
 _MEMORY_BYTES = 8 << 30  # free there, for three processes with servers of their own
+_DAY_SECONDS = 24 * 3600
 _BEGUN_FIRST = {"workers": 0, "chaos": 1}
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -90,6 +92,9 @@ def passable_folder() -> Iterator[Path]:
     As root the embedded servers run as another user; pytest's own folders are closed to it, and the
     servers would then leave their files in /var/lib/clipbert.
     """
+    for left in _MEMORY.glob("clipbert-tests-*"):  # by a run that was killed
+        if time.time() - left.stat().st_mtime > _DAY_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
     in_memory = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _MEMORY_BYTES
     parent = _MEMORY if in_memory else None
     folder = Path(tempfile.mkdtemp(prefix="clipbert-tests-", dir=parent))
