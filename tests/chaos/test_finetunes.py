@@ -81,9 +81,11 @@ def test_a_killed_trainer_changes_nothing(service, workplace, tmp_path):
     for trainer in trainers(service, finetune_id):
         with suppress(psutil.NoSuchProcess):
             trainer.kill()
-    service.wait_for_state(finetune_id, JobState.SUCCEEDED)
+    job = service.wait_for_state(finetune_id, JobState.SUCCEEDED)
 
-    assert len(events_of(service, finetune_id, "trainer_lost")) == 1
+    assert (job.attempt, job.worker_losses) == (1, 0)
+    (lost,) = events_of(service, finetune_id, "trainer_lost")
+    assert (lost.data["how"], lost.data["losses"]) == ("signal 9", 1)
     assert_ended_as_undisturbed(service, finetune_id, weights)
 
 

@@ -159,7 +159,7 @@ def test_a_cancelled_finetune_frees_its_device_within_seconds(service, workplace
 
 def test_a_paused_finetune_goes_on_where_it_stood(service, workplace, tmp_path):
     add_library(service, tmp_path, num_holdout=0)
-    finetune_id = ask_for_finetune(service, steps=400, checkpoint_steps=1000)
+    finetune_id = ask_for_finetune(service, steps=250, checkpoint_steps=1000)
     thread = work_in_thread(workplace)
     wait_for(lambda: events_of(service, finetune_id, "metrics"))
 
@@ -171,7 +171,7 @@ def test_a_paused_finetune_goes_on_where_it_stood(service, workplace, tmp_path):
     (checkpoint,) = (run_folder(service, finetune_id) / "run" / "checkpoints").iterdir()
     stood_at = int(checkpoint.name.rpartition("-")[2])
     assert (paused.attempt, paused.worker_losses) == (0, 0)
-    assert 0 < stood_at < 400
+    assert 0 < stood_at < 250
     assert finetune_next(workplace) == 0
 
     with service.sessions.begin() as session:
@@ -181,22 +181,7 @@ def test_a_paused_finetune_goes_on_where_it_stood(service, workplace, tmp_path):
     assert service.job(finetune_id).state == JobState.SUCCEEDED
     steps = [event.data["step"] for event in events_of(service, finetune_id, "metrics")]
     assert steps == sorted(set(steps))
-    assert steps[-1] == 400
-
-
-def test_a_trainer_that_is_killed_starts_again_from_its_checkpoint(service, workplace, tmp_path):
-    add_library(service, tmp_path, num_holdout=0)
-    finetune_id = ask_for_finetune(service, steps=120)
-    thread = work_in_thread(workplace)
-    wait_for(lambda: events_of(service, finetune_id, "metrics"))
-
-    min(trainers(service, finetune_id), key=lambda process: process.pid).kill()
-    thread.join(PATIENCE_SECONDS)
-
-    job = service.job(finetune_id)
-    assert (job.state, job.attempt, job.worker_losses) == (JobState.SUCCEEDED, 1, 0)
-    (lost,) = events_of(service, finetune_id, "trainer_lost")
-    assert (lost.data["how"], lost.data["losses"]) == ("signal 9", 1)
+    assert steps[-1] == 250
 
 
 def test_a_trainer_that_dies_again_and_again_fails_its_job(service, workplace, tmp_path):
@@ -280,7 +265,7 @@ def test_a_full_disk_is_found_before_the_start(service, workplace, tmp_path):
 
 def test_a_stopped_worker_saves_a_checkpoint_and_the_next_one_goes_on(service, workplace, tmp_path):
     add_library(service, tmp_path, num_holdout=0)
-    finetune_id = ask_for_finetune(service, steps=400, checkpoint_steps=1000)
+    finetune_id = ask_for_finetune(service, steps=250, checkpoint_steps=1000)
     worker = service.start_worker("finetune", finetune_niceness="0")
     wait_for(lambda: events_of(service, finetune_id, "metrics"))
 
