@@ -249,6 +249,17 @@ class LeasedJobs:
         attempt = Job.attempt - 1
         self._give_back(claim, "paused", {}, state=JobState.PAUSED, attempt=attempt)
 
+    def owners(self) -> Sequence[str]:
+        """List the processes that hold jobs."""
+        return self._session.scalars(text(job_sql.OWNERS)).all()
+
+    def end_leases_of(self, owners: Sequence[str]) -> None:
+        """Let the leases of processes end that are known to be gone, for return_lost.
+
+        In a transaction of its own: return_lost locks videos first.
+        """
+        self._session.execute(text(job_sql.END_LEASES), {"owners": list(owners)})
+
     def return_lost(self, *, max_losses: int = 3) -> Sequence[LostJob]:
         """Take back the jobs of workers that stopped extending their leases.
 

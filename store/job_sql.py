@@ -176,6 +176,25 @@ WHERE jobs.id = before.id AND lease_token = :token AND state IN ('running', 'can
 RETURNING before.stage IS DISTINCT FROM jobs.stage AS stage_changed
 """
 
+# All that hold jobs, by the index of those that are held: few.
+OWNERS = """
+SELECT DISTINCT lease_owner FROM jobs
+WHERE state IN ('running', 'cancelling') AND lease_owner IS NOT NULL
+"""
+
+END_LEASES = """
+WITH held AS (
+    SELECT id FROM jobs
+    WHERE lease_owner = ANY(CAST(:owners AS text[])) AND state IN ('running', 'cancelling')
+      AND lease_expires_at >= now()
+    ORDER BY id
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE jobs SET lease_expires_at = now() - interval '1 second'
+FROM held
+WHERE jobs.id = held.id
+"""
+
 # Of an embed job the video is locked first, for it may fail with its job. What somebody else has in
 # hand is left for the next time.
 LOCK_VIDEOS_OF_LOST = """

@@ -7,9 +7,7 @@ What a child owns is made on its first task, in `open_workplace`.
 import logging
 import mmap
 import os
-import secrets
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -35,6 +33,7 @@ from store.disk_space import DiskWatch, watch_disks
 from store.settings import StoreSettings
 from workers.batching import CostLimit
 from workers.dispatch import LOOK_TASKS, Doorbell
+from workers.jobs.owners import own_name
 from workers.lease import LeaseKeeper
 from workers.settings import WorkerSettings
 from workers.start_checks import find_faults
@@ -227,8 +226,7 @@ def open_workplace() -> Workplace:
         _Process.workplace = Workplace.open(
             _Process.settings or WorkerSettings(),
             StoreSettings(),
-            # With a part by chance: in containers every process may have the same number.
-            owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
+            owner=own_name(),
             is_stopping=is_stopping,
             is_idle=lambda: not _Process.is_busy,
         )

@@ -14,6 +14,7 @@ from store.database import run_in_transaction
 from store.job_state import JobKind, JobState
 from store.jobs import JobRepository
 from workers.dispatch import MAX_RINGS, queue_of
+from workers.jobs.owners import is_gone
 from workers.library_walk import advance
 from workers.lifecycle import Workplace
 
@@ -34,6 +35,13 @@ def reconcile(workplace: Workplace) -> None:
 
 def return_lost_jobs(workplace: Workplace) -> None:
     """Put the jobs of dead or hung workers back, and quarantine those that kill their workers."""
+    with workplace.sessions.begin() as session:
+        owners = JobRepository(session).owners()
+    gone = [owner for owner in owners if is_gone(owner)]
+    if gone:
+        run_in_transaction(
+            workplace.sessions, lambda session: JobRepository(session).end_leases_of(gone)
+        )
     lost = run_in_transaction(
         workplace.sessions,
         lambda session: JobRepository(session).return_lost(

@@ -138,6 +138,8 @@ def test_a_killed_workers_job_runs_again_and_ends_once(killed):
     killed_at = datetime.now(UTC) - timedelta(seconds=time.monotonic() - killed.at)
     assert second.created_at > lost.created_at
     assert second.created_at - killed_at < timedelta(seconds=90)
+    # Somebody on its machine saw that it is gone, long before its lease ended.
+    assert lost.created_at - killed_at < timedelta(seconds=WorkerSettings().lease_seconds / 2)
     assert not killed.child.is_running()  # it died with its parent, so nothing ran beside the job
     # It got further than it was when it was lost, so that its losses are counted anew.
     assert (job.attempt, job.worker_losses, lost.data["losses"]) == (2, 0, 1)

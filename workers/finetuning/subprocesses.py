@@ -15,18 +15,17 @@ import structlog
 
 import clipbert
 from workers.finetuning.folder import read_json, write_text
+from workers.process_files import DEAD, START_FIELD, boot_id, read_stat
 
 log = structlog.get_logger(__name__)
 
 _BOUND_PROCESS: Final = Path(__file__).parents[1] / "bound_process.py"
 _MAX_LOG_BYTES: Final = 10_000_000
 _KILL_SECONDS: Final = 5.0
-# Of /proc/<pid>/stat, counted after the name, which may hold spaces.
+# As read_stat gives them.
 _PARENT_FIELD: Final = 1
 _GROUP_FIELD: Final = 2
 _CPU_FIELDS: Final = slice(11, 13)
-_START_FIELD: Final = 19
-_DEAD: Final = ("Z", "X")
 
 
 class BoundProcess:
@@ -67,8 +66,8 @@ class BoundProcess:
                 start_new_session=True,
             )
         self.pid = self._process.pid
-        start = _read_stat(self.pid)[_START_FIELD]
-        write_text(identity, json.dumps({"pid": self.pid, "start": start, "boot": _boot_id()}))
+        start = read_stat(self.pid)[START_FIELD]
+        write_text(identity, json.dumps({"pid": self.pid, "start": start, "boot": boot_id()}))
 
     def wait(self, seconds: float) -> int | None:
         """Wait for its end; give the exit status, or None if it still runs then."""
@@ -112,11 +111,11 @@ def end_survivor(identity: Path) -> None:
     fence keeps it from writing weights, but it would take the device.
     """
     known = read_json(identity)
-    if known is None or known.get("boot") != _boot_id():
+    if known is None or known.get("boot") != boot_id():
         return
     pid = int(known["pid"])
     with suppress(OSError, IndexError):
-        if _read_stat(pid)[_START_FIELD] == known["start"]:
+        if read_stat(pid)[START_FIELD] == known["start"]:
             log.warning("trainer.survivor_killed", pid=pid)
             _kill_tree(pid)
 
@@ -154,7 +153,7 @@ def _family(pid: int, stats: Mapping[int, Sequence[str]]) -> list[int]:
         if member not in family:
             family.add(member)
             todo += by_parent.get(member, [])
-    return [member for member in family if stats[member][0] not in _DEAD]
+    return [member for member in family if stats[member][0] not in DEAD]
 
 
 def _read_stats() -> dict[int, list[str]]:
@@ -162,15 +161,5 @@ def _read_stats() -> dict[int, list[str]]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             with suppress(OSError):  # it ended meanwhile
-                stats[int(entry.name)] = _read_stat(int(entry.name))
+                stats[int(entry.name)] = read_stat(int(entry.name))
     return stats
-
-
-def _read_stat(pid: int) -> list[str]:
-    """Read /proc/<pid>/stat from the state on, which stands after the name in brackets."""
-    text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    return text.rpartition(")")[2].split()
-
-
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
