@@ -25,7 +25,7 @@ demo: setup  ## index samples/, search it, ask about it, stop again (about a min
 up: setup  ## run the whole service here until Ctrl-C (data in .clipbert)
 	@$(BIN)/clipbert up --data $(DATA) --model $(MODEL)
 
-test: setup  ## run every test, with real PostgreSQL, Redis and workers (12 to 18 minutes on 2 cores)
+test: setup  ## run every test, with real PostgreSQL, Redis and workers (15 to 35 minutes on 2 cores)
 	@# Schemathesis gives the tests of all operations one name, and pytest-xdist runs one test a name.
 	$(BIN)/pytest -q tests/api/test_contract.py
 	@# By default xdist starts the files with the fewest tests last, which here are the longest.
