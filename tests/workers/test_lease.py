@@ -1,4 +1,5 @@
 import time
+from contextlib import closing
 from datetime import timedelta
 
 import psycopg
@@ -64,7 +65,8 @@ def test_a_finished_job_has_its_result_and_effects_in_one_transaction(keeper, en
 
 def test_a_zombie_writes_nothing_after_another_worker_took_its_job(keeper, enqueue, sessions):
     job_id = enqueue()
-    zombie = claim_one(make_keeper(sessions, lease=timedelta(seconds=0)))
+    with closing(make_keeper(sessions, lease=timedelta(seconds=0))) as other:
+        zombie = claim_one(other)
     with sessions.begin() as session:
         JobRepository(session).return_lost()
     successor = claim_one(keeper)
