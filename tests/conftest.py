@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,9 +92,6 @@ def passable_folder() -> Iterator[Path]:
     As root the embedded servers run as another user; pytest's own folders are closed to it, and the
     servers would then leave their files in /var/lib/clipbert.
     """
-    for left in _MEMORY.glob("clipbert-tests-*"):  # by a run that was killed
-        if time.time() - left.stat().st_mtime > _DAY_SECONDS:
-            shutil.rmtree(left, ignore_errors=True)
     in_memory = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _MEMORY_BYTES
     parent = _MEMORY if in_memory else None
     folder = Path(tempfile.mkdtemp(prefix="clipbert-tests-", dir=parent))
@@ -105,8 +102,17 @@ def passable_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def remove_left_in_memory() -> None:
+    """Remove what runs left that were killed."""
+    for left in _MEMORY.glob("clipbert-tests-*"):
+        with suppress(FileNotFoundError):  # of a test that has ended meanwhile
+            if time.time() - left.stat().st_mtime > _DAY_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def services() -> Iterator[Services]:
+    remove_left_in_memory()
     with passable_folder() as folder, EmbeddedServices.start(folder) as embedded:
         url = sqlalchemy.make_url(embedded.database_url)
         admin_url = url.set(drivername="postgresql").render_as_string(hide_password=False)

@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -71,9 +72,9 @@ def _copied_folder(
 def _remove_unused(root: Path) -> None:
     """Remove the copies that no worker of this machine asked for in a long time."""
     for folder in root.iterdir():
-        if time.time() - folder.stat().st_mtime > _UNUSED_SECONDS:
-            # Another worker may be removing it too. A copy made anew is checked file by file.
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another worker removes it too
+            if time.time() - folder.stat().st_mtime > _UNUSED_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _copy_whole(source: Path, target: Path) -> None:

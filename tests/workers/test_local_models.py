@@ -64,7 +64,8 @@ def test_copies_that_nobody_asked_for_in_a_week_are_removed(blobs, model, tmp_pa
         (folder / "model.safetensors").write_bytes(b"weights")
         then = folder.stat().st_mtime - days * 24 * 3600
         os.utime(folder, (then, then))
+    (cache / "removed meanwhile").symlink_to("nowhere")  # listed, and not there any more
 
     find_local_folder(blobs, model, folder=cache)
 
-    assert sorted(path.name for path in cache.iterdir()) == sorted(["young", model.sha256])
+    assert {path.name for path in cache.iterdir() if path.exists()} == {"young", model.sha256}
