@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, Uuid, any_, func, select, text, update
+from sqlalchemy import ColumnElement, Text, Uuid, any_, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session, aliased
 
@@ -302,8 +302,10 @@ class BatchRepository:
         ingests = jobs.retry_where(
             (Job.batch_id == batch_id) & (Job.kind == JobKind.INGEST) & failed
         )
-        embeds = text(FAILED_EMBEDS).bindparams(batch_id=batch_id).columns(Job.id)
-        return ingests + jobs.retry_where(Job.id.in_(embeds) & failed)
+        # Found once: retry_where asks for its condition several times.
+        embeds = self._session.scalars(text(FAILED_EMBEDS), {"batch_id": batch_id}).all()
+        among = Job.id == any_(literal(embeds, ARRAY(Uuid())))
+        return ingests + (jobs.retry_where(among & failed) if embeds else 0)
 
 
 def _is_embed_for_nobody_after(batch_id: UUID) -> ColumnElement[bool]:

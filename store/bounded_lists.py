@@ -7,7 +7,7 @@ yet not be the last.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 from uuid import UUID
@@ -20,7 +20,10 @@ from store.query_plans import estimated_rows
 from store.tables import Label, Video
 
 FEW: Final = 2000
-"""As many rows as are read at once where an index finds them."""
+"""As many rows as an index is asked for."""
+
+PIECE: Final = 250
+"""As many of these are looked through at once."""
 
 LOOKING_SECONDS: Final = 0.03
 """How long a page that is not full goes on with another window."""
@@ -85,19 +88,19 @@ def newest(
     began = time.monotonic()
     query = select(table).where(*wanted.in_order, *wanted.others)
     few = _few(session, wanted)
-    if few is not None:
-        is_among = table.id == any_(literal(few, ARRAY(Uuid())))
-        return _part(_first(session, table, query.where(is_among), before, limit + 1), limit)
+    if few is None:
+        windows = _windows(session, table, wanted, before, window)
+    else:
+        windows = _pieces(table, few, before)
     found: list[Row] = []
-    edge = before
-    while True:
-        start, edge = edge, _edge(session, table, wanted, edge, window)
-        within = query if edge is None else query.where(table.id >= edge)
-        found += _first(session, table, within, start, limit + 1 - len(found))
+    for within, edge in windows:
+        query_within = query.where(*within).order_by(table.id.desc()).limit(limit + 1 - len(found))
+        found += session.scalars(query_within.execution_options(populate_existing=True))
         if edge is None or len(found) > limit:
-            return _part(found, limit)
+            break
         if time.monotonic() >= began + looking_seconds:
             return Found(found, edge)
+    return Found(found[:limit], found[limit - 1].id if len(found) > limit else None)
 
 
 def _few(session: Session, wanted: Filters) -> Sequence[UUID] | None:
@@ -112,23 +115,30 @@ def _few(session: Session, wanted: Filters) -> Sequence[UUID] | None:
     return None
 
 
-def _first(
-    session: Session, table: type[Row], query: Select[Row], before: UUID | None, limit: int
-) -> Sequence[Row]:
-    query = query.order_by(table.id.desc()).limit(limit)
-    if before is not None:
-        query = query.where(table.id < before)
-    return session.scalars(query.execution_options(populate_existing=True)).all()
+def _pieces(
+    table: type[Row], ids: Sequence[UUID], before: UUID | None
+) -> Iterator[tuple[Sequence[ColumnElement[bool]], UUID | None]]:
+    """Divide rows, of which the ids are known, into pieces that are looked through at once.
+
+    Yields:
+        The conditions of a piece, the newest first, and its oldest id; None if it is the last.
+    """
+    older = sorted({each for each in ids if before is None or each < before}, reverse=True)
+    for start in range(0, len(older), PIECE):
+        piece = older[start : start + PIECE]
+        is_last = start + PIECE >= len(older)
+        yield [table.id == any_(literal(piece, ARRAY(Uuid())))], None if is_last else piece[-1]
 
 
-def _part(found: Sequence[Row], limit: int) -> Found[Row]:
-    return Found(found[:limit], found[limit - 1].id if len(found) > limit else None)
-
-
-def _edge(
+def _windows(
     session: Session, table: type[Row], wanted: Filters, before: UUID | None, window: int
-) -> UUID | None:
-    """Find the last row of the next window; None if the list ends within it."""
-    query = select(table.id).where(*wanted.in_order).order_by(table.id.desc())
-    query = query.offset(window - 1).limit(1)
-    return session.scalar(query if before is None else query.where(table.id < before))
+) -> Iterator[tuple[Sequence[ColumnElement[bool]], UUID | None]]:
+    """Divide all rows into windows, as _pieces does."""
+    edge = before
+    while True:
+        older: list[ColumnElement[bool]] = [] if edge is None else [table.id < edge]
+        query = select(table.id).where(*wanted.in_order, *older).order_by(table.id.desc())
+        edge = session.scalar(query.offset(window - 1).limit(1))
+        yield older if edge is None else [*older, table.id >= edge], edge
+        if edge is None:
+            return

@@ -10,7 +10,6 @@ from sqlalchemy import (
     ARRAY,
     ColumnElement,
     Float,
-    Row,
     Select,
     Uuid,
     all_,
@@ -29,6 +28,8 @@ from store.query_plans import estimated_rows
 from store.tables import Clip, Video
 
 Columns = TypeVarTuple("Columns")
+# A clip without its vector, its video's uri, and its distance.
+_Found = tuple[Clip, str, float]
 
 EXACT_SEARCH_CLIPS = 20_000
 """Up to so many clips every one is compared: that takes milliseconds and misses none."""
@@ -100,20 +101,20 @@ def nearest_clips(
         first, ties by video and index.
     """
     matching = _Matching(session, generation_id, vector, video_ids, tags)
-    is_few = matching.is_at_most(exact_up_to)
-    rows: list[Row[Clip, str, float]] = []
+    few = matching.of_few(limit, at_most=exact_up_to)
+    rows: list[_Found] = []
     found: set[UUID] = set()
     for _ in range(_MOST_ROUNDS):
-        new: Sequence[Row[Clip, str, float]] = []
-        if not is_few:
+        new = few
+        if new is None:
             new = matching.by_index(limit, candidates=filtered, without=found)
-        if len(new) < limit:
-            new = matching.of_all(limit, without=found)
+            if len(new) < limit:
+                new = matching.of_all(limit, without=found)
         rows += new
         found |= {clip.video_id for clip, _, _ in new}
         if len(found) >= num_videos or len(new) < limit:
             break
-        if is_few:
+        if few is not None:
             rows += matching.best_of_videos(num_videos - len(found), without=found)
             break
     else:
@@ -277,16 +278,34 @@ class _Matching:
         bounded = self.with_video(select(Clip.index)).limit(limit).subquery()
         return self._session.scalar(select(func.count()).select_from(bounded)) or 0
 
-    def is_at_most(self, limit: int) -> bool:
-        """Whether there are at most so many; they are not counted where they are far more."""
-        sure = max(2 * limit, _SURELY_MANY)
+    def of_few(self, limit: int, *, at_most: int) -> Sequence[_Found] | None:
+        """Find the nearest by comparing all in one pass; None if there are more than so many."""
+        sure = max(2 * at_most, _SURELY_MANY)
         if estimated_rows(self._session, self.with_video(select(Clip.index))) > sure:
-            return False
-        return self.count(limit + 1) <= limit
+            return None
+        # The planner may have estimated too few: one more than are few ends the pass.
+        all_matching = self.with_video(select(Clip, self.distance.label("distance")))
+        compared = all_matching.limit(at_most + 1).subquery()
+        nearest = (
+            select(*compared.c, func.count().over().label("num_compared"))
+            .order_by(compared.c.distance, compared.c.video_id, compared.c.index)
+            .limit(limit)
+            .subquery()
+        )
+        clip = aliased(Clip, nearest)
+        query = (
+            select(clip, Video.uri, nearest.c.distance, nearest.c.num_compared)
+            .options(defer(clip.vector, raiseload=True))
+            .join(Video, Video.id == clip.video_id)
+        )
+        rows = self._session.execute(query).all()
+        if rows and rows[0][3] > at_most:
+            return None
+        return [(clip, uri, far) for clip, uri, far, _ in rows]
 
     def by_index(
         self, limit: int, *, candidates: int, without: Collection[UUID]
-    ) -> Sequence[Row[Clip, str, float]]:
+    ) -> Sequence[_Found]:
         """Find the nearest by the generation's index; fewer if it does not reach as many."""
         candidates = max(limit, candidates) if self._filters else limit
         _prepare_scan(self._session, candidates)
@@ -308,7 +327,7 @@ class _Matching:
         )
         return self._session.execute(query).all()
 
-    def of_all(self, limit: int, *, without: Collection[UUID]) -> Sequence[Row[Clip, str, float]]:
+    def of_all(self, limit: int, *, without: Collection[UUID]) -> Sequence[_Found]:
         """Find the nearest by comparing all."""
         query = (
             select(Clip, Video.uri, self.distance.label("distance"))
@@ -321,9 +340,7 @@ class _Matching:
         )
         return self._session.execute(query).all()
 
-    def best_of_videos(
-        self, limit: int, *, without: Collection[UUID]
-    ) -> Sequence[Row[Clip, str, float]]:
+    def best_of_videos(self, limit: int, *, without: Collection[UUID]) -> Sequence[_Found]:
         """Find the nearest clip of each of the nearest videos by comparing all."""
         best = (
             self.with_video(select(Clip, self.distance.label("distance")))
