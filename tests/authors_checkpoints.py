@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from clipbert.authors_checkpoint import ImportedCheckpoint, import_authors_checkpoint
-from clipbert.authors_names import BERT_PREFIX, TIED, AuthorsHead
-from clipbert.authors_settings import AuthorsSettings
+from clipbert.checkpoints.authors_import import ImportedCheckpoint, import_authors_checkpoint
+from clipbert.checkpoints.authors_names import BERT_PREFIX, TIED, AuthorsHead
+from clipbert.checkpoints.authors_settings import AuthorsSettings
 
 PARITY = Path(__file__).parent / "parity"
 # Head of ours -> what tests/parity calls it.

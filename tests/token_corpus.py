@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from clipbert.config import ClipBertConfig
-from clipbert.stored_tokens import StoredVideo, write_index
+from clipbert.datasets.token_folder import StoredVideo, write_index
+from clipbert.model.config import ClipBertConfig
 
 ANSWERS = ("red", "green", "blue")
 CLIP_SECONDS = 2.0

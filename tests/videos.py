@@ -13,7 +13,7 @@ import numpy as np
 from av.stream import Disposition
 
 from clipbert.errors import FrameDamaged
-from clipbert.sampling import Clip
+from clipbert.sampling.plan import Clip
 from clipbert.video.decode import stream_clips
 from store.damaged_spans import join_spans
 

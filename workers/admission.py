@@ -14,10 +14,10 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from clipbert.config_json import dataclass_from_json
+from clipbert.datasets.annotation import Task as TrainedTask
 from clipbert.datasets.same_answers import merge_counts
 from clipbert.errors import ConfigError
-from clipbert.training.annotation import Task as TrainedTask
+from clipbert.model.config_json import dataclass_from_json
 from clipbert.training.finetune_recipes import default_recipe
 from clipbert.training.recipe import Recipe
 from store.datasets import DatasetRepository

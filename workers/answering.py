@@ -14,7 +14,12 @@ from uuid import UUID
 import torch
 from sqlalchemy.orm import Session
 
-from clipbert.inference import ZERO_SHOT_TEMPERATURE, AnswerResult, Predictor, QuestionRequest
+from clipbert.inference.predictor import (
+    ZERO_SHOT_TEMPERATURE,
+    AnswerResult,
+    Predictor,
+    QuestionRequest,
+)
 from store.errors import VideoNotFound
 from store.questions import QuestionRepository
 from store.tables import Clip, Model, VideoState

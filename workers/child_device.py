@@ -1,6 +1,6 @@
 """Which device a child of the pool works on. Imports torch: for children only."""
 
-from clipbert.devices import Devices, TorchDevices
+from clipbert.engines.devices import Devices, TorchDevices
 
 
 def take_device(

@@ -29,7 +29,7 @@ import torch
 from sqlalchemy.orm import Session
 
 from clipbert.errors import DecodeFailed, FrameDamaged
-from clipbert.sampling import Clip, SamplingPlan, plan_clips
+from clipbert.sampling.plan import Clip, SamplingPlan, plan_clips
 from clipbert.video.decode import VideoProbe, probe_video
 from store.database import run_in_transaction
 from store.errors import VideoNotFound

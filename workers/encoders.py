@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipbert.errors import FrameDamaged
-from clipbert.inference import Predictor
-from clipbert.sampling import Clip
+from clipbert.inference.predictor import Predictor
+from clipbert.sampling.plan import Clip
 from clipbert.video.decode import stream_clips
 from store.models import GenerationRepository, ModelRepository
 from store.tables import Generation

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from clipbert.bootstrap import paired_bootstrap
+from clipbert.evaluation.bootstrap import paired_bootstrap
 from workers.finetune_request import Gate
 
 

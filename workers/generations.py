@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
-from clipbert.sampling import INDEX_PLAN
+from clipbert.sampling.plan import INDEX_PLAN
 from store.job_state import JobKind
 from store.jobs import NewJob
 from store.models import GenerationRepository, ModelRepository

@@ -41,8 +41,8 @@ from clipbert.errors import (
     UnsupportedMedia,
     VideoError,
 )
-from clipbert.probe import probe_in_subprocess
 from clipbert.video.decode import VideoProbe
+from clipbert.video.probe_process import probe_in_subprocess
 from store.blobs import STAGED
 from store.contents import hold_content, remove_unneeded_content, thumbnail_key
 from store.database import Sessions

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import structlog
 
-from clipbert.inference import Predictor
+from clipbert.inference.predictor import Predictor
 from store.blobs import BlobStore
 from store.tables import Model
 from workers.local_models import find_local_folder

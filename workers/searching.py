@@ -18,7 +18,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 from torch import Tensor
 
-from clipbert.inference import Predictor
+from clipbert.inference.predictor import Predictor
 from store.nearest_clips import (
     FoundClip,
     clips_after,

@@ -20,8 +20,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from clipbert.aggregation import aggregate
-from clipbert.config import Aggregation
+from clipbert.model.aggregation import aggregate
+from clipbert.model.config import Aggregation
 
 _HALF: Final = 0.5
 _ROUNDING: Final = 1e-9

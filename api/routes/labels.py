@@ -39,8 +39,8 @@ from api.schemas.labels import (
 )
 from api.schemas.resources import Page
 from api.schemas.text import Name
+from clipbert.datasets.kinds import AnnotationKind
 from clipbert.datasets.same_answers import merge_counts
-from clipbert.training.annotation_kinds import AnnotationKind
 from store.database import run_in_transaction
 from store.errors import IllegalLabel
 from store.labels import LabelFilter, LabelRepository, parse_split

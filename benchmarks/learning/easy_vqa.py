@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipbert.wheels import Wheel, fetch_wheel
+from clipbert.checkpoints.mini.wheels import Wheel, fetch_wheel
 
 WHEEL = Wheel(
     project="easy-vqa",

@@ -16,11 +16,11 @@ from benchmarks.learning.shape_corpus import video_name
 from benchmarks.learning.shape_questions import Question
 from benchmarks.learning.shape_tokens import NUM_CLIPS
 from clipbert import ClipBert
-from clipbert.aggregation import aggregate
-from clipbert.config import Aggregation
-from clipbert.inference import default_dtype
-from clipbert.pair_scores import PairScorer, TextAndClips
-from clipbert.stored_tokens import TokenFolder, choose_clips
+from clipbert.datasets.token_folder import TokenFolder, choose_clips
+from clipbert.inference.pair_scores import PairScorer, TextAndClips
+from clipbert.inference.predictor import default_dtype
+from clipbert.model.aggregation import aggregate
+from clipbert.model.config import Aggregation
 
 _MAX_TOKENS = 16 * 1024
 _RETRIEVAL_CLIPS = 8

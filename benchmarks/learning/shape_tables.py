@@ -17,8 +17,8 @@ from benchmarks.learning.shape_questions import middle_frame_accuracy, question_
 from benchmarks.learning.shape_tokens import index_pictures, index_videos, make_base
 from benchmarks.learning.trainings import Training, run_training
 from clipbert import ClipBert
-from clipbert.config import Aggregation
-from clipbert.stored_tokens import TokenFolder
+from clipbert.datasets.token_folder import TokenFolder
+from clipbert.model.config import Aggregation
 from clipbert.training.recipe import Recipe
 
 TEST_CLIPS = (1, 2, 4, 8, 16)

@@ -1,1 +1,1 @@
-"""What training needs besides the model: losses."""
+"""Finetuning and pretraining: a recipe and annotated videos -> a model folder."""

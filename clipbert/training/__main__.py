@@ -18,9 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipbert.errors import ClipBertError
-from clipbert.training.recipe import read_recipe
-from clipbert.training.run_request import RunRequest
-from clipbert.training.supervision import (
+from clipbert.runs.supervision import (
     PROGRESS_FILE,
     Fence,
     Supervisor,
@@ -29,6 +27,8 @@ from clipbert.training.supervision import (
     limit_memory,
     run_supervised,
 )
+from clipbert.training.recipe import read_recipe
+from clipbert.training.run_request import RunRequest
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

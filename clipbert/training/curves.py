@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from clipbert.runs.supervision import replace_file
 from clipbert.training.run_log import read_metrics
-from clipbert.training.supervision import replace_file
 
 CURVES_FILE, PICTURE_FILE = "curves.json", "curves.png"
 _LOSS, _VALIDATION, _RATE = "loss", "validation_loss", "transformer_lr"

@@ -5,7 +5,7 @@ Imports no torch: a request for a finetune is checked where there is none.
 
 import math
 
-from clipbert.training.annotation import Task
+from clipbert.datasets.annotation import Task
 from clipbert.training.recipe import Recipe
 
 _VIDEOS_PER_STEP = 32

@@ -16,8 +16,8 @@ Source: the authors' code (Lei et al., CVPR 2021, section 3.2).
 from torch import Tensor
 from torch.nn import functional
 
-from clipbert.aggregation import aggregate
-from clipbert.config import Aggregation
+from clipbert.model.aggregation import aggregate
+from clipbert.model.config import Aggregation
 
 # The authors' margin, in probability.
 RANKING_MARGIN = 0.2

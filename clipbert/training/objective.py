@@ -6,12 +6,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from clipbert.aggregation import aggregate
-from clipbert.config import Aggregation, HeadName
-from clipbert.frames import clips_to_pixels
-from clipbert.inference import default_dtype
-from clipbert.model import ClipBert
-from clipbert.training.annotation import Task
+from clipbert.datasets.annotation import Task
+from clipbert.inference.predictor import default_dtype
+from clipbert.model.aggregation import aggregate
+from clipbert.model.config import Aggregation, HeadName
+from clipbert.model.network import ClipBert
+from clipbert.model.pixels import clips_to_pixels
 from clipbert.training.batch import Batch
 from clipbert.training.draws import generator_at
 from clipbert.training.losses import (

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from clipbert.config import Aggregation
-from clipbert.config_json import dataclass_from_json
+from clipbert.datasets.annotation import Task
 from clipbert.datasets.same_answers import SameAnswers
 from clipbert.errors import ConfigError
-from clipbert.sampling import PlanName, SamplingPlan
-from clipbert.training.annotation import Task
+from clipbert.model.config import Aggregation
+from clipbert.model.config_json import dataclass_from_json
+from clipbert.sampling.plan import PlanName, SamplingPlan
 from clipbert.training.schedule import Decay
 
 Loss = Literal["ce", "rank", "bce", "mse"]

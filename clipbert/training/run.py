@@ -8,15 +8,15 @@ from functools import partial
 import torch
 from torch.utils.data import DataLoader
 
-from clipbert.assessment_builder import build_assessment
-from clipbert.checkpoint import VISUAL_PREFIXES, WEIGHTS_FILE, save_folder
-from clipbert.config import ClipBertConfig
+from clipbert.checkpoints.folder import VISUAL_PREFIXES, WEIGHTS_FILE, save_folder
+from clipbert.checkpoints.tensor_files import hash_file, read_tensors
 from clipbert.errors import ConfigError, TrainingStopped
-from clipbert.evaluation import choose_plan
-from clipbert.inference import default_dtype
-from clipbert.model import ClipBert
-from clipbert.sampling import SamplingPlan
-from clipbert.tensor_files import hash_file, read_tensors
+from clipbert.evaluation.assessment_builder import build_assessment
+from clipbert.evaluation.evaluate import choose_plan
+from clipbert.inference.predictor import default_dtype
+from clipbert.model.config import ClipBertConfig
+from clipbert.model.network import ClipBert
+from clipbert.sampling.plan import SamplingPlan
 from clipbert.training.batch import Batch, collate
 from clipbert.training.curves import draw_curves
 from clipbert.training.dataset import Draw, Item, StepSampler, fingerprint

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipbert.datasets.annotation import Annotation
+from clipbert.datasets.annotation_files import AnnotationFile, read_annotations
+from clipbert.datasets.answers import answer_vocabulary, in_words_of, read_answer_labels
+from clipbert.datasets.selection import of_split, select_annotations
+from clipbert.datasets.token_folder import StoredVideo
 from clipbert.errors import AnnotationError, ConfigError, OutsideVideo
-from clipbert.stored_tokens import StoredVideo
-from clipbert.training.annotation import Annotation
-from clipbert.training.annotations import AnnotationFile, read_annotations
-from clipbert.training.answers import answer_vocabulary, in_words_of, read_answer_labels
 from clipbert.training.dataset import Example, group_by_video
 from clipbert.training.processes import Processes
 from clipbert.training.recipe import Recipe
-from clipbert.training.selection import of_split, select_annotations
 from clipbert.training.usable_videos import UnusableVideo, VideoSet, VideoSource
 
 _MOST_VIDEOS_TOLD = 20

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from clipbert.errors import ConfigError
+from clipbert.runs.supervision import ERROR_FILE, PROGRESS_FILE, replace_file
 from clipbert.training.recipe import RECIPE_FILE, Recipe, read_recipe
-from clipbert.training.supervision import ERROR_FILE, PROGRESS_FILE, replace_file
 
 RUN_FILE = "run.json"
 CHECKPOINTS_FOLDER = "checkpoints"

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from clipbert.runs.supervision import Supervisor
 from clipbert.training.recipe import Recipe
-from clipbert.training.supervision import Supervisor
 from clipbert.training.usable_videos import UnusableVideo
 
 DeviceName = Literal["auto", "cpu", "cuda"]
@@ -32,7 +32,8 @@ class RunRequest:
         device: "cpu", "cuda", or "auto": a GPU if there is one.
         num_workers: processes that load examples for each process that trains; 0 loads them in
             it, None takes as many as there are cores, up to 8, and none for tokens.
-        tokens: folder of stored visual tokens, see clipbert.stored_tokens; None with videos.
+        tokens: folder of stored visual tokens, see clipbert.datasets.token_folder; None with
+            videos.
         supervisor: asked before anything is written, told how far the run is.
     """
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipbert.errors import ConfigError
-from clipbert.training.majority import score_majority
-from clipbert.training.supervision import (
+from clipbert.evaluation.majority import score_majority
+from clipbert.runs.supervision import (
     PROGRESS_FILE,
     Fence,
     Supervisor,
@@ -31,8 +31,8 @@ from clipbert.training.supervision import (
 )
 
 if TYPE_CHECKING:
-    from clipbert.inference import Predictor
-    from clipbert.training.line_scores import Scores
+    from clipbert.evaluation.line_scores import Scores
+    from clipbert.inference.predictor import Predictor
 
 _TASKS = ("retrieval", "qa", "multiple_choice", "count")
 
@@ -85,9 +85,9 @@ def _score(parsed: argparse.Namespace, supervisor: Supervisor) -> "Scores":
             raise ConfigError(f"task is {parsed.task!r}: the majority baseline is for qa")
         return score_majority(parsed.data, split=parsed.split, training=parsed.training_data)
     # --help, progress.json and the majority baseline need not wait for torch.
-    from clipbert.stored_tokens import TokenFolder  # noqa: PLC0415
-    from clipbert.training import scoring  # noqa: PLC0415
-    from clipbert.training.media_folder import MediaFolder  # noqa: PLC0415
+    from clipbert.datasets.media_folder import MediaFolder  # noqa: PLC0415
+    from clipbert.datasets.token_folder import TokenFolder  # noqa: PLC0415
+    from clipbert.evaluation import scoring  # noqa: PLC0415
 
     predictor, tell = _load(parsed), supervisor.progress.move
     if parsed.baseline == "recall":
@@ -114,7 +114,7 @@ def _score(parsed: argparse.Namespace, supervisor: Supervisor) -> "Scores":
 def _load(parsed: argparse.Namespace) -> "Predictor":
     import torch  # noqa: PLC0415 (as above)
 
-    from clipbert.inference import Predictor  # noqa: PLC0415
+    from clipbert.inference.predictor import Predictor  # noqa: PLC0415
 
     if parsed.model is None:
         raise ConfigError("no model is given")

@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from clipbert.clip_sources import ClipSource, MediaClips, TokenClips
-from clipbert.config import ClipBertConfig
+from clipbert.datasets.media_folder import MediaFolder
+from clipbert.datasets.token_folder import StoredVideo, TokenFolder
 from clipbert.errors import ConfigError
-from clipbert.sampling import SamplingPlan
-from clipbert.stored_tokens import StoredVideo, TokenFolder
+from clipbert.evaluation.clips import ClipSource, MediaClips, TokenClips
+from clipbert.model.config import ClipBertConfig
+from clipbert.sampling.plan import SamplingPlan
 from clipbert.training.dataset import ClipDataset, TokenDataset
-from clipbert.training.media_folder import MediaFolder
 from clipbert.training.recipe import Recipe
 from clipbert.training.run_data import RunData
 from clipbert.training.run_request import RunRequest

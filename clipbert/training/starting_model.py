@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from clipbert.config import ClipBertConfig, HeadConfig
 from clipbert.errors import CheckpointError, ConfigError
-from clipbert.grid import ClassMixtureGridEncoder
-from clipbert.model import INIT_STD, ClipBert
-from clipbert.text import TOKENIZER_FILE, TextTokenizer
+from clipbert.model.config import ClipBertConfig, HeadConfig
+from clipbert.model.grid import ClassMixtureGridEncoder
+from clipbert.model.network import INIT_STD, ClipBert
+from clipbert.model.text import TOKENIZER_FILE, TextTokenizer
 from clipbert.training.recipe import Recipe
 
 

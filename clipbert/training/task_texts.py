@@ -19,9 +19,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from clipbert.datasets.annotation import Annotation
 from clipbert.errors import ConfigError
-from clipbert.text import TextTokenizer
-from clipbert.training.annotation import Annotation
+from clipbert.model.text import TextTokenizer
 from clipbert.training.losses import IGNORED
 from clipbert.training.recipe import Recipe
 

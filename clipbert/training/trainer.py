@@ -25,7 +25,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy
 
 from clipbert.errors import ConfigError
-from clipbert.model import ClipBert
+from clipbert.model.network import ClipBert
+from clipbert.runs.supervision import Supervisor
 from clipbert.training.batch import Batch
 from clipbert.training.curves import draw_curves
 from clipbert.training.dataset import Item
@@ -36,7 +37,6 @@ from clipbert.training.recipe import Recipe
 from clipbert.training.run_log import Pace, RunLog
 from clipbert.training.run_request import DeviceName
 from clipbert.training.schedule import learning_rate, make_scheduler
-from clipbert.training.supervision import Supervisor
 from clipbert.training.usable_videos import UnusableVideo
 from clipbert.training.validation import Validation
 

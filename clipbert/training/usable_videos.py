@@ -5,14 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipbert.config import ClipBertConfig
+from clipbert.datasets.media_folder import MediaFolder
+from clipbert.datasets.token_folder import StoredVideo, TokenFolder, check_grid
 from clipbert.errors import VideoError
-from clipbert.probed_video import VideoProbe
-from clipbert.sampling import SamplingPlan, plan_clips
-from clipbert.stored_tokens import StoredVideo, TokenFolder, check_grid
+from clipbert.model.config import ClipBertConfig
+from clipbert.sampling.plan import SamplingPlan, plan_clips
 from clipbert.training.draws import generator_at
-from clipbert.training.media_folder import MediaFolder
 from clipbert.video.decode import probe_video
+from clipbert.video.probed_video import VideoProbe
 
 
 @dataclass(frozen=True)

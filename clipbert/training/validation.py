@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import DataLoader
 
-from clipbert.assessments import Assessment, Metrics, RetrievalReport
-from clipbert.clip_sources import ClipSource
 from clipbert.errors import CheckpointError, NothingToEvaluate
-from clipbert.evaluation import evaluate_clips
-from clipbert.inference import Predictor
-from clipbert.metrics import CountMetrics
-from clipbert.text import TextTokenizer
+from clipbert.evaluation.assessments import Assessment, Metrics, RetrievalReport
+from clipbert.evaluation.clips import ClipSource
+from clipbert.evaluation.evaluate import evaluate_clips
+from clipbert.evaluation.metrics import CountMetrics
+from clipbert.inference.predictor import Predictor
+from clipbert.model.text import TextTokenizer
 from clipbert.training.dataset import Item
 from clipbert.training.objective import Objective
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from clipbert.model import ClipBert
+from clipbert.model.network import ClipBert
 from clipbert.training.batch import collate
 from clipbert.training.dataset import Draw, Item
 from clipbert.training.objective import Objective

@@ -9,12 +9,12 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from clipbert.containers import check_pixels, opened
 from clipbert.errors import DecodeFailed, FrameNotFound, UnsupportedMedia
-from clipbert.probed_video import MediaLimits
 from clipbert.video.colour import RgbConverter, on_ground
+from clipbert.video.containers import check_pixels, opened
 from clipbert.video.formats import CODECS
 from clipbert.video.heif import Assembly, Grid
+from clipbert.video.probed_video import MediaLimits
 from clipbert.video.streams import demuxed
 
 # A still is on screen for as long as one asks, but for slips.

@@ -19,7 +19,6 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from clipbert.containers import open_video, sniff_format
 from clipbert.errors import (
     DecodeFailed,
     ExtremeAspectRatio,
@@ -29,18 +28,19 @@ from clipbert.errors import (
     TruncatedMedia,
     UnsupportedMedia,
 )
-from clipbert.frame_reader import FrameReader
-from clipbert.probed_video import MAX_ASPECT_RATIO, MediaLimits, VideoProbe
-from clipbert.sampling import Clip
-from clipbert.timeline import Timeline
-from clipbert.truncation import is_truncated
+from clipbert.sampling.plan import Clip
 from clipbert.video.assembled import AssembledReader
+from clipbert.video.containers import open_video, sniff_format
 from clipbert.video.formats import ANIMATION_DEMUXERS, CLOCKLESS_DEMUXERS, STILL_DEMUXERS
 from clipbert.video.heif import read_assembly
 from clipbert.video.joined import num_unread_recordings
+from clipbert.video.probed_video import MAX_ASPECT_RATIO, MediaLimits, VideoProbe
+from clipbert.video.reader import FrameReader
 from clipbert.video.screen import Screen
 from clipbert.video.streams import demuxer_name, is_heif_picture
+from clipbert.video.timeline import Timeline
 from clipbert.video.timelines import timeline_of
+from clipbert.video.truncation import is_truncated
 
 __all__ = [
     "MediaLimits",

@@ -1,8 +1,8 @@
 """Which files are read: their extensions, demuxers and codecs. The one list; imports nothing.
 
 An extension only says which files of a folder are worth sending. What a file is, its first bytes
-say (clipbert.containers). A demuxer or a codec stands here once a test has read a file of its kind
-and another has fed it damaged ones (tests/clipbert/test_formats.py, test_format_fuzz.py).
+say (clipbert.video.containers). A demuxer or a codec stands here once a test has read a file of its
+kind and another has fed it damaged ones (tests/clipbert/video/test_format_fuzz.py).
 """
 
 VIDEO_EXTENSIONS = frozenset(

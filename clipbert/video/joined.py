@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from clipbert.truncation import ebml_elements, mp4_boxes
+from clipbert.video.truncation import ebml_elements, mp4_boxes
 
 # A walk over more parts is not made to its end.
 _MAX_PARTS = 200_000

@@ -8,16 +8,16 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from clipbert.orientation import (
+from clipbert.video.colour import RgbConverter
+from clipbert.video.formats import STILL_DEMUXERS
+from clipbert.video.orientation import (
     Orientation,
     is_stretched_by_matrix,
     orientation_of,
     square_pixels_size,
 )
-from clipbert.pictures import exif_orientation
-from clipbert.resizing import shrunk_size
-from clipbert.video.colour import RgbConverter
-from clipbert.video.formats import STILL_DEMUXERS
+from clipbert.video.resizing import shrunk_size
+from clipbert.video.stills import exif_orientation
 from clipbert.video.streams import is_picture
 
 

@@ -8,10 +8,10 @@ from collections import OrderedDict
 from pathlib import Path
 from threading import Lock
 
-from clipbert.containers import open_video
 from clipbert.errors import DecodeFailed
-from clipbert.probed_video import MediaLimits
-from clipbert.timeline import Timeline, read_timeline
+from clipbert.video.containers import open_video
+from clipbert.video.probed_video import MediaLimits
+from clipbert.video.timeline import Timeline, read_timeline
 
 _MAX_KEPT = 16
 # Of a file's beginning and end, to tell it from another that took its place at the same time.

@@ -24,8 +24,8 @@ from benchmarks.learning.shape_questions import (
     middle_frame_accuracy,
     question_only_accuracy,
 )
-from clipbert.sampling import SamplingPlan, plan_clips
-from clipbert.training.annotations import read_annotations
+from clipbert.datasets.annotation_files import read_annotations
+from clipbert.sampling.plan import SamplingPlan, plan_clips
 from clipbert.video.decode import decode_clips, probe_video
 
 SCRIPTS = [write_script(number, seed=7) for number in range(1200)]

@@ -16,9 +16,9 @@ import httpx
 import pytest
 import torch
 
-from clipbert.config import ClipBertConfig, HeadConfig
-from clipbert.model import ClipBert
-from clipbert.text import TextTokenizer
+from clipbert.model.config import ClipBertConfig, HeadConfig
+from clipbert.model.network import ClipBert
+from clipbert.model.text import TextTokenizer
 from store.api_keys import ApiKeyRepository
 from store.models import GenerationRepository
 from store.videos import NewClip, VideoRepository

@@ -14,8 +14,8 @@ from videos import cut
 from cli.errors import CliError
 from cli.evaluate import evaluate
 from cli.main import main
-from clipbert.config import ClipBertConfig
-from clipbert.model import ClipBert
+from clipbert.model.config import ClipBertConfig
+from clipbert.model.network import ClipBert
 
 EVALUATE = [sys.executable, "-m", "cli.main", "evaluate"]
 

@@ -10,7 +10,7 @@ from videos import cut
 
 from cli.errors import CliError
 from cli.train import train
-from clipbert.config import ClipBertConfig
+from clipbert.model.config import ClipBertConfig
 from clipbert.training import __main__ as torchrun_program
 from clipbert.training.run_log import read_metrics
 

@@ -17,7 +17,7 @@ import pytest
 from conftest import passable_folder
 from PIL import Image
 
-from clipbert.mini import build_mini
+from clipbert.checkpoints.mini.build import build_mini
 
 pytestmark = pytest.mark.slow
 

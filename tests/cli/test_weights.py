@@ -9,9 +9,9 @@ import torchvision
 from authors_checkpoints import ANSWERS, PARITY_NAMES, import_small, small_checkpoint
 
 from cli.main import main
-from clipbert.model import ClipBert
-from clipbert.tensor_files import hash_file
-from clipbert.text import TextTokenizer
+from clipbert.checkpoints.tensor_files import hash_file
+from clipbert.model.network import ClipBert
+from clipbert.model.text import TextTokenizer
 
 TASKS = {
     "retrieval": "retrieval",

@@ -1,16 +1,18 @@
-"""clipbert-mini, built once and kept between runs, and a clipbert-tiny with random heads."""
+"""Models of the tests: clipbert-mini, clipbert-tiny with random heads; a labelled corpus."""
 
+import dataclasses
 import os
 from pathlib import Path
 
 import pytest
 import torch
+from corpus import write_corpus
 
-from clipbert.config import ClipBertConfig
+from clipbert.checkpoints.mini.build import build_mini
 from clipbert.errors import CheckpointError
-from clipbert.inference import Predictor
-from clipbert.mini import build_mini
-from clipbert.model import ClipBert
+from clipbert.inference.predictor import Predictor
+from clipbert.model.config import ClipBertConfig
+from clipbert.model.network import ClipBert
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -44,3 +46,17 @@ def tiny_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny(tiny_folder):
     return Predictor.load(tiny_folder, dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="session")
+def plain_folder(tmp_path_factory):
+    """clipbert-tiny with random weights and no dropout."""
+    folder = tmp_path_factory.mktemp("models") / "plain"
+    config = dataclasses.replace(ClipBertConfig.preset("clipbert-tiny"), dropout=0.0)
+    ClipBert.create(config, seed=7).save_pretrained(folder)
+    return folder

@@ -13,7 +13,7 @@ import pytest
 from conftest import passable_folder
 from videos import write_video
 
-from clipbert.mini import build_mini
+from clipbert.checkpoints.mini.build import build_mini
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -7,8 +7,8 @@ import psutil
 import pytest
 import torch
 
-from clipbert.inference import MatchRequest, Predictor, QuestionRequest
-from clipbert.sampling import INDEX_PLAN, plan_clips
+from clipbert.inference.predictor import MatchRequest, Predictor, QuestionRequest
+from clipbert.sampling.plan import INDEX_PLAN, plan_clips
 from clipbert.video.decode import decode_clips, probe_video
 from store.job_state import JobKind, JobState
 from store.jobs import JobRepository, NewJob
@@ -34,7 +34,7 @@ def mini_folder() -> Path:
     given = os.environ.get("CLIPBERT_MINI")
     folder = Path(given) if given else REPOSITORY / ".cache" / "clipbert-mini"
     if not (folder / "config.json").exists():
-        from clipbert.mini import build_mini
+        from clipbert.checkpoints.mini.build import build_mini
 
         build_mini(folder)
     return folder

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from clipbert.config import ClipBertConfig, GridEncoderConfig
-from clipbert.model import ClipBert
+from clipbert.model.config import ClipBertConfig, GridEncoderConfig
+from clipbert.model.network import ClipBert
 
 NUM_CLASSES = 20
 

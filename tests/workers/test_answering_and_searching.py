@@ -7,7 +7,7 @@ import pytest
 import torch
 from videos import rubbish_in, write_counting_video
 
-from clipbert.inference import MatchRequest, Predictor, QuestionRequest
+from clipbert.inference.predictor import MatchRequest, Predictor, QuestionRequest
 from store.job_state import JobKind, JobState
 from store.jobs import JobRepository, NewJob
 from store.models import ModelRepository

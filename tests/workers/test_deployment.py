@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from clipbert.errors import CheckpointError
-from clipbert.model import ClipBert
+from clipbert.model.network import ClipBert
 from store.jobs import JobRepository
 from store.models import GenerationRepository, ModelRepository
 from store.tables import GenerationState, Task

@@ -8,8 +8,8 @@ import torch
 from sqlalchemy import update
 from videos import cut, write_counting_video, write_video
 
-from clipbert.inference import Predictor
-from clipbert.sampling import INDEX_PLAN, plan_clips
+from clipbert.inference.predictor import Predictor
+from clipbert.sampling.plan import INDEX_PLAN, plan_clips
 from clipbert.video.decode import decode_clips, probe_video
 from store.job_records import SINGLE_PRIORITY
 from store.job_state import JobKind, JobState

@@ -66,7 +66,7 @@ def test_a_worker_on_the_gpu_indexes_searches_and_answers(gpu_service, workplace
         workplace.doorbell.ring(kind)
         done[kind] = gpu_service.wait_for_state(row.id, JobState.SUCCEEDED).result
 
-    from clipbert.inference import MatchRequest, Predictor
+    from clipbert.inference.predictor import MatchRequest, Predictor
     from store.models import ModelRepository
 
     with gpu_service.sessions.begin() as session:

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from videos import cut, write_counting_video, write_sound
 
 from clipbert.errors import DecodeFailed
-from clipbert.probe import probe_in_subprocess
+from clipbert.video.probe_process import probe_in_subprocess
 from store.batches import BatchRepository
 from store.blobs import STAGED
 from store.contents import media_key

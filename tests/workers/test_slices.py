@@ -9,7 +9,7 @@ import pytest
 import torch
 from videos import write_counting_video
 
-from clipbert.inference import MatchRequest, Predictor
+from clipbert.inference.predictor import MatchRequest, Predictor
 from store.identifiers import new_id
 from store.job_pieces import JobPieces
 from store.job_state import JobState
@@ -237,7 +237,7 @@ def test_slices_that_another_model_scored_are_not_mixed_in(service, fill, tmp_pa
 
 def save_other_head(folder):
     """Write a model that sees as save_tiny's does and judges otherwise."""
-    from clipbert.model import ClipBert
+    from clipbert.model.network import ClipBert
 
     model = ClipBert.from_pretrained(save_tiny(folder / "same"))
     with torch.no_grad():

@@ -9,7 +9,7 @@ from celery import Celery
 from sqlalchemy import func, select
 from videos import write_counting_video
 
-from clipbert.inference import Predictor, QuestionRequest
+from clipbert.inference.predictor import Predictor, QuestionRequest
 from store.job_state import JobKind, JobState
 from store.jobs import JobRepository, NewJob
 from store.labels import LabelRepository, NewLabel

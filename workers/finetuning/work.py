@@ -10,8 +10,8 @@ from uuid import UUID
 
 import structlog
 
-from clipbert.config_json import dataclass_from_json
 from clipbert.errors import CheckpointError, ConfigError
+from clipbert.model.config_json import dataclass_from_json
 from clipbert.training.recipe import Recipe
 from store.datasets import DatasetRepository
 from store.errors import DatasetNotFound, FinetuneNotFound, GenerationNotFound, ModelNotFound

@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 from sqlalchemy.orm import Session
 from torch import Tensor
 
-from clipbert.sampling import Clip
+from clipbert.sampling.plan import Clip
 from store.job_pieces import JobPieces, Piece
 
 Encoded = tuple[Tensor, Tensor]

@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Final
 
-from clipbert.sampling import Clip
+from clipbert.sampling.plan import Clip
 
 _LEAST_CLIPS: Final = 8  # a passage costs an open file and a seek
 

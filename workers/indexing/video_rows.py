@@ -14,7 +14,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
-from clipbert.probed_video import VideoProbe
+from clipbert.video.probed_video import VideoProbe
 from store.contents import hold_content
 from store.job_records import SINGLE_PRIORITY
 from store.job_state import JobState

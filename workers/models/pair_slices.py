@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clipbert.inference import Predictor
-from clipbert.pair_scores import TextAndClips
+from clipbert.inference.pair_scores import TextAndClips
+from clipbert.inference.predictor import Predictor
 from workers.batching import CostLimit, forward_each
 from workers.jobs.group import JobGroup
 from workers.lease import Hold

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from clipbert.datasets.annotation_files import read_annotations
 from clipbert.errors import AnnotationError
-from clipbert.training.annotations import read_annotations
 
 MSRVTT_QA = [
     {

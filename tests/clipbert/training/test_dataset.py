@@ -6,11 +6,13 @@ import pytest
 import torch
 from videos import cut, frame_number, write_counting_video
 
+from clipbert.datasets.annotation import WHOLE, Annotation, Span
+from clipbert.datasets.annotation_files import AnnotationFile
+from clipbert.datasets.media_folder import MediaFolder
+from clipbert.datasets.selection import select_annotations
 from clipbert.errors import AnnotationError, ConfigError
-from clipbert.sampling import SamplingPlan
-from clipbert.text import TextTokenizer
-from clipbert.training.annotation import WHOLE, Annotation, Span
-from clipbert.training.annotations import AnnotationFile
+from clipbert.model.text import TextTokenizer
+from clipbert.sampling.plan import SamplingPlan
 from clipbert.training.batch import collate
 from clipbert.training.dataset import (
     ClipDataset,
@@ -22,9 +24,7 @@ from clipbert.training.dataset import (
 )
 from clipbert.training.draws import generator_at
 from clipbert.training.losses import IGNORED
-from clipbert.training.media_folder import MediaFolder
 from clipbert.training.recipe import Recipe
-from clipbert.training.selection import select_annotations
 from clipbert.training.task_texts import VideoTexts, WordMasking, make_task_texts
 from clipbert.training.usable_videos import find_videos
 

@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from clipbert.config import ClipBertConfig
-from clipbert.frames import clips_to_pixels
-from clipbert.model import ClipBert
+from clipbert.model.config import ClipBertConfig
+from clipbert.model.network import ClipBert
+from clipbert.model.pixels import clips_to_pixels
 from clipbert.training.batch import Batch, collate
 from clipbert.training.dataset import Draw, DroppedExample, LoadedExample
 from clipbert.training.losses import (

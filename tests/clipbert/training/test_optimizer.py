@@ -11,9 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from clipbert.authors_names import rename_authors_keys
-from clipbert.frames import to_pixels
-from clipbert.model import ClipBert
+from clipbert.checkpoints.authors_names import rename_authors_keys
+from clipbert.model.network import ClipBert
+from clipbert.model.pixels import to_pixels
 from clipbert.training.losses import clip_cross_entropy
 from clipbert.training.optimizer import AuthorsAdamW, group_parameters
 from clipbert.training.schedule import learning_rate, make_scheduler

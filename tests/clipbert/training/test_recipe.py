@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from clipbert.errors import ConfigError
-from clipbert.sampling import SamplingPlan
+from clipbert.sampling.plan import SamplingPlan
 from clipbert.training.finetune_recipes import default_recipe
 from clipbert.training.recipe import Recipe, read_recipe
 from clipbert.training.trainer import plan_steps

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file
 from token_corpus import write_tokens
 
-from clipbert.config import ClipBertConfig, GridEncoderConfig
 from clipbert.errors import ConfigError
-from clipbert.model import ClipBert
+from clipbert.model.config import ClipBertConfig, GridEncoderConfig
+from clipbert.model.network import ClipBert
 from clipbert.training.finetune_recipes import default_recipe
 from clipbert.training.recipe import Recipe
 from clipbert.training.run import train

@@ -14,13 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from token_corpus import ANSWERS, write_tokens
 
-from clipbert.checkpoint import VISUAL_PREFIXES, WEIGHTS_FILE, visual_sha256
-from clipbert.config import ClipBertConfig
+from clipbert.checkpoints.folder import VISUAL_PREFIXES, WEIGHTS_FILE, visual_sha256
+from clipbert.datasets.token_folder import StoredVideo, write_index
 from clipbert.errors import AnnotationError, ConfigError
-from clipbert.inference import Predictor
-from clipbert.model import ClipBert
-from clipbert.sampling import SamplingPlan, plan_clips
-from clipbert.stored_tokens import StoredVideo, write_index
+from clipbert.inference.predictor import Predictor
+from clipbert.model.config import ClipBertConfig
+from clipbert.model.network import ClipBert
+from clipbert.sampling.plan import SamplingPlan, plan_clips
 from clipbert.training.finetune_recipes import default_recipe
 from clipbert.training.recipe import Recipe
 from clipbert.training.run import train

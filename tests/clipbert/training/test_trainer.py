@@ -16,17 +16,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from videos import cut
 
-from clipbert.assessment_builder import build_assessment
-from clipbert.checkpoint import WEIGHTS_FILE
-from clipbert.clip_sources import MediaClips
-from clipbert.config import ClipBertConfig, HeadConfig
+from clipbert.checkpoints.folder import WEIGHTS_FILE
+from clipbert.datasets.annotation_files import read_annotations
+from clipbert.datasets.media_folder import MediaFolder
 from clipbert.errors import AnnotationError, CheckpointError, ConfigError, TrainingDiverged
-from clipbert.inference import Predictor
-from clipbert.model import ClipBert
-from clipbert.sampling import SamplingPlan
-from clipbert.text import TextTokenizer
-from clipbert.training.annotations import read_annotations
-from clipbert.training.media_folder import MediaFolder
+from clipbert.evaluation.assessment_builder import build_assessment
+from clipbert.evaluation.clips import MediaClips
+from clipbert.inference.predictor import Predictor
+from clipbert.model.config import ClipBertConfig, HeadConfig
+from clipbert.model.network import ClipBert
+from clipbert.model.text import TextTokenizer
+from clipbert.sampling.plan import SamplingPlan
 from clipbert.training.objective import Objective
 from clipbert.training.recipe import Recipe, read_recipe
 from clipbert.training.run import train

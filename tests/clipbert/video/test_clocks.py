@@ -18,7 +18,7 @@ from videos import (
     write_video,
 )
 
-from clipbert.sampling import INDEX_PLAN, SamplingPlan, plan_clips
+from clipbert.sampling.plan import INDEX_PLAN, SamplingPlan, plan_clips
 from clipbert.video.decode import decode_clips, decode_frames, probe_video
 from clipbert.video.mending import UNKNOWN, ClockTraits, mend
 

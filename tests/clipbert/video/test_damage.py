@@ -18,8 +18,7 @@ from videos import (
 )
 
 from clipbert.errors import DecodeFailed, FrameDamaged, TruncatedMedia
-from clipbert.probe import probe_in_subprocess
-from clipbert.sampling import INDEX_PLAN, Clip, plan_clips
+from clipbert.sampling.plan import INDEX_PLAN, Clip, plan_clips
 from clipbert.video.decode import (
     decode_clips,
     decode_frames,
@@ -27,6 +26,7 @@ from clipbert.video.decode import (
     stream_clips,
 )
 from clipbert.video.holes import has_hole
+from clipbert.video.probe_process import probe_in_subprocess
 
 FPS = 25
 NUM_FRAMES = 72

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import cli.index
-import clipbert.training.media_folder
+import clipbert.datasets.media_folder
 import clipbert.video
 from clipbert.errors import UnsupportedMedia
 from clipbert.video import formats
@@ -47,7 +47,7 @@ def test_folders_of_the_cli_and_of_data_sets_take_the_same_files(tmp_path):
         (tmp_path / f"B{extension.upper()}").touch()
 
     found = cli.index.collect_files([tmp_path], every_file=False)
-    folder = clipbert.training.media_folder.MediaFolder(tmp_path)
+    folder = clipbert.datasets.media_folder.MediaFolder(tmp_path)
 
     assert {path.suffix.lower() for path in found.files} == formats.MEDIA_EXTENSIONS
     assert len(found.files) == len(folder) == 2 * len(formats.MEDIA_EXTENSIONS)

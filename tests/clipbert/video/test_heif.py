@@ -7,9 +7,9 @@ from odd_frames import cell_frame, cell_number, corner_error
 from PIL import Image, ImageOps
 
 from clipbert.errors import UnsupportedMedia, VideoError
-from clipbert.probed_video import MediaLimits
 from clipbert.video.colour import GROUND
 from clipbert.video.decode import decode_frames, probe_video
+from clipbert.video.probed_video import MediaLimits
 
 KINDS = [(b"hvc1", "v.heic"), (b"av01", "v.avif")]
 

@@ -17,9 +17,9 @@ from odd_frames import (
 from PIL import Image
 from videos import show_mp4_by, turn_mp4
 
-from clipbert.orientation import square_pixels_size
 from clipbert.video.colour import GROUND, RgbConverter
 from clipbert.video.decode import decode_frames, probe_video
+from clipbert.video.orientation import square_pixels_size
 
 WHITE_NITS = 203
 # BT.2087: linear RGB of BT.709 in BT.2020.

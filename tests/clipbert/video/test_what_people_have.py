@@ -7,8 +7,8 @@ from format_samples import SAMPLES
 from odd_frames import ODD, cell_number, corner_error, write_cells
 
 from clipbert.errors import VideoError
-from clipbert.probe import probe_in_subprocess
 from clipbert.video.decode import decode_frames, probe_video
+from clipbert.video.probe_process import probe_in_subprocess
 
 NUM_FRAMES = 15
 # These draw with few colours, or (DNxHD) claim another matrix than these files were made with.

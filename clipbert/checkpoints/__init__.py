@@ -1,0 +1,1 @@
+"""Weights on disk: model folders, their cards, and checkpoints that others trained."""

@@ -1,0 +1,141 @@
+"""Our model -> a checkpoint that the authors' code reads: its names, and its file format."""
+
+import typing
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from clipbert.checkpoints.authors_names import (
+    BERT_PREFIX,
+    CLASSIFIER_GROUP,
+    TIED,
+    UNUSED_GROUPS,
+    AuthorsHead,
+    to_authors_name,
+)
+from clipbert.checkpoints.folder import first_few
+from clipbert.errors import CheckpointError
+from clipbert.model.config import ClipBertConfig
+from clipbert.model.network import ClipBert
+
+# What their code hard-codes. A model that differs in one of them has the same shapes, and would
+# compute something else there.
+_PIXELS = ("mean", "std", "channel_order")
+_LEAST_ANSWERS = 1500
+
+
+@dataclass(frozen=True)
+class ExportedCheckpoint:
+    """A checkpoint in the authors' form.
+
+    Attributes:
+        head: what its head is.
+        num_tensors: in the file, tied ones counted twice as theirs are.
+        left_out: groups of keys that theirs have and this one has not, all of them never used;
+            and our other heads.
+        passed_over: groups of keys that their loader would silently not load: their qa heads have
+            at least 1500 outputs, ours one for each answer.
+    """
+
+    head: AuthorsHead
+    num_tensors: int
+    left_out: tuple[str, ...]
+    passed_over: tuple[str, ...]
+
+
+def export_authors_checkpoint(
+    model: ClipBert, path: Path, *, head: AuthorsHead | None = None
+) -> ExportedCheckpoint:
+    """Write a model as a checkpoint of the authors' code.
+
+    import_authors_checkpoint of the file gives the model again, bit for bit in float32.
+
+    Args:
+        model: of the paper's parts: a ResNet and the paper's grid encoder and heads.
+        path: a .pt file, which must not exist.
+        head: which head to write, for theirs have one; None if the model has only one anyway.
+
+    Returns:
+        What was written, and what was left out.
+
+    Raises:
+        CheckpointError: the file exists or cannot be written, no head or none alone can be
+            written, or the model has parts or pixels that their code does not have.
+    """
+    path = Path(path)
+    if path.exists():
+        raise CheckpointError(f"{path} exists: choose another name")
+    head = _choose_head(model.config, head)
+    _refuse_other_pixels(model)
+    others = tuple(f"heads.{other.name}." for other in model.config.heads if other.name != head)
+    tensors = {
+        name: tensor.detach().cpu()
+        for name, tensor in model.state_dict().items()
+        if not name.startswith(others)
+    }
+    theirs = _rename(tensors, head)
+    if head == "pretraining":
+        theirs |= {BERT_PREFIX + tied: theirs[BERT_PREFIX + name] for tied, name in TIED.items()}
+    _save(theirs, path)
+    is_short = head == "qa" and len(model.config.answers) < _LEAST_ANSWERS
+    return ExportedCheckpoint(
+        head,
+        num_tensors=len(theirs),
+        left_out=(*UNUSED_GROUPS, *others),
+        passed_over=(f"{CLASSIFIER_GROUP}2.",) if is_short else (),
+    )
+
+
+def _choose_head(config: ClipBertConfig, head: AuthorsHead | None) -> AuthorsHead:
+    known = typing.get_args(AuthorsHead)
+    names = [each.name for each in config.heads if each.name in known]
+    if head is None and len(names) == 1:
+        return names[0]
+    if head is None:
+        raise CheckpointError(
+            f"the model has the heads {', '.join(names)}: say which, a checkpoint of theirs has one"
+            if names
+            else "the model has no head that the authors' code has"
+        )
+    if head not in names:
+        raise CheckpointError(f"the model has no {head} head, only {', '.join(names) or 'none'}")
+    return head
+
+
+def _refuse_other_pixels(model: ClipBert) -> None:
+    config, theirs = model.config, ClipBertConfig()
+    different = [name for name in _PIXELS if getattr(config, name) != getattr(theirs, name)]
+    if not config.backbone.stride_in_1x1:
+        different.append("backbone.stride_in_1x1")
+    if model.is_folded:
+        different.append("folded batch norm")
+    if different:
+        raise CheckpointError(
+            "the authors' code would compute something else with these weights: it has another "
+            f"{', '.join(different)}"
+        )
+
+
+def _rename(tensors: Mapping[str, Tensor], head: AuthorsHead) -> dict[str, Tensor]:
+    names = {name: to_authors_name(name, head=head) for name in tensors}
+    unknown = [name for name, theirs in names.items() if theirs is None]
+    if unknown:
+        raise CheckpointError(
+            f"the authors' code has no place for {len(unknown)} weights: {first_few(unknown)}"
+        )
+    return {theirs: tensors[name] for name, theirs in names.items() if theirs is not None}
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        torch.save(dict(tensors), temporary)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: torch could not open or write it
+        raise CheckpointError(f"{path} cannot be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

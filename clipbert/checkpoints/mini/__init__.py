@@ -1,0 +1,1 @@
+"""clipbert-mini, the default model, built from two pinned wheels of PyPI."""

@@ -1,0 +1,61 @@
+"""New model folders: complete or not there at all."""
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from clipbert.checkpoints.card import CARD_FILE, ModelCard
+from clipbert.errors import CheckpointError
+from clipbert.model.network import ClipBert
+
+
+def refuse_filled_folder(folder: Path) -> None:
+    """Raise CheckpointError if something is at a path already, other than an empty folder."""
+    folder = Path(folder)
+    if folder.is_dir():
+        if any(folder.iterdir()):
+            raise CheckpointError(f"{folder} is not empty: choose another folder")
+    elif folder.exists() or folder.is_symlink():
+        raise CheckpointError(f"{folder} is no folder: choose another name")
+
+
+def write_model_folder(
+    model: ClipBert, folder: Path, *, card: ModelCard, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write a new model folder with its card. It appears at once, or on an error not at all.
+
+    Args:
+        model: with its tokenizer, if there is one; its weights are converted to the dtype.
+        folder: where it goes; must not exist, or be empty. Missing parents are made.
+        card: what README.md says.
+        dtype: of the saved weights, float32 or float16.
+
+    Raises:
+        CheckpointError: the folder is not empty, or a weight is too large for the dtype.
+    """
+    folder = Path(folder).absolute()
+    refuse_filled_folder(folder)
+    _refuse_overflow(model, dtype)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        built = Path(scratch) / "model"
+        model.to(dtype).save_pretrained(built)
+        name = str(dtype).removeprefix("torch.")
+        text = card.to_markdown(model.config, name=folder.name, dtype=name)
+        (built / CARD_FILE).write_text(text, encoding="utf-8")
+        built.replace(folder)
+
+
+def _refuse_overflow(model: ClipBert, dtype: torch.dtype) -> None:
+    """Raise CheckpointError if a finite weight would become infinite."""
+    if dtype is torch.float32:
+        return
+    largest = torch.finfo(dtype).max
+    for name, tensor in model.state_dict().items():
+        reached = tensor.abs().max().item()
+        if largest < reached < float("inf"):
+            raise CheckpointError(
+                f"{name} reaches {reached:.4g}, which {str(dtype).removeprefix('torch.')} cannot "
+                "hold: keep float32"
+            )

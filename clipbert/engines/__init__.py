@@ -1,0 +1,1 @@
+"""How a network runs: on which device, in which precision."""

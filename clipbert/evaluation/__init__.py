@@ -1,0 +1,1 @@
+"""How good a model is on a data set, by the measures that the paper uses."""

@@ -1,0 +1,1 @@
+"""Videos and texts -> scores, answers and evidence, for one video or many requests at once."""

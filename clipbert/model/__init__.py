@@ -1,0 +1,1 @@
+"""Pixels and token ids -> logits: the network and its parts, in torch alone."""

@@ -1,0 +1,1 @@
+"""Which instants of a video to look at: pure, no pixels."""

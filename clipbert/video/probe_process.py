@@ -1,0 +1,266 @@
+"""Probe a file and make its thumbnails in a process of its own, with limits.
+
+Media come from strangers, and demuxers and decoders are the code they attack. The process has
+limits on memory, time, file size and open files, an empty environment and no secrets; whatever it
+does, the caller gets a VideoProbe or a VideoError.
+
+    python -m clipbert.video.probe_process PATH [--poster FILE] [--strip FILE]
+        [--name NAME] [--partial]
+
+prints one line of JSON: {"probe": {...}}, {"error": {"code": ..., "message": ...}} or, where
+the disk has no room for a picture, {"os_error": {"errno": ..., "message": ...}}.
+"""
+
+import argparse
+import ctypes
+import errno
+import json
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clipbert.errors import (
+    ClipBertError,
+    DecodeFailed,
+    FrameDamaged,
+    MediaTooLarge,
+    ProbeTimeout,
+    VideoError,
+)
+from clipbert.video.probed_video import VideoProbe
+
+DEFAULT_TIMEOUT_SECONDS = 120.0
+DEFAULT_MEMORY_BYTES = 4 << 30
+_MAX_WRITTEN_BYTES = 32 << 20
+_MAX_OPEN_FILES = 64
+# Several files are probed side by side, and each thread takes address space.
+_DECODER_THREADS = 2
+_MESSAGE_CHARACTERS = 2000
+_WAIT_SECONDS = 1.0
+_PR_SET_PDEATHSIG = 1
+
+
+def probe_in_subprocess(
+    path: Path,
+    *,
+    poster: Path | None = None,
+    strip: Path | None = None,
+    name: str | None = None,
+    strict: bool = True,
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    memory_bytes: int = DEFAULT_MEMORY_BYTES,
+    pass_fds: Sequence[int] = (),
+    on_wait: Callable[[], object] | None = None,
+) -> VideoProbe:
+    """Probe a file of unknown origin, as video.probe_video does, without trusting it.
+
+    Args:
+        path: the file.
+        poster: where to write a picture of the video (JPEG, longer side at most 640 px).
+        strip: where to write up to 8 tiles of 160 px width, evenly spaced, side by side (JPEG).
+        name: what messages call the file; None for the path's own name.
+        strict: as probe_video's.
+        timeout_seconds: the process is killed after so long.
+        memory_bytes: the address space that it may use.
+        pass_fds: descriptors that the process gets too, for a path such as `/proc/self/fd/7`.
+        on_wait: called every second meanwhile; what it raises ends the process.
+
+    The process ends with the thread that waits for it, however that ends.
+
+    Returns:
+        The probe, without frame_pts.
+
+    Raises:
+        ProbeTimeout: the file took too long.
+        MediaTooLarge: the file needs too much memory, or is over another limit.
+        VideoError: what probe_video raises; DecodeFailed too if the decoder crashes.
+        OSError: a full disk has no room for the pictures.
+        ClipBertError: the process could not do its work, for no fault of the file.
+    """
+    command = [sys.executable, "-P", "-m", "clipbert.video.probe_process", str(path.absolute())]
+    command += ["--parent", str(os.getpid())]
+    for option, target in (("--poster", poster), ("--strip", strip)):
+        if target is not None:
+            command += [option, str(target.absolute())]
+    name = name or path.name
+    command.append(f"--name={name}")  # in one word: a name may begin as an option does
+    if not strict:
+        command.append("--partial")
+    command += ["--memory-bytes", str(memory_bytes)]
+    command += ["--cpu-seconds", str(math.ceil(timeout_seconds * (os.cpu_count() or 1)))]
+    process = subprocess.Popen(  # noqa: S603 (our own module, its arguments a list)
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=_environment(),
+        cwd="/",
+        start_new_session=True,
+        pass_fds=pass_fds,
+    )
+    try:
+        output, complaints = _wait_for(process, timeout_seconds, on_wait)
+    except subprocess.TimeoutExpired as error:
+        raise ProbeTimeout(f"{name} took more than {timeout_seconds:.0f} s") from error
+    finally:
+        _kill(process)
+    return _read_answer(name, process.returncode, output, complaints)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Probe the file named on the command line, within its limits; print the answer."""
+    parser = argparse.ArgumentParser(prog="python -m clipbert.video.probe_process")
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--poster", type=Path)
+    parser.add_argument("--strip", type=Path)
+    parser.add_argument("--name")
+    parser.add_argument("--partial", action="store_true")
+    parser.add_argument("--memory-bytes", type=int, default=DEFAULT_MEMORY_BYTES)
+    parser.add_argument("--cpu-seconds", type=int, default=math.ceil(DEFAULT_TIMEOUT_SECONDS))
+    parser.add_argument("--parent", type=int)
+    options = parser.parse_args(arguments)
+    if options.parent is not None:
+        _die_with(options.parent)
+    _limit(memory_bytes=options.memory_bytes, cpu_seconds=options.cpu_seconds)
+    # Under the limits, and where running out of memory is not the file's fault.
+    for module in ("clipbert.video.decode", "clipbert.video.thumbnails"):
+        import_module(module)
+    answer: dict[str, Any]
+    try:
+        probe = _probe(
+            options.path,
+            options.poster,
+            options.strip,
+            name=options.name,
+            strict=not options.partial,
+        )
+        answer = {"probe": probe.to_json()}
+    except VideoError as error:
+        answer = {"error": {"code": error.code, "message": str(error)}}
+    except MemoryError:
+        message = f"{options.name or options.path.name} needs more memory than is allowed"
+        answer = {"error": {"code": MediaTooLarge.code, "message": message}}
+    except OSError as error:  # of the thumbnails, which have no room
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        answer = {"os_error": {"errno": error.errno, "message": error.strerror or str(error)}}
+    sys.stdout.write(json.dumps(answer) + "\n")
+    return 0
+
+
+def _probe(
+    path: Path, poster: Path | None, strip: Path | None, *, name: str | None, strict: bool
+) -> VideoProbe:
+    from clipbert.sampling.plan import Clip  # noqa: PLC0415
+    from clipbert.video import thumbnails  # noqa: PLC0415 (main loads them under the limits)
+    from clipbert.video.decode import probe_video, stream_clips  # noqa: PLC0415
+
+    probe = probe_video(path, name=name, strict=strict)
+    if poster is None and strip is None:
+        return probe
+    looks = [
+        Clip(index, instant, instant, (instant,))
+        for index, instant in enumerate(thumbnails.strip_instants(probe))
+    ]
+    looked = stream_clips(
+        path, looks, max_side_px=thumbnails.POSTER_SIDE_PX, num_threads=_DECODER_THREADS, name=name
+    )
+    sound = [(clip, found) for clip, found in looked if not isinstance(found, FrameDamaged)]
+    if not sound:
+        raise DecodeFailed(f"no frame of {name or path.name} is sound where one was looked for")
+    frames = np.concatenate([found for _, found in sound])  # (N, H, W, 3)
+    if poster is not None:
+        instants = [clip.instants[0] for clip, _ in sound]
+        row = thumbnails.choose_poster(frames, instants, probe)
+        thumbnails.write_poster(frames[row], poster)
+    if strip is not None:
+        thumbnails.write_strip(frames, strip)
+    return probe
+
+
+def _die_with(parent: int) -> None:
+    """Let the kernel kill this process when the one that waits for its answer dies."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")
+    if os.getppid() != parent:  # it died before this could be asked for
+        sys.exit("the parent is gone")
+
+
+def _limit(*, memory_bytes: int, cpu_seconds: int) -> None:
+    for kind, amount in (
+        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_CPU, cpu_seconds),
+        (resource.RLIMIT_FSIZE, _MAX_WRITTEN_BYTES),
+        (resource.RLIMIT_NOFILE, _MAX_OPEN_FILES),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, most = resource.getrlimit(kind)
+        allowed = amount if most == resource.RLIM_INFINITY else min(amount, most)
+        resource.setrlimit(kind, (allowed, allowed))
+
+
+def _environment() -> dict[str, str]:
+    """Give what Python needs to find this package, and nothing of ours: no keys, no addresses."""
+    return {
+        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        "LC_ALL": "C.UTF-8",
+        # numpy's matrix library would start a thread for each core and is not used at all.
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+
+
+def _wait_for(
+    process: "subprocess.Popen[bytes]",
+    timeout_seconds: float,
+    on_wait: Callable[[], object] | None,
+) -> tuple[bytes, bytes]:
+    ends_at = time.monotonic() + timeout_seconds
+    while True:
+        left = ends_at - time.monotonic()
+        try:
+            return process.communicate(timeout=max(0.0, min(left, _WAIT_SECONDS)))
+        except subprocess.TimeoutExpired:
+            if left <= _WAIT_SECONDS:
+                raise
+        if on_wait is not None:
+            on_wait()
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def _read_answer(name: str, return_code: int, output: bytes, complaints: bytes) -> VideoProbe:
+    if return_code == -signal.SIGXCPU:
+        raise ProbeTimeout(f"{name} took too much computing time")
+    if return_code == -signal.SIGKILL:
+        raise MediaTooLarge(f"probing {name} was killed, most likely for its memory")
+    if return_code < 0:
+        crash = signal.Signals(-return_code).name
+        raise DecodeFailed(f"the decoder crashed on {name} ({crash})")
+    if return_code != 0 or not output:
+        last_words = complaints.decode(errors="replace")[-_MESSAGE_CHARACTERS:].strip()
+        raise ClipBertError(f"the probe of {name} failed (exit {return_code}): {last_words}")
+    answer = json.loads(output)
+    if "os_error" in answer:
+        raise OSError(answer["os_error"]["errno"], answer["os_error"]["message"])
+    if "error" in answer:
+        raise VideoError.from_code(answer["error"]["code"], answer["error"]["message"])
+    return VideoProbe.from_json(answer["probe"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

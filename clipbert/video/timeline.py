@@ -1,0 +1,190 @@
+"""Read the times of a stream's frames from its packets, without decoding."""
+
+import math
+from array import array
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from clipbert.errors import MediaTooLarge
+from clipbert.video.frame_clock import NUM_FIRST_PACKETS, FrameClock
+from clipbert.video.mending import UNKNOWN, ClockTraits, mend
+from clipbert.video.packets import Stamping, clock_traits, is_end, packets_of, stamp_of, stamping_of
+
+_IS_FRAME, _IS_KEY = 1, 2
+# A last frame that is shown no longer than this, or ten times the longest other, is believed.
+_LONG_SECONDS = 10
+# One that is shown longer than this and so many times all others is not, whatever the track says.
+_ABSURD_SHARE = 100
+_ABSURD_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Stamps:
+    """What the packets of a stream state, in the order of reading: int64 each, flags uint8."""
+
+    pts: NDArray[np.int64]
+    dts: NDArray[np.int64]
+    durations: NDArray[np.int64]
+    flags: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The timestamps of a stream's frames.
+
+    Attributes:
+        stamping: what the stream tells of them.
+        frame_pts: int64, ascending, those of hidden frames (edit lists) left out.
+        keyframe_pts: int64, ascending.
+        last_duration_pts: length of the last frame.
+        codes: what was mended, as VideoProbe.mended.
+        gaps: (start, end) of holes, in ticks.
+        packet_pts: the time of each packet, in the order of reading, UNKNOWN where it has none;
+            None if they are those that are stated.
+    """
+
+    stamping: Stamping
+    frame_pts: NDArray[np.int64]
+    keyframe_pts: NDArray[np.int64]
+    last_duration_pts: int
+    codes: tuple[str, ...] = ()
+    gaps: tuple[tuple[int, int], ...] = ()
+    packet_pts: NDArray[np.int64] | None = None
+
+    def as_shown(self, first_frame: VideoFrame) -> "Timeline":
+        """Turn the times of decoding of REORDERED frames into those of showing.
+
+        Args:
+            first_frame: what the decoder gives first. How many packets it took tells how far
+                showing lags behind.
+        """
+        if self.stamping is not Stamping.REORDERED:
+            return self
+        decoded = self.frame_pts.tolist()
+        clock = FrameClock(self.stamping, decoded[:NUM_FIRST_PACKETS])
+        stamp = stamp_of(first_frame, self.stamping)
+        num_waited = len(decoded) if stamp is None else int(np.searchsorted(self.frame_pts, stamp))
+        brought_out = decoded[num_waited:] + [None] * num_waited
+        shown = np.array([clock.pts_of(stamp) for stamp in brought_out], dtype=np.int64)
+        keyframe_rows = np.searchsorted(self.frame_pts, self.keyframe_pts)
+        return replace(self, frame_pts=shown, keyframe_pts=shown[keyframe_rows])
+
+
+def read_timeline(
+    container: InputContainer, stream: VideoStream, *, max_frames: int, name: str
+) -> Timeline:
+    """Read all packets of a stream from its beginning; name is what messages call the file.
+
+    Raises:
+        MediaTooLarge: there are more than max_frames.
+    """
+    stamping = stamping_of(container, stream)
+    pts, dts, durations = array("q"), array("q"), array("q")
+    flags = bytearray()
+    for packet in packets_of(container, stream):
+        if is_end(packet):
+            continue
+        is_frame = packet.size > 0 and not packet.is_discard
+        if len(pts) >= max_frames and is_frame:
+            raise MediaTooLarge(f"{name} has more than {max_frames} frames")
+        stamp = stamp_of(packet, stamping)
+        pts.append(UNKNOWN if stamp is None else stamp)
+        dts.append(UNKNOWN if packet.dts is None or stamp is None else packet.dts)
+        durations.append(packet.duration or 0)
+        flags.append(is_frame | packet.is_keyframe << 1)
+    return _timeline_of(
+        Stamps(
+            np.array(pts), np.array(dts), np.array(durations), np.frombuffer(bytes(flags), np.uint8)
+        ),
+        stamping,
+        clock_traits(container, stream, stamping),
+        header_pts=stream.duration,
+    )
+
+
+def _timeline_of(
+    stamps: Stamps, stamping: Stamping, traits: ClockTraits | None, *, header_pts: int | None
+) -> Timeline:
+    is_frame = (stamps.flags & _IS_FRAME) > 0
+    is_key = (stamps.flags & _IS_KEY) > 0
+    codes: set[str] = set()
+    gaps: tuple[tuple[int, int], ...] = ()
+    times = stamps.pts.copy()
+    if traits is not None and is_frame.any():
+        clock = mend(stamps.pts[is_frame], stamps.dts[is_frame], is_key[is_frame], traits)
+        times[is_frame] = clock.pts
+        gaps, codes = clock.gaps, set(clock.codes)
+    is_timed = is_frame & (times != UNKNOWN)
+    frame_pts = np.unique(times[is_timed])
+    last_duration = _last_duration(times[is_timed], stamps.durations[is_timed])
+    if stamping is Stamping.SPARSE:
+        frame_pts = _filled(frame_pts, num_frames=int(is_frame.sum()), step=last_duration)
+    steps = np.diff(frame_pts)
+    # A chunk of an AVI is one tick, though each frame may be followed by empty ones.
+    is_tick = stamping in (Stamping.DECODED, Stamping.REORDERED)
+    if (last_duration == 0 or is_tick) and len(steps):
+        last_duration = int(np.median(steps))
+    believable = _believable_end(frame_pts, last_duration, header_pts, traits)
+    if believable is not None:
+        last_duration = believable
+        codes.add("last_duration")
+    return Timeline(
+        stamping,
+        frame_pts,
+        np.unique(times[is_timed & is_key]),
+        last_duration,
+        codes=tuple(sorted(codes)),
+        gaps=gaps,
+        packet_pts=times if codes - {"last_duration", "clock_gap"} else None,
+    )
+
+
+def _last_duration(times: NDArray[np.int64], durations: NDArray[np.int64]) -> int:
+    if len(times) == 0:
+        return 0
+    # Of several with one time the last.
+    return int(durations[len(times) - 1 - int(times[::-1].argmax())])
+
+
+def _believable_end(
+    frame_pts: NDArray[np.int64],
+    last_duration: int,
+    header_pts: int | None,
+    traits: ClockTraits | None,
+) -> int | None:
+    """Reckon how long the last frame is shown, if what is stated cannot be; None if it can.
+
+    It may be shown long, as a slide is, if the track says so too; no slide is shown for many
+    times as long as all the others together.
+    """
+    if traits is None or len(frame_pts) < 2:  # noqa: PLR2004 (the last frame is the only one)
+        return None
+    steps = np.diff(frame_pts)
+    longest, span = int(steps.max()), int(frame_pts[-1] - frame_pts[0])
+    if last_duration <= max(_LONG_SECONDS * traits.ticks_per_second, 10 * longest):
+        return None
+    header_last = None if header_pts is None else header_pts - span
+    if header_last is not None and 0 < header_last < last_duration / 2:
+        return max(header_last, int(np.median(steps)))
+    if last_duration > max(_ABSURD_SHARE * span, _ABSURD_SECONDS * traits.ticks_per_second):
+        return int(np.median(steps))
+    return None
+
+
+def _filled(known: NDArray[np.int64], *, num_frames: int, step: int) -> NDArray[np.int64]:
+    """Add the times of frames that state none: each follows the one before it by a step."""
+    missing = num_frames - len(known)
+    if missing <= 0 or step <= 0:
+        return known
+    runs = []
+    for start, end in pairwise([*known.tolist(), math.inf]):
+        num_steps = max(1, round(min((end - start) / step, missing + 1)))
+        runs.append(start + step * np.arange(num_steps))
+        missing -= num_steps - 1
+    return np.unique(np.concatenate(runs))

@@ -1,0 +1,189 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from clipbert.checkpoints.folder import visual_sha256
+from clipbert.errors import CheckpointError, ConfigError
+from clipbert.model.config import ClipBertConfig
+from clipbert.model.network import ClipBert
+from clipbert.model.text import TextTokenizer
+from workers.model_folder import hash_visual_side
+
+TINY = ClipBertConfig.preset("clipbert-tiny")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    ClipBert.create(TINY, seed=0).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def change_weights(folder, change):
+    state = load_file(folder / "model.safetensors")
+    change(state)
+    save_file(state, folder / "model.safetensors")
+
+
+def test_a_model_survives_its_folder(folder):
+    loaded = ClipBert.from_pretrained(folder)
+
+    expected = ClipBert.create(TINY, seed=0).state_dict()
+    assert loaded.config == TINY
+    assert loaded.state_dict().keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.state_dict().items())
+    assert not loaded.training
+
+
+def test_a_folder_holds_the_files_of_the_hugging_face_form(folder):
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    }
+    assert json.loads((folder / "config.json").read_text())["model_type"] == "clipbert"
+    assert TextTokenizer.from_folder(folder).vocab_size == TINY.vocab_size
+
+
+def test_other_users_can_read_a_folder(folder):
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in folder.iterdir())
+
+
+def test_a_loaded_model_saves_its_tokenizer_again(folder, tmp_path):
+    ClipBert.from_pretrained(folder).save_pretrained(tmp_path / "again")
+
+    again = tmp_path / "again" / "tokenizer.json"
+    assert again.read_bytes() == (folder / "tokenizer.json").read_bytes()
+
+
+def test_saving_over_a_folder_replaces_it(folder):
+    other = ClipBert.create(TINY, seed=1)
+
+    other.save_pretrained(folder)
+
+    assert visual_sha256(ClipBert.from_pretrained(folder)) == visual_sha256(other)
+    assert len(list(folder.iterdir())) == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_weights_are_converted_to_the_wanted_dtype(folder, dtype):
+    model = ClipBert.from_pretrained(folder, dtype=dtype)
+
+    assert {tensor.dtype for tensor in model.state_dict().values()} == {dtype}
+
+
+def test_a_folder_of_half_precision_is_loaded_in_full(folder):
+    ClipBert.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
+
+    model = ClipBert.from_pretrained(folder)
+
+    assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32}
+
+
+def test_frozen_layers_are_still_frozen_after_loading(folder):
+    model = ClipBert.from_pretrained(folder)
+
+    assert not model.backbone.conv1.weight.requires_grad
+    assert model.backbone.layer2[0].conv1.weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (
+            lambda state: state.pop("grid_encoder.conv.weight"),
+            r"1 missing: grid_encoder\.conv\.weight$",
+        ),
+        (lambda state: state.update(surprise=torch.zeros(1)), "1 unknown: surprise$"),
+        (
+            lambda state: state.update({"grid_encoder.conv.weight": torch.zeros(48, 3, 3)}),
+            r"1 misshapen: grid_encoder\.conv\.weight is \(48, 3, 3\), must be \(48, 128, 3, 3\)",
+        ),
+        (
+            lambda state: [state.pop(name) for name in list(state) if "layer.0" in name],
+            r"16 missing: cross_encoder\.encoder\.layer\.0\.\S+(, \S+){4}, \.\.\.$",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_named_and_counted(folder, change, complaint):
+    change_weights(folder, change)
+
+    with pytest.raises(CheckpointError, match=complaint):
+        ClipBert.from_pretrained(folder)
+
+
+def test_all_that_is_wrong_is_said_at_once(folder):
+    def change(state):
+        state["other"] = state.pop("grid_encoder.conv.weight")
+
+    change_weights(folder, change)
+
+    with pytest.raises(CheckpointError, match=r"1 missing: grid.*; 1 unknown: other"):
+        ClipBert.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_folder_without_a_file_is_refused(folder, name):
+    (folder / name).unlink()
+
+    with pytest.raises(CheckpointError, match=f"no {name} in"):
+        ClipBert.from_pretrained(folder)
+
+
+def test_a_truncated_file_of_weights_is_refused(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        ClipBert.from_pretrained(folder)
+
+
+def test_a_contradiction_in_the_folders_configuration_is_named(folder):
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(fields | {"num_attention_heads": 5}))
+
+    with pytest.raises(ConfigError, match="num_attention_heads is 5"):
+        ClipBert.from_pretrained(folder)
+
+
+def test_a_folded_model_is_not_saved(folder):
+    model = ClipBert.from_pretrained(folder)
+    model.fold_batch_norm()
+
+    with pytest.raises(CheckpointError, match="folded"):
+        model.save_pretrained(folder)
+
+
+def test_the_visual_fingerprint_is_that_of_the_saved_bytes(folder):
+    model = ClipBert.from_pretrained(folder)
+
+    assert visual_sha256(model) == hash_visual_side(folder)
+
+
+def test_the_visual_fingerprint_is_blind_to_the_text_side():
+    model = ClipBert.create(TINY, seed=0)
+    before = visual_sha256(model)
+
+    with torch.no_grad():
+        model.cross_encoder.pooler.dense.weight.add_(1.0)
+        model.visual_embeddings.row_embeddings.weight.add_(1.0)
+
+    assert visual_sha256(model) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.backbone.layer4[2].bn3.running_mean.add_(1.0),
+        lambda model: model.grid_encoder.conv.weight.add_(1.0),
+    ],
+)
+def test_the_visual_fingerprint_sees_the_cnn(change):
+    model = ClipBert.create(TINY, seed=0)
+    before = visual_sha256(model)
+
+    with torch.no_grad():
+        change(model)
+
+    assert visual_sha256(model) != before
