@@ -9,11 +9,11 @@ import structlog
 import uvicorn
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 
-from api.access_log import configure_logging
-from api.connections import ConnectionKeeper, ConnectionLimits
 from api.main import create_app
+from api.middleware.access_log import configure_logging
+from api.middleware.connections import ConnectionKeeper, ConnectionLimits
+from api.responses.waiting import WaitingRoom
 from api.settings import ApiSettings
-from api.waiting import WaitingRoom
 
 _GRACE_SECONDS = 10  # for uploads and downloads under way; requests that wait go at once
 _ACCEPTED_SECONDS = 0.05  # until connections that were just accepted are known

@@ -7,10 +7,10 @@ from typing import Annotated, cast
 import anyio
 from fastapi import Depends, Header, Query, Request
 
-from api.media_roots import MediaRoots
+from api.intake.media_roots import MediaRoots
 from api.readiness import ReadinessWatch
+from api.responses.waiting import MAX_WAIT_SECONDS, WaitingRoom
 from api.settings import ApiSettings
-from api.waiting import MAX_WAIT_SECONDS, WaitingRoom
 from store.blobs import BlobStore
 from store.database import Sessions
 from store.disk_space import DiskWatch

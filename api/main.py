@@ -9,16 +9,17 @@ import anyio.to_thread
 from fastapi import FastAPI
 from starlette.types import Lifespan
 
-from api.access_log import AccessLogMiddleware, configure_logging
-from api.authentication import AuthenticationMiddleware, KeyVerifier
-from api.body_limit import BodyLimitMiddleware
 from api.dependencies import Services
 from api.errors import install_error_handlers
-from api.media_roots import MediaRoots
-from api.methods import HeadMiddleware
+from api.intake.media_roots import MediaRoots
+from api.middleware.access_log import AccessLogMiddleware, configure_logging
+from api.middleware.authentication import AuthenticationMiddleware, KeyVerifier
+from api.middleware.body_limit import BodyLimitMiddleware
+from api.middleware.methods import HeadMiddleware
+from api.middleware.read_only import ReadOnlyMiddleware
 from api.openapi import install_openapi
-from api.read_only import ReadOnlyMiddleware
 from api.readiness import ReadinessWatch
+from api.responses.waiting import WaitingRoom
 from api.routes import (
     batches,
     datasets,
@@ -34,7 +35,6 @@ from api.routes import (
     videos,
 )
 from api.settings import ApiSettings
-from api.waiting import WaitingRoom
 from store.blobs import open_blobs
 from store.database import make_sessions
 from store.disk_space import watch_disks

@@ -11,7 +11,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from api.authentication import OPEN_PATHS
+from api.middleware.authentication import OPEN_PATHS
 from api.schemas.batches import NewBatch
 from api.schemas.labels import NewLabel
 from api.schemas.resources import Problem, RequestBody, Resource

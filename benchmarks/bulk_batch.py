@@ -74,9 +74,9 @@ class RunningApi:
 @contextmanager
 def own_api() -> Iterator[RunningApi]:
     """Start the services and an API, all in a folder that is gone afterwards."""
+    from embedded.servers import EmbeddedServices
     from store.api_keys import ApiKeyRepository
     from store.database import make_sessions, upgrade_schema
-    from store.embedded import EmbeddedServices
 
     folder = Path(tempfile.mkdtemp(prefix="clipbert-bench-"))
     folder.chmod(0o755)  # as root, PostgreSQL runs as another user

@@ -14,7 +14,7 @@ from collections.abc import Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cli.demo import SEARCHES
+from cli.commands.demo import SEARCHES
 from clipbert.checkpoints.mini.build import build_mini
 from clipbert.inference.predictor import EncodedClips, Predictor
 from clipbert.sampling.plan import INDEX_PLAN, plan_clips

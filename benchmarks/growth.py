@@ -28,8 +28,8 @@ sys.path.insert(0, str(PROJECT))
 
 from benchmarks.growing.library import Library, fill  # noqa: E402
 from benchmarks.growing.operations import Operation, operations  # noqa: E402
+from embedded.servers import EmbeddedServices  # noqa: E402
 from store.database import Sessions, make_sessions, upgrade_schema  # noqa: E402
-from store.embedded import EmbeddedServices  # noqa: E402
 
 OUT = PROJECT / "benchmarks" / "out" / "growth.json"
 MOST_MS = 50.0

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from cli.console import as_text
+from cli.show.console import as_text
 
 
 class FileToSend:

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from cli.commands import LazyGroup
-from cli.console import discard_output, print_error, show_every_name
 from cli.errors import INTERRUPTED, CliError
+from cli.registry import LazyGroup
+from cli.show.console import discard_output, print_error, show_every_name
 
 app = typer.Typer(
     cls=LazyGroup,

@@ -3,8 +3,8 @@
 from http import HTTPStatus
 from uuid import UUID
 
-from cli.client import ApiClient, Json
 from cli.errors import ApiProblem, CliError
+from clipbert_client.client import ApiClient, Json
 
 MOST_NAMED = 5
 

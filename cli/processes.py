@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.supervisor import ProcessSpec
+from embedded.supervisor import ProcessSpec
 
 # On one machine nobody needs to hear of the other workers: leaving that out saves a second a start.
 _QUIET_START = ("--without-gossip", "--without-mingle")

@@ -22,19 +22,19 @@ from cli.data_folder import (
 )
 from cli.errors import CliError
 from cli.ports import address_for_clients, bind_port
-from cli.process_log import ProcessLog
 from cli.processes import Services, plan_processes, service_environment
 from cli.readiness import api_is_ready
-from cli.scratch import scratch_folder
-from cli.service_watch import ServiceWatch
-from cli.supervisor import Supervisor
-from cli.up_lock import hold_lock
-from cli.up_log import unfailing_output
-from workers.visible_gpus import num_model_children, visible_gpus
+from embedded.lock import hold_lock
+from embedded.log import unfailing_output
+from embedded.process_log import ProcessLog
+from embedded.scratch import scratch_folder
+from embedded.service_watch import ServiceWatch
+from embedded.supervisor import Supervisor
+from workers.child.visible_gpus import num_model_children, visible_gpus
 
 if TYPE_CHECKING:
-    from cli.up import UpOptions
-    from store.embedded import EmbeddedServices
+    from cli.commands.up import UpOptions
+    from embedded.servers import EmbeddedServices
 
 READY_SECONDS = 120.0
 WORKER_READY = "worker.ready"  # what a worker logs when it listens to its queues
@@ -157,7 +157,7 @@ def _start_service_watch(
     cleanup: ExitStack,
 ) -> None:
     """Look after the servers and the disks until the end."""
-    from store.disk_reserve import DiskReserve
+    from embedded.disk_reserve import DiskReserve
     from store.disk_space import watch_disks
     from store.settings import StoreSettings
 
@@ -196,7 +196,7 @@ def _start_services(data: Path, cleanup: ExitStack) -> tuple[Services, "Embedded
     embedded = None
     if not (database_url and redis_url):
         try:
-            from store.embedded import EmbeddedServices
+            from embedded.servers import EmbeddedServices
             from store.errors import EmbeddedServicesError
         except ModuleNotFoundError as error:
             raise CliError(

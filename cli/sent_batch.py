@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.batch_outcome import NotSent
-from cli.client import ApiClient, Json
 from cli.errors import ApiProblem
 from cli.file_to_send import sendable_name
+from cli.show.batch_outcome import NotSent
+from clipbert_client.client import ApiClient, Json
 
 
 @dataclass(frozen=True)

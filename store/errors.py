@@ -21,7 +21,7 @@ import os
 from pathlib import Path
 from uuid import UUID
 
-from store.job_state import JobState
+from store.jobs.state import JobState
 
 
 class StoreError(Exception):

@@ -26,7 +26,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
-from store.job_state import JobKind
+from store.jobs.state import JobKind
 from store.tables import Job, Video
 
 

@@ -19,19 +19,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from store.count_tables import BatchDelta, Count, CountChange
-from store.finetune_tables import (
-    Finetune,
-    FireOutcome,
-    MisfirePolicy,
-    OverlapPolicy,
-    Promotion,
-    PromotionAction,
-    Schedule,
-    ScheduleFire,
-)
 from store.identifiers import new_id
-from store.job_state import TERMINAL_STATES, JobKind, JobState
-from store.label_tables import (
+from store.jobs.state import TERMINAL_STATES, JobKind, JobState
+from store.labels.tables import (
     Dataset,
     DatasetLabel,
     Label,
@@ -40,6 +30,16 @@ from store.label_tables import (
     Split,
     VideoSplit,
     Vocabulary,
+)
+from store.models.finetune_tables import (
+    Finetune,
+    FireOutcome,
+    MisfirePolicy,
+    OverlapPolicy,
+    Promotion,
+    PromotionAction,
+    Schedule,
+    ScheduleFire,
 )
 from store.retention_tables import RetentionMark
 from store.table_base import Json, Table, Task, enum_column, listed
@@ -123,7 +123,7 @@ class GenerationState(StrEnum):
 
 
 class Walk(StrEnum):
-    """What a passage through the library is for; see workers/library_walk.py."""
+    """What a passage through the library is for; see policy/library_walk.py."""
 
     FILL = "fill"
     CHECK = "check"
@@ -139,8 +139,8 @@ class Video(Table):
     __table_args__ = (
         Index("ix_videos_state_id", "state", "id"),
         Index("ix_videos_tags", "tags", postgresql_using="gin"),
-        # People name a video by its file, with or without the ending; see store/video_names.py.
-        # Parts of names: every three letters that follow one another; see store/name_parts.py.
+        # People name a video by its file, with or without the ending; see store/videos/names.py.
+        # Parts of names: every three letters in a row; see store/videos/name_parts.py.
         Index("ix_videos_name_parts", text("name_trigrams(filename)"), postgresql_using="gin"),
         Index("ix_videos_filename_stem", text(FILENAME_STEM)),
         Index("ix_videos_uri_stem", text(URI_STEM)),
@@ -337,7 +337,7 @@ class Job(Table):
         ),
         # How many are due, and how many are for later: without regard to their priority.
         Index("ix_jobs_waiting", "kind", "run_at", postgresql_where=text("state = 'queued'")),
-        # Where a job joins its queue: see store.job_sql.next_turn.
+        # Where a job joins its queue: see store.jobs.sql.next_turn.
         Index(
             "ix_jobs_queue",
             "kind",
@@ -427,7 +427,7 @@ class Job(Table):
     kind: Mapped[JobKind] = mapped_column(enum_column(JobKind))
     state: Mapped[JobState] = mapped_column(enum_column(JobState), default=JobState.QUEUED)
     priority: Mapped[int] = mapped_column(default=5)
-    # Who is next among those of a kind and priority; see store.job_sql.next_turn.
+    # Who is next among those of a kind and priority; see store.jobs.sql.next_turn.
     turn: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     run_at: Mapped[datetime] = mapped_column(server_default=func.now())
     # No foreign key: it only tells the queues of keys apart, also after a key is gone.
@@ -546,7 +546,7 @@ class Question(Table):
     text: Mapped[str]
     text_key: Mapped[str]  # the text, made comparable with those of labels and other questions
     task: Mapped[Task] = mapped_column(enum_column(Task))
-    trial_source: Mapped[str | None]  # null: a person asked; see store/trials.py
+    trial_source: Mapped[str | None]  # null: a person asked; see store/results/trials.py
     input: Mapped[Json]
     result: Mapped[Json | None]
     uncertainty: Mapped[float | None]  # of the answer, 0 to 1: what a label is worth

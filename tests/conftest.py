@@ -18,9 +18,9 @@ import sqlalchemy
 import structlog
 from hypothesis import settings
 
+from embedded.servers import EmbeddedServices
 from store.blobs import BlobStore, open_blobs
 from store.database import Sessions, make_sessions, upgrade_schema
-from store.embedded import EmbeddedServices
 
 # Several processes compute beside each other, small tensors: with a thread for each core they spend
 # as much time in waiting for each other. Nothing has loaded torch yet; what is started inherits it.

@@ -15,7 +15,7 @@ from av.stream import Disposition
 from clipbert.errors import FrameDamaged
 from clipbert.sampling.plan import Clip
 from clipbert.video.decode import stream_clips
-from store.damaged_spans import join_spans
+from store.videos.damaged_spans import join_spans
 
 NUM_BITS = 12
 STRIPE_PX = 8

@@ -10,6 +10,7 @@ from typing import Any, Final
 from celery import Celery
 from celery.beat import Scheduler
 
+from workers.child.lifecycle import connect_signals
 from workers.dispatch import (
     EMBED,
     INGEST,
@@ -23,7 +24,6 @@ from workers.dispatch import (
     TRIALS_TASK,
     celery_queues,
 )
-from workers.lifecycle import connect_signals
 from workers.settings import WorkerSettings
 
 # OpenMP's threads spin while they wait for one another. Where two processes compute on the same
@@ -96,7 +96,7 @@ def make_app(settings: WorkerSettings) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=False,  # leases outlive a Redis restart
         worker_max_memory_per_child=12_000_000,  # KiB; a leak ends with its child
         worker_eta_task_limit=100,  # run_at stands in SQL; no message has an ETA
-        worker_hijack_root_logger=False,  # our logging is set up in workers.lifecycle
+        worker_hijack_root_logger=False,  # our logging is set up in workers.child.lifecycle
         worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,  # Redis may be away for long; its queues are rebuilt

@@ -9,13 +9,13 @@ import anyio.to_thread
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.answers import accepted
-from api.authentication import key_id_of
-from api.batch_bodies import spool_body
 from api.dependencies import IdempotencyKey, PageDep, Services, ServicesDep
 from api.errors import ApiError
-from api.new_batches import OnError, store_batch
-from api.problems import refusals
+from api.intake.batch_bodies import spool_body
+from api.intake.new_batches import OnError, store_batch
+from api.middleware.authentication import key_id_of
+from api.responses.answers import accepted
+from api.responses.problems import refusals
 from api.schemas.batches import (
     NEW_BATCH_BODY,
     BatchResource,
@@ -25,9 +25,9 @@ from api.schemas.batches import (
 )
 from api.schemas.resources import Page
 from api.schemas.text import Name
-from store.batches import BatchRepository, ItemState
 from store.database import run_in_transaction
-from store.job_state import JobKind
+from store.jobs.state import JobKind
+from store.videos.batches import BatchRepository, ItemState
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Response
 from sqlalchemy.orm import Session
 
 from api.dependencies import PageDep, ServicesDep
-from api.lines import NDJSON, lines_response
-from api.problems import refusals
+from api.responses.lines import NDJSON, lines_response
+from api.responses.problems import refusals
 from api.schemas.datasets import (
     MAX_LISTED_ANSWERS,
     DatasetResource,
@@ -20,10 +20,10 @@ from api.schemas.datasets import (
     vocabulary_resource,
 )
 from api.schemas.resources import Page
-from store.datasets import DatasetRepository
+from store.labels.datasets import DatasetRepository
+from store.labels.vocabularies import VocabularyRepository
 from store.tables import DatasetLabel, Split, Task
-from store.videos import VideoRepository
-from store.vocabularies import VocabularyRepository
+from store.videos.repository import VideoRepository
 
 _EXPORT_CHUNK: Final = 2000
 

@@ -10,12 +10,12 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from api.answers import accepted, fresh_or_304, wait_for_job
 from api.dependencies import IdempotencyKey, PageDep, Services, ServicesDep, WaitSeconds
 from api.errors import ApiError
-from api.event_lists import EVENTS_ANSWER, AfterSeq, LastEventId, answer_with_events
-from api.finetune_refusals import DATA_CODES, SETTINGS_CODES, finetune_refused
-from api.problems import refusals
+from api.responses.answers import accepted, fresh_or_304, wait_for_job
+from api.responses.event_lists import EVENTS_ANSWER, AfterSeq, LastEventId, answer_with_events
+from api.responses.finetune_refusals import DATA_CODES, SETTINGS_CODES, finetune_refused
+from api.responses.problems import refusals
 from api.schemas.events import EventResource
 from api.schemas.finetunes import (
     Curves,
@@ -27,16 +27,7 @@ from api.schemas.finetunes import (
     model_title,
 )
 from api.schemas.resources import Page
-from store.contents import curves_key
-from store.datasets import DatasetRepository
-from store.errors import BlobNotFound
-from store.finetunes import FinetuneRepository
-from store.job_events import JobEventRepository
-from store.job_state import JobKind
-from store.jobs import JobRepository
-from store.models import ModelRepository
-from store.tables import Finetune, Job, Task
-from workers.admission import (
+from policy.finetunes.admission import (
     FinetuneRefused,
     FinetuneRequest,
     Gate,
@@ -44,6 +35,15 @@ from workers.admission import (
     request_finetune,
     warnings_of,
 )
+from store.errors import BlobNotFound
+from store.jobs.events import JobEventRepository
+from store.jobs.repository import JobRepository
+from store.jobs.state import JobKind
+from store.labels.datasets import DatasetRepository
+from store.models.finetunes import FinetuneRepository
+from store.models.repository import ModelRepository
+from store.tables import Finetune, Job, Task
+from store.videos.contents import curves_key
 
 router = APIRouter(prefix="/v1/finetunes", tags=["finetunes"])
 

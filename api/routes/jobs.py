@@ -6,16 +6,16 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.answers import fresh_or_304, wait_for_job
 from api.dependencies import PageDep, ServicesDep, WaitSeconds
-from api.event_lists import EVENTS_ANSWER, AfterSeq, LastEventId, answer_with_events
-from api.problems import refusals
+from api.responses.answers import fresh_or_304, wait_for_job
+from api.responses.event_lists import EVENTS_ANSWER, AfterSeq, LastEventId, answer_with_events
+from api.responses.problems import refusals
 from api.schemas.events import EventResource
 from api.schemas.jobs import JobResource, job_resource
 from api.schemas.resources import Page
 from store.database import run_in_transaction
-from store.job_state import JobKind, JobState
-from store.jobs import JobRepository
+from store.jobs.repository import JobRepository
+from store.jobs.state import JobKind, JobState
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 

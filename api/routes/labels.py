@@ -14,14 +14,14 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from api.answers import fresh, fresh_or_304, require_match
-from api.batch_bodies import spool_body
 from api.dependencies import KeyName, PageDep, Services, ServicesDep
 from api.errors import ApiError
-from api.lines import NDJSON, lines_response
-from api.new_labels import LabelReader, OnRefused, add_label, import_labels
-from api.player_clock import take_span
-from api.problems import refusals
+from api.intake.batch_bodies import spool_body
+from api.intake.new_labels import LabelReader, OnRefused, add_label, import_labels
+from api.responses.answers import fresh, fresh_or_304, require_match
+from api.responses.lines import NDJSON, lines_response
+from api.responses.player_clock import take_span
+from api.responses.problems import refusals
 from api.schemas.labels import (
     IMPORT_EXAMPLE,
     LINES_EXAMPLE,
@@ -43,9 +43,9 @@ from clipbert.datasets.kinds import AnnotationKind
 from clipbert.datasets.same_answers import merge_counts
 from store.database import run_in_transaction
 from store.errors import IllegalLabel
-from store.labels import LabelFilter, LabelRepository, parse_split
+from store.labels.repository import LabelFilter, LabelRepository, parse_split
 from store.tables import Label, Split, Task, Video
-from store.videos import VideoRepository
+from store.videos.repository import VideoRepository
 
 router = APIRouter(prefix="/v1/labels", tags=["labels"])
 

@@ -8,10 +8,10 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Header, Query, Response
 from sqlalchemy.orm import Session
 
-from api.answers import fresh_or_304
 from api.dependencies import KeyName, Services, ServicesDep
 from api.errors import ApiError
-from api.problems import refusals
+from api.responses.answers import fresh_or_304
+from api.responses.problems import refusals
 from api.schemas.models import (
     TASKS_EXAMPLE,
     GenerationResource,
@@ -23,13 +23,13 @@ from api.schemas.models import (
     promotion_resource,
 )
 from api.schemas.resources import Page
-from store.finetunes import FinetuneRepository
-from store.job_state import JobKind
-from store.model_deletion import ModelDeletion
-from store.models import GenerationRepository, ModelRepository
+from policy.registration import follow_up, promote_in, remove_model_files, rollback_in
+from policy.serving import read_serving
+from store.jobs.state import JobKind
+from store.models.deletion import ModelDeletion
+from store.models.finetunes import FinetuneRepository
+from store.models.repository import GenerationRepository, ModelRepository
 from store.tables import Generation, GenerationState, Model, Task
-from workers.deployment import follow_up, promote_in, remove_model_files, rollback_in
-from workers.serving import read_serving
 
 router = APIRouter(prefix="/v1", tags=["models"])
 

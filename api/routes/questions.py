@@ -6,18 +6,18 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.answers import accepted, fresh_or_304, wait_for_job
-from api.authentication import key_id_of
 from api.dependencies import IdempotencyKey, PageDep, Services, ServicesDep, WaitSeconds
-from api.preconditions import require_generation, require_qa_model, require_ready_video
-from api.problems import refusals
+from api.middleware.authentication import key_id_of
+from api.responses.answers import accepted, fresh_or_304, wait_for_job
+from api.responses.preconditions import require_generation, require_qa_model, require_ready_video
+from api.responses.problems import refusals
 from api.schemas.questions import NewQuestion, QuestionResource, question_resource
 from api.schemas.resources import Page
 from store.errors import QuestionNotFound
-from store.job_state import JobKind
-from store.jobs import JobRepository, NewJob
-from store.questions import QuestionRepository
-from store.videos import VideoRepository
+from store.jobs.repository import JobRepository, NewJob
+from store.jobs.state import JobKind
+from store.results.questions import QuestionRepository
+from store.videos.repository import VideoRepository
 
 router = APIRouter(prefix="/v1/questions", tags=["questions"])
 

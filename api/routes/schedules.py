@@ -8,10 +8,10 @@ from uuid import UUID
 
 from fastapi import APIRouter, Header, Response
 
-from api.answers import fresh, fresh_or_304, require_match
 from api.dependencies import IdempotencyKey, PageDep, Services, ServicesDep
-from api.finetune_refusals import SETTINGS_CODES, finetune_refused, schedule_refused
-from api.problems import refusals
+from api.responses.answers import fresh, fresh_or_304, require_match
+from api.responses.finetune_refusals import SETTINGS_CODES, finetune_refused, schedule_refused
+from api.responses.problems import refusals
 from api.schemas.resources import Page
 from api.schemas.schedules import (
     FireResource,
@@ -21,14 +21,14 @@ from api.schemas.schedules import (
     fire_resource,
     schedule_resource,
 )
+from policy.finetunes.admission import FinetuneRefused
+from policy.finetunes.request import FinetuneRequest
+from policy.fire_times import InvalidSchedule
+from policy.schedules import change_schedule, create_schedule, run_schedule_now
 from store.errors import ScheduleExists
-from store.job_state import JobKind
-from store.schedules import ScheduleRepository
+from store.jobs.state import JobKind
+from store.models.schedules import ScheduleRepository
 from store.tables import FireOutcome, Schedule
-from workers.admission import FinetuneRefused
-from workers.finetune_request import FinetuneRequest
-from workers.fire_times import InvalidSchedule
-from workers.scheduling import change_schedule, create_schedule, run_schedule_now
 
 router = APIRouter(prefix="/v1/schedules", tags=["schedules"])
 

@@ -6,18 +6,18 @@ from uuid import UUID
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.answers import accepted, fresh_or_304, wait_for_job
-from api.authentication import key_id_of
 from api.dependencies import IdempotencyKey, PageDep, Services, ServicesDep, WaitSeconds
-from api.preconditions import require_generation
-from api.problems import refusals
+from api.middleware.authentication import key_id_of
+from api.responses.answers import accepted, fresh_or_304, wait_for_job
+from api.responses.preconditions import require_generation
+from api.responses.problems import refusals
 from api.schemas.resources import Page
 from api.schemas.searches import NewSearch, SearchResource, found_video_ids, search_resource
 from store.errors import SearchNotFound
-from store.job_state import JobKind
-from store.jobs import JobRepository, NewJob
-from store.searches import SearchRepository
-from store.videos import VideoRepository
+from store.jobs.repository import JobRepository, NewJob
+from store.jobs.state import JobKind
+from store.results.searches import SearchRepository
+from store.videos.repository import VideoRepository
 
 router = APIRouter(prefix="/v1/searches", tags=["searches"])
 

@@ -7,13 +7,13 @@ from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
 from api.dependencies import ServicesDep
-from api.problems import refusals
+from api.responses.problems import refusals
 from api.schemas.resources import Page
 from api.schemas.suggestions import SuggestedTask, SuggestionResource, suggestion_resource
-from store.suggestions import SuggestionRepository
+from policy.serving import read_serving
+from store.results.suggestions import SuggestionRepository
+from store.results.trials import TrialSource
 from store.tables import Task
-from store.trials import TrialSource
-from workers.serving import read_serving
 
 router = APIRouter(prefix="/v1/labels/suggestions", tags=["labels"])
 

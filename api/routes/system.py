@@ -6,18 +6,18 @@ from fastapi import APIRouter
 
 from api.dependencies import ServicesDep
 from api.errors import ApiError
-from api.problems import open_refusals, refusals
+from api.responses.problems import open_refusals, refusals
 from api.schemas.system import (
     GenerationStats,
     Health,
     Readiness,
     Stats,
 )
-from store.job_state import JobKind
-from store.jobs import JobRepository
-from store.models import GenerationRepository
+from store.jobs.repository import JobRepository
+from store.jobs.state import JobKind
+from store.models.repository import GenerationRepository
 from store.tables import VideoState
-from store.videos import VideoRepository
+from store.videos.repository import VideoRepository
 from workers.dispatch import QUEUES
 
 router = APIRouter()

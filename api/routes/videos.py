@@ -10,13 +10,13 @@ import structlog
 from fastapi import APIRouter, Header, Query, Request, Response
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.answers import accepted
 from api.dependencies import IdempotencyKey, PageDep, Services, ServicesDep
 from api.errors import ApiError
-from api.media import disposition_of, media_changed, media_type_of, open_blob, open_media
-from api.new_videos import NEW_VIDEO_BODY, add_by_uri, add_upload
-from api.problems import Responses, refusals
-from api.ranges import Source, respond_with
+from api.intake.new_videos import NEW_VIDEO_BODY, add_by_uri, add_upload
+from api.responses.answers import accepted
+from api.responses.media import disposition_of, media_changed, media_type_of, open_blob, open_media
+from api.responses.problems import Responses, refusals
+from api.responses.ranges import Source, respond_with
 from api.schemas.jobs import JobResource
 from api.schemas.resources import Page
 from api.schemas.text import FileName
@@ -27,14 +27,14 @@ from api.schemas.videos import (
     clip_resource,
     video_resource,
 )
-from store.contents import remove_unneeded_content, thumbnail_key
 from store.database import run_in_transaction
 from store.errors import BlobNotFound
-from store.models import GenerationRepository
+from store.models.repository import GenerationRepository
 from store.tables import Video, VideoState
-from store.video_names import as_name
-from store.video_places import VideoPlaces
-from store.videos import VideoRepository
+from store.videos.contents import remove_unneeded_content, thumbnail_key
+from store.videos.names import as_name
+from store.videos.places import VideoPlaces
+from store.videos.repository import VideoRepository
 
 log = structlog.get_logger(__name__)
 

@@ -11,8 +11,8 @@ from pydantic.config import JsonDict
 from api.schemas.jobs import Progress, failure_of
 from api.schemas.resources import Failure, RequestBody, Resource
 from api.schemas.text import Metadata, Name
-from store.job_state import JobState, is_terminal
-from store.models import MAX_NAME_LENGTH
+from store.jobs.state import JobState, is_terminal
+from store.models.repository import MAX_NAME_LENGTH
 from store.tables import Dataset, Finetune, Job, JobEvent, Model, Task
 
 MAX_LISTED_ANSWERS: Final = 100

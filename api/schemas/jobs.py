@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
 from api.schemas.resources import Failure, Resource
-from store.job_state import JobKind, JobState, is_terminal
+from store.jobs.state import JobKind, JobState, is_terminal
 from store.tables import Job
 
 JOB_EXAMPLE: JsonDict = {

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
 from api.schemas.resources import RequestBody, Resource
-from store.models import Coverage
+from store.models.repository import Coverage
 from store.tables import Generation, GenerationState, Model, Promotion, PromotionAction, Task
 
 _GENERATION_ID = "0198c0d0-2222-7aaa-8bbb-1234567890ab"

@@ -7,11 +7,11 @@ from uuid import UUID
 from pydantic import ConfigDict, Field, field_validator
 from pydantic.config import JsonDict
 
-from api.player_clock import show_answer
+from api.responses.player_clock import show_answer
 from api.schemas.jobs import failure_of
 from api.schemas.resources import Failure, RequestBody, Resource
 from api.schemas.text import QueryText
-from store.job_state import JobState, is_terminal
+from store.jobs.state import JobState, is_terminal
 from store.tables import Job, Question, Video
 
 NEW_QUESTION_EXAMPLE: JsonDict = {

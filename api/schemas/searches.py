@@ -8,11 +8,11 @@ from uuid import UUID
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
-from api.player_clock import show_search_result
+from api.responses.player_clock import show_search_result
 from api.schemas.jobs import failure_of
 from api.schemas.resources import Failure, RequestBody, Resource
 from api.schemas.text import QueryText, Tags
-from store.job_state import JobState, is_terminal
+from store.jobs.state import JobState, is_terminal
 from store.tables import Job, Search, Video
 
 NEW_SEARCH_EXAMPLE: JsonDict = {

@@ -6,11 +6,11 @@ from uuid import UUID
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
-from api.player_clock import show_answer
+from api.responses.player_clock import show_answer
 from api.schemas.questions import Answer, QuestionResult
 from api.schemas.resources import Resource
-from store.suggestions import Suggestion
-from store.trials import TrialSource
+from store.results.suggestions import Suggestion
+from store.results.trials import TrialSource
 
 SUGGESTION_EXAMPLE: JsonDict = {
     "task": "qa",

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
 from api.schemas.resources import Resource
-from store.job_state import JobKind, JobState
+from store.jobs.state import JobKind, JobState
 from store.tables import VideoState
 
 STATS_EXAMPLE: JsonDict = {

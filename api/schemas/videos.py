@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
-from api.player_clock import on_player_clock
+from api.responses.player_clock import on_player_clock
 from api.schemas.jobs import failure_of
 from api.schemas.resources import Failure, RequestBody, Resource
 from api.schemas.text import Metadata, Tags, Uri

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from store.database import Sessions
-from store.models import GenerationRepository, ModelRepository
+from store.models.repository import GenerationRepository, ModelRepository
 from store.tables import Task
 
 DIM = 8

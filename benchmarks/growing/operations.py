@@ -8,36 +8,36 @@ from uuid import UUID, uuid4
 from sqlalchemy.orm import Session
 
 from benchmarks.growing.library import DIM, LEASE, Library
-from store.batches import BatchRepository, ItemState
-from store.contents import _is_named_by_job, media_key
+from policy.generations import embed_job
+from policy.library_walk import FILLING_STEP, STEP, take_step
 from store.counts import fold_counts
 from store.errors import StoreError
-from store.generation_coverage import (
+from store.jobs.events import JobEventRepository
+from store.jobs.repository import ClaimedJob, JobRepository, NewJob
+from store.jobs.retention import prune_events, prune_jobs
+from store.jobs.state import JobKind, JobState
+from store.labels.filters import LabelFilter
+from store.labels.repository import LabelRepository, NewLabel
+from store.models.deletion import ModelDeletion
+from store.models.generation_coverage import (
     delete_clips,
     generations_to_empty,
     is_waited_for,
     look_at_videos,
     settle_videos,
 )
-from store.job_events import JobEventRepository
-from store.job_state import JobKind, JobState
-from store.jobs import ClaimedJob, JobRepository, NewJob
-from store.label_filters import LabelFilter
-from store.labels import LabelRepository, NewLabel
-from store.model_deletion import ModelDeletion
-from store.models import GenerationRepository, ModelRepository
-from store.nearest_clips import nearest_clips
-from store.questions import QuestionRepository
-from store.retention import prune_events, prune_jobs
-from store.schedules import ScheduleRepository
-from store.searches import SearchRepository
-from store.suggestions import SuggestionRepository
+from store.models.repository import GenerationRepository, ModelRepository
+from store.models.schedules import ScheduleRepository
+from store.results.questions import QuestionRepository
+from store.results.searches import SearchRepository
+from store.results.suggestions import SuggestionRepository
+from store.results.trials import TrialRepository
 from store.tables import VideoState
-from store.trials import TrialRepository
-from store.video_names import find_videos
-from store.videos import NewClip, VideoRepository
-from workers.generations import embed_job
-from workers.library_walk import FILLING_STEP, STEP, take_step
+from store.videos.batches import BatchRepository, ItemState
+from store.videos.contents import _is_named_by_job, media_key
+from store.videos.names import find_videos
+from store.videos.nearest_clips import nearest_clips
+from store.videos.repository import NewClip, VideoRepository
 
 Operation = Callable[[Library, Session], object]
 

@@ -13,7 +13,7 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-# The key as store.questions.normal_text has it, the task as the answering worker saw it.
+# The key as store.results.questions.normal_text has it, the task as the answering worker saw it.
 QUESTIONS = r"""
 UPDATE questions SET
     text_key = rtrim(lower(regexp_replace(btrim(text), '\s+', ' ', 'g')), ' ?!.'),

@@ -17,7 +17,7 @@ from api.settings import ApiSettings
 from store.api_keys import ApiKeyRepository
 from store.blobs import BlobStore, open_blobs
 from store.database import Sessions, make_sessions
-from store.models import GenerationRepository, ModelRepository
+from store.models.repository import GenerationRepository, ModelRepository
 from store.settings import StoreSettings
 from store.tables import (
     Batch,
@@ -31,7 +31,7 @@ from store.tables import (
     Video,
     Vocabulary,
 )
-from store.videos import NewClip, VideoRepository
+from store.videos.repository import NewClip, VideoRepository
 
 MakeVideo = Callable[..., UUID]
 # Of rows that others point to; those go with them.

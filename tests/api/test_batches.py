@@ -7,10 +7,10 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from api.main import create_app
-from store.job_state import JobKind, JobState
-from store.jobs import JobRepository
+from store.jobs.repository import JobRepository
+from store.jobs.state import JobKind, JobState
 from store.tables import ApiKey, Job
-from store.videos import VideoRepository
+from store.videos.repository import VideoRepository
 from workers.dispatch import MAX_RINGS, Doorbell
 
 NDJSON = {"Content-Type": "application/x-ndjson"}

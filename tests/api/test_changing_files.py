@@ -7,13 +7,13 @@ import unicodedata
 
 import pytest
 
-from api import content_checks
-from api.media import FileWritten, open_media
-from api.media_roots import MediaRoots
+from api.intake import content_checks
+from api.intake.media_roots import MediaRoots
+from api.responses.media import FileWritten, open_media
 from store.media_files import stamp_of
 from store.tables import VideoState
-from store.video_places import VideoPlaces
-from store.videos import VideoRepository
+from store.videos.places import VideoPlaces
+from store.videos.repository import VideoRepository
 
 
 @pytest.fixture

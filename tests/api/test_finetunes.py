@@ -5,14 +5,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from store.contents import curves_key
-from store.datasets import DatasetRepository
-from store.finetunes import FinetuneRepository
-from store.job_state import JobKind
-from store.jobs import JobRepository
-from store.labels import LabelRepository, NewLabel
-from store.models import GenerationRepository, ModelRepository
+from store.jobs.repository import JobRepository
+from store.jobs.state import JobKind
+from store.labels.datasets import DatasetRepository
+from store.labels.repository import LabelRepository, NewLabel
+from store.models.finetunes import FinetuneRepository
+from store.models.repository import GenerationRepository, ModelRepository
 from store.tables import Dataset, Task
+from store.videos.contents import curves_key
 
 REPORT = {
     "candidate": {"name": "the candidate", "metric": "accuracy", "metrics": {"accuracy": 0.9}},
@@ -339,7 +339,7 @@ def test_only_finetunes_are_acted_on_as_such(client, sessions):
 
 
 def new_question():
-    from store.jobs import NewJob
+    from store.jobs.repository import NewJob
 
     return NewJob(JobKind.QUESTION, {})
 

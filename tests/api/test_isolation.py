@@ -20,7 +20,7 @@ MODEL = {
     "clipbert.model.network",
     "clipbert.inference.predictor",
     "clipbert.video.decode",
-    "workers.lifecycle",
+    "workers.child.lifecycle",
 }
 
 

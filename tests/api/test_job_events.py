@@ -6,8 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from store.job_state import JobKind
-from store.jobs import JobRepository, NewJob
+from store.jobs.repository import JobRepository, NewJob
+from store.jobs.state import JobKind
 
 SSE = {"Accept": "text/event-stream"}
 

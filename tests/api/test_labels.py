@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from store.datasets import DatasetRepository
+from store.labels.datasets import DatasetRepository
 
 ANNOTATIONS = Path(__file__).resolve().parent.parent / "annotations"
 NDJSON = {"Content-Type": "application/x-ndjson"}

@@ -2,7 +2,7 @@ from uuid import uuid4
 
 import pytest
 
-from store.models import GenerationRepository, ModelRepository
+from store.models.repository import GenerationRepository, ModelRepository
 from store.tables import GenerationState, Task
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from api.main import describe_app
 from api.openapi import DOCUMENT
-from api.problems import refusals
+from api.responses.problems import refusals
 
 DESCRIBED = describe_app().openapi()
 OPERATIONS = [

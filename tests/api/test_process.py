@@ -13,8 +13,8 @@ import httpx
 import psutil
 import pytest
 
-from store.job_state import JobKind
-from store.jobs import JobRepository, NewJob
+from store.jobs.repository import JobRepository, NewJob
+from store.jobs.state import JobKind
 
 MIB = 2**20
 
@@ -119,7 +119,7 @@ def test_a_stop_sends_waiting_requests_home_and_is_clean(process, http, sessions
 
 def test_a_fault_is_logged_on_one_line(process, http, sessions):
     # A search whose stored question is nonsense can only be a fault of ours.
-    from store.searches import SearchRepository
+    from store.results.searches import SearchRepository
 
     with sessions.begin() as session:
         job = JobRepository(session).enqueue(NewJob(kind=JobKind.SEARCH, input={"mode": "x"}))

@@ -5,12 +5,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from store.job_state import JobKind
-from store.jobs import JobRepository
-from store.models import ModelRepository
-from store.questions import QuestionRepository
+from store.jobs.repository import JobRepository
+from store.jobs.state import JobKind
+from store.models.repository import ModelRepository
+from store.results.questions import QuestionRepository
 from store.tables import Task
-from store.videos import VideoRepository
+from store.videos.repository import VideoRepository
 
 pytestmark = pytest.mark.usefixtures("generation_id")
 

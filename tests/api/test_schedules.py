@@ -3,8 +3,8 @@ from uuid import uuid4
 
 import pytest
 
-from store.labels import LabelRepository, NewLabel
-from store.schedules import ScheduleRepository
+from store.labels.repository import LabelRepository, NewLabel
+from store.models.schedules import ScheduleRepository
 
 BODY = {
     "name": "every night",

@@ -5,9 +5,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from store.job_state import JobKind
-from store.jobs import JobRepository
-from store.searches import SearchRepository
+from store.jobs.repository import JobRepository
+from store.jobs.state import JobKind
+from store.results.searches import SearchRepository
 
 pytestmark = pytest.mark.usefixtures("generation_id")
 

@@ -4,13 +4,13 @@ from uuid import UUID, uuid4
 import pytest
 
 from api.schemas.labels import NewLabel as NewLabelBody
-from store.job_state import JobKind
-from store.jobs import JobRepository, NewJob
-from store.labels import LabelRepository, NewLabel
-from store.models import ModelRepository
-from store.questions import QuestionRepository
+from store.jobs.repository import JobRepository, NewJob
+from store.jobs.state import JobKind
+from store.labels.repository import LabelRepository, NewLabel
+from store.models.repository import ModelRepository
+from store.results.questions import QuestionRepository
+from store.results.trials import TrialRepository, TrialSource
 from store.tables import Model
-from store.trials import TrialRepository, TrialSource
 from tests.api.test_questions import RESULT
 
 pytestmark = pytest.mark.usefixtures("generation_id")

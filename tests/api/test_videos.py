@@ -7,12 +7,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from api.uploads import clean_filename
-from store.batches import BatchRepository
-from store.contents import media_key, remove_unneeded_content
-from store.job_state import JobKind, JobState
-from store.jobs import JobRepository
-from store.videos import VideoRepository
+from api.intake.uploads import clean_filename
+from store.jobs.repository import JobRepository
+from store.jobs.state import JobKind, JobState
+from store.videos.batches import BatchRepository
+from store.videos.contents import media_key, remove_unneeded_content
+from store.videos.repository import VideoRepository
 from workers.dispatch import Doorbell
 
 VIDEO = b"\0\1\2 not really a video" * 1000

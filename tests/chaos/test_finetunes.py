@@ -11,11 +11,11 @@ import psutil
 import pytest
 import redis
 
+from embedded.account import choose_account
+from embedded.servers import EmbeddedServices
 from store.blobs import open_blobs
 from store.database import make_sessions, upgrade_schema
-from store.embedded import EmbeddedServices
-from store.embedded_account import choose_account
-from store.job_state import JobState
+from store.jobs.state import JobState
 from tests.workers.finetunes import (
     add_library,
     ask_for_finetune,

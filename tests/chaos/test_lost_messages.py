@@ -5,12 +5,12 @@ import shutil
 import redis
 from videos import write_counting_video
 
-from store.batches import BatchRepository, ItemState
-from store.job_state import JobKind, JobState
-from store.jobs import JobRepository, NewJob
-from tests.workers.models import save_recall_model
+from policy.registration import ensure_default
+from store.jobs.repository import JobRepository, NewJob
+from store.jobs.state import JobKind, JobState
+from store.videos.batches import BatchRepository, ItemState
 from tests.workers.service import wait_for
-from workers.deployment import ensure_default
+from tests.workers.small_models import save_recall_model
 
 NUM_ITEMS = 40
 NUM_CONTENTS = 8

@@ -7,16 +7,16 @@ import pytest
 import redis
 from videos import write_counting_video
 
-from store.batches import BatchRepository, ItemState
+from embedded.account import choose_account
+from embedded.servers import EmbeddedServices
+from policy.registration import ensure_default
 from store.blobs import open_blobs
 from store.database import make_sessions, upgrade_schema
-from store.embedded import EmbeddedServices
-from store.embedded_account import choose_account
-from store.job_state import JobKind, JobState
-from store.jobs import JobRepository, NewJob
-from tests.workers.models import save_recall_model
+from store.jobs.repository import JobRepository, NewJob
+from store.jobs.state import JobKind, JobState
+from store.videos.batches import BatchRepository, ItemState
 from tests.workers.service import running_service, wait_for
-from workers.deployment import ensure_default
+from tests.workers.small_models import save_recall_model
 
 pytestmark = pytest.mark.slow
 

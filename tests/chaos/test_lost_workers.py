@@ -15,18 +15,18 @@ import pytest
 from sqlalchemy import make_url
 from videos import write_counting_video
 
+from policy.registration import ensure_default
 from store.blobs import open_blobs
 from store.database import make_sessions
-from store.job_state import JobState
-from store.jobs import JobRepository
+from store.jobs.repository import JobRepository
+from store.jobs.state import JobState
 from store.tables import VideoState
 from tests.conftest import TEMPLATE, Services
 from tests.workers.library import add_video, read_clips, read_video, write_long_video
-from tests.workers.models import save_recall_model
 from tests.workers.service import ONE_FRAME_PASSES, Service, child_of, running_service, wait_for
-from workers.deployment import ensure_default
-from workers.embedding import embed_next
-from workers.reconciler import reconcile
+from tests.workers.small_models import save_recall_model
+from workers.indexing.embedding import embed_next
+from workers.maintenance.reconciler import reconcile
 from workers.settings import WorkerSettings
 
 SHORT_LEASE = {"lease_seconds": "3", "heartbeat_seconds": "0.5"}

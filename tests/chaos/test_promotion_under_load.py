@@ -19,12 +19,12 @@ import torch
 from clipbert.model.config import ClipBertConfig, HeadConfig
 from clipbert.model.network import ClipBert
 from clipbert.model.text import TextTokenizer
+from policy.registration import MINI_NAME, promote, register_model, rollback
 from store.api_keys import ApiKeyRepository
-from store.models import GenerationRepository
-from store.videos import NewClip, VideoRepository
+from store.models.repository import GenerationRepository
+from store.videos.repository import NewClip, VideoRepository
 from tests.workers.service import REPOSITORY, wait_for
-from workers.deployment import MINI_NAME, promote, register_model, rollback
-from workers.token_cache import put_tokens, tokens_key
+from workers.models.token_cache import put_tokens, tokens_key
 
 QUESTIONS_PER_SECOND = 5
 MOST_OPEN = 12

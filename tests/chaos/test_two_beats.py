@@ -6,16 +6,16 @@ from itertools import pairwise
 
 import pytest
 
-from store.finetunes import FinetuneRepository
-from store.job_state import JobKind
-from store.jobs import JobRepository
-from store.schedules import ScheduleRepository
+from policy.registration import ensure_default
+from policy.schedules import ON_TIME, create_schedule
+from store.jobs.repository import JobRepository
+from store.jobs.state import JobKind
+from store.models.finetunes import FinetuneRepository
+from store.models.schedules import ScheduleRepository
 from store.tables import FireOutcome
 from tests.workers.labelled import add_questions
-from tests.workers.models import save_recall_model
 from tests.workers.service import wait_for
-from workers.deployment import ensure_default
-from workers.scheduling import ON_TIME, create_schedule
+from tests.workers.small_models import save_recall_model
 
 PERIOD = timedelta(seconds=10)
 NUM_FIRES = 4

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.console import file_name, format_instant, format_span
+from cli.show.console import file_name, format_instant, format_span
 
 CLIPBERT = [sys.executable, "-m", "cli.main"]
 NOBODY_LISTENS = "http://127.0.0.1:9"  # the discard port

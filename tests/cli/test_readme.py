@@ -9,7 +9,7 @@ import pytest
 from typer.main import get_command
 
 from benchmarks.demo_search import DEMO_TEXTS, OTHER_TEXTS
-from cli.demo import SEARCHES
+from cli.commands.demo import SEARCHES
 from cli.main import app
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.client import ApiClient
 from cli.file_to_send import FileToSend, sendable_name
 from cli.sent_batch import SaidOfAll, start_batch, upload_files, without_outside
+from clipbert_client.client import ApiClient
 from tests.cli.fake_api import batch
 
 ID = "0198c0df-5555-7aaa-8bbb-1234567890ab"
@@ -168,7 +168,7 @@ def test_who_breaks_the_uploads_off_knows_the_batch(outside, clipbert, tmp_path)
 def test_a_service_that_stays_away_leaves_word_of_the_batch(
     outside, clipbert, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("cli.batch_outcome.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("cli.show.batch_outcome.PATIENCE_SECONDS", 0.2)
     (tmp_path / "good.mp4").write_bytes(b"film")
 
     def break_off(_):

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from cli import running_service
-from cli.process_log import ProcessLog
 from cli.running_service import StopRequested
-from cli.supervisor import Supervisor
+from embedded.process_log import ProcessLog
+from embedded.supervisor import Supervisor
 
 MAKEFILE = (Path(__file__).resolve().parents[2] / "Makefile").read_text()
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from conftest import can_mount, passable_folder
 
-from tests.workers.models import save_recall_model
+from tests.workers.small_models import save_recall_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # half a minute on an idle machine
 

@@ -10,17 +10,17 @@ import torch
 from clipbert.inference.predictor import MatchRequest, Predictor, QuestionRequest
 from clipbert.sampling.plan import INDEX_PLAN, plan_clips
 from clipbert.video.decode import decode_clips, probe_video
-from store.job_state import JobKind, JobState
-from store.jobs import JobRepository, NewJob
-from store.models import GenerationRepository
-from store.questions import QuestionRepository
-from store.searches import SearchRepository
+from policy.registration import ensure_default, promote, register_model
+from store.jobs.repository import JobRepository, NewJob
+from store.jobs.state import JobKind, JobState
+from store.models.repository import GenerationRepository
+from store.results.questions import QuestionRepository
+from store.results.searches import SearchRepository
 from store.tables import VideoState
-from store.videos import VideoRepository
+from store.videos.repository import VideoRepository
 from tests.workers.conftest import media_folder, service
-from tests.workers.models import save_tiny
 from tests.workers.service import REPOSITORY, SAMPLES, child_of, wait_for
-from workers.deployment import ensure_default, promote, register_model
+from tests.workers.small_models import save_tiny
 
 __all__ = ["media_folder", "service"]
 

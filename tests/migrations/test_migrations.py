@@ -8,7 +8,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from store.database import alembic_config, make_sessions, upgrade_schema
-from store.models import ModelRepository
+from store.models.repository import ModelRepository
 from store.tables import Question, Table, Task
 
 

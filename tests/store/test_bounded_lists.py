@@ -6,15 +6,15 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from store.batches import BatchRepository, ItemState
 from store.bounded_lists import newest
 from store.database import make_sessions
-from store.label_filters import LabelFilter
-from store.labels import LabelRepository
-from store.name_parts import NameFilter
+from store.labels.filters import LabelFilter
+from store.labels.repository import LabelRepository
 from store.tables import Video
-from store.video_filters import VideoFilter
-from store.videos import VideoRepository
+from store.videos.batches import BatchRepository, ItemState
+from store.videos.filters import VideoFilter
+from store.videos.name_parts import NameFilter
+from store.videos.repository import VideoRepository
 from tests.conftest import TEMPLATE, new_database
 
 # Holidays are the oldest 4,000 but for each tenth, which is an IMG; each hundredth video failed,

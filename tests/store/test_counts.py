@@ -5,11 +5,11 @@ import pytest
 from sqlalchemy import func, select, text
 
 from store.counts import fold_counts, read_counts
-from store.job_state import JobKind, JobState
-from store.jobs import JobRepository, NewJob
-from store.models import GenerationRepository, ModelRepository
+from store.jobs.repository import JobRepository, NewJob
+from store.jobs.state import JobKind, JobState
+from store.models.repository import GenerationRepository, ModelRepository
 from store.tables import Clip, CountChange, Job, Video, VideoState
-from store.videos import NewClip, VideoRepository
+from store.videos.repository import NewClip, VideoRepository
 
 MINUTE = timedelta(minutes=1)
 

@@ -9,14 +9,14 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from store.batches import BatchRepository
 from store.database import MAX_TRIES, run_in_transaction
-from store.job_state import JobKind, JobState
-from store.jobs import JobRepository, NewJob
+from store.jobs.repository import JobRepository, NewJob
+from store.jobs.state import JobKind, JobState
 from store.lock_order import lock_videos
-from store.questions import QuestionRepository
+from store.results.questions import QuestionRepository
 from store.tables import VideoState
-from store.videos import VideoRepository
+from store.videos.batches import BatchRepository
+from store.videos.repository import VideoRepository
 
 MINUTE = timedelta(minutes=1)
 

@@ -8,19 +8,19 @@ from uuid import UUID
 import torch
 
 from clipbert.training.finetune_recipes import default_recipe
-from store.datasets import DatasetRepository
-from store.finetunes import FinetuneRepository
-from store.job_state import JobKind
-from store.jobs import JobRepository, NewJob
-from store.labels import LabelFilter, LabelRepository, NewLabel
-from store.models import GenerationRepository, ModelRepository
+from policy.finetunes.request import Gate
+from policy.registration import ensure_default
+from store.jobs.repository import JobRepository, NewJob
+from store.jobs.state import JobKind
+from store.labels.datasets import DatasetRepository
+from store.labels.repository import LabelFilter, LabelRepository, NewLabel
+from store.models.finetunes import FinetuneRepository
+from store.models.repository import GenerationRepository, ModelRepository
 from store.tables import Finetune, Job, JobEvent
-from store.videos import NewClip, VideoRepository
-from tests.workers.models import save_recall_model
+from store.videos.repository import NewClip, VideoRepository
 from tests.workers.service import Service
-from workers.deployment import ensure_default
-from workers.finetune_request import Gate
-from workers.token_cache import put_tokens, tokens_key
+from tests.workers.small_models import save_recall_model
+from workers.models.token_cache import put_tokens, tokens_key
 
 COLOURS = ("red", "green", "blue")
 CLIPS, GRID, WIDTH = 3, (2, 2), 48  # of clipbert-tiny

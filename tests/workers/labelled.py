@@ -5,9 +5,9 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from store.labels import LabelRepository, NewLabel
-from store.models import GenerationRepository
-from store.videos import NewClip, VideoRepository
+from store.labels.repository import LabelRepository, NewLabel
+from store.models.repository import GenerationRepository
+from store.videos.repository import NewClip, VideoRepository
 
 
 def add_clips(session: Session, video_id: UUID, generation_id: UUID) -> None:

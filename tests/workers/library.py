@@ -6,16 +6,16 @@ from uuid import UUID
 from videos import write_counting_video
 
 from clipbert.video.decode import probe_video
-from store.job_records import BULK_PRIORITY
-from store.jobs import JobRepository
+from policy.generations import embed_job
+from store.jobs.records import BULK_PRIORITY
+from store.jobs.repository import JobRepository
 from store.media_files import hash_file
-from store.models import GenerationRepository
+from store.models.repository import GenerationRepository
 from store.tables import Clip, Video
-from store.videos import VideoRepository
+from store.videos.repository import VideoRepository
 from tests.workers.service import Service
-from workers.embedding import embed_next
-from workers.generations import embed_job
-from workers.lifecycle import Workplace
+from workers.child.lifecycle import Workplace
+from workers.indexing.embedding import embed_next
 
 
 def add_video(

@@ -16,11 +16,11 @@ import psutil
 
 from store.blobs import BlobStore
 from store.database import Sessions
-from store.job_state import JobKind, JobState
-from store.jobs import JobRepository, NewJob
+from store.jobs.repository import JobRepository, NewJob
+from store.jobs.state import JobKind, JobState
 from store.settings import StoreSettings
 from store.tables import Job
-from workers.lifecycle import Workplace
+from workers.child.lifecycle import Workplace
 from workers.settings import WorkerSettings
 
 REPOSITORY = Path(__file__).resolve().parents[2]

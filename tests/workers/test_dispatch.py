@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from store.job_state import JobKind
+from store.jobs.state import JobKind
 from workers.dispatch import INTERACTIVE, MAX_RINGS, QUEUES, Doorbell, queue_of
 
 

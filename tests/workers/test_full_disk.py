@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from store.job_state import JobKind, JobState
-from store.jobs import JobRepository, NewJob
+from store.jobs.repository import JobRepository, NewJob
+from store.jobs.state import JobKind, JobState
 from workers.errors import JobError, NoRoom, StorageFull
-from workers.lease import LeaseKeeper
-from workers.retry import GiveUp, StandBack, decide
+from workers.jobs.lease import LeaseKeeper
+from workers.jobs.retry import GiveUp, StandBack, decide
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from store.job_state import JobKind, JobState
-from store.jobs import JobRepository, NewJob
-from store.models import GenerationRepository
-from store.searches import SearchRepository
+from policy.registration import ensure_default, promote, register_model
+from store.jobs.repository import JobRepository, NewJob
+from store.jobs.state import JobKind, JobState
+from store.models.repository import GenerationRepository
+from store.results.searches import SearchRepository
 from tests.workers.library import read_clips
-from tests.workers.models import save_recall_model, save_tiny
 from tests.workers.service import SAMPLES, wait_for
-from workers.deployment import ensure_default, promote, register_model
+from tests.workers.small_models import save_recall_model, save_tiny
 
 pytestmark = [
     pytest.mark.gpu,
@@ -60,14 +60,14 @@ def test_a_worker_on_the_gpu_indexes_searches_and_answers(gpu_service, workplace
             if kind == JobKind.SEARCH:
                 SearchRepository(session).create(row, text="a dog")
             else:
-                from store.questions import QuestionRepository
+                from store.results.questions import QuestionRepository
 
                 QuestionRepository(session).create(row, text="what?")
         workplace.doorbell.ring(kind)
         done[kind] = gpu_service.wait_for_state(row.id, JobState.SUCCEEDED).result
 
     from clipbert.inference.predictor import MatchRequest, Predictor
-    from store.models import ModelRepository
+    from store.models.repository import ModelRepository
 
     with gpu_service.sessions.begin() as session:
         row = ModelRepository(session).serving("retrieval")

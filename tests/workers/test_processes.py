@@ -7,11 +7,11 @@ import time
 import psutil
 import sqlalchemy
 
-from store.job_state import JobState
+from policy.registration import ensure_default
+from store.jobs.state import JobState
 from tests.workers.library import embed_all
-from tests.workers.models import save_recall_model
 from tests.workers.service import ONE_FRAME_PASSES, wait_for
-from workers.deployment import ensure_default
+from tests.workers.small_models import save_recall_model
 
 
 def test_a_stopped_worker_gives_its_job_back_and_the_next_one_ends_it(

@@ -10,14 +10,14 @@ from typing import Final
 import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from store.job_state import JobKind
+from store.jobs.state import JobKind
+from workers.child.lifecycle import Workplace
 from workers.finetuning.completion import complete
+from workers.finetuning.run_sweeping import sweep_runs
 from workers.finetuning.supervision import beat, watch_lease
 from workers.finetuning.training import train
 from workers.finetuning.work import Work, open_work, prepare
-from workers.lease import Hold
-from workers.lifecycle import Workplace
-from workers.run_sweeping import sweep_runs
+from workers.jobs.lease import Hold
 
 __all__ = ["finetune_next"]
 

@@ -10,18 +10,18 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
-from store.finetunes import FinetuneRepository
-from store.models import ModelRepository
+from policy.finetunes.gate import Compared, Decision, decide
+from policy.registration import promote_in, register_model
+from store.models.finetunes import FinetuneRepository
+from store.models.folders import list_folder
+from store.models.repository import ModelRepository
 from store.tables import Model
-from workers.deployment import promote_in, register_model
-from workers.finetune_gate import Compared, Decision, decide
 from workers.finetuning.folder import remove_folder
 from workers.finetuning.run_watch import put_curves
 from workers.finetuning.scoring import Scored, score_candidate, score_reference
 from workers.finetuning.supervision import beat
 from workers.finetuning.work import Work
-from workers.lease import Outcome
-from workers.model_folder import list_folder
+from workers.jobs.lease import Outcome
 
 log = structlog.get_logger(__name__)
 

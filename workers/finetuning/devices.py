@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workers.visible_gpus import VISIBLE, visible_gpus
+from workers.child.visible_gpus import VISIBLE, visible_gpus
 
 
 @dataclass(frozen=True)

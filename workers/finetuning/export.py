@@ -25,14 +25,14 @@ from sqlalchemy.orm import Session
 from clipbert.errors import VideoError
 from clipbert.video.formats import MEDIA_EXTENSIONS
 from store.blobs import BlobStore
-from store.datasets import DatasetRepository
 from store.errors import BlobNotFound, VideoNotFound
+from store.labels.datasets import DatasetRepository
 from store.tables import Clip, DatasetLabel, Task, Video
-from store.videos import VideoRepository
+from store.videos.repository import VideoRepository
+from workers.child.lifecycle import Workplace
 from workers.errors import JobError
 from workers.finetuning.folder import remove_folder, write_lines
-from workers.lifecycle import Workplace
-from workers.media import name_in_uri, open_video_media
+from workers.indexing.media import name_in_uri, open_video_media
 
 LABELS_FILE: Final = "labels.jsonl"
 TOKENS_FOLDER: Final = "tokens"

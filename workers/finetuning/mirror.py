@@ -15,8 +15,8 @@ from uuid import UUID
 import structlog
 
 from store.blobs import BlobStore
-from store.contents import RUNS
 from store.errors import BlobNotFound
+from store.videos.contents import RUNS
 from workers.finetuning.folder import CHECKPOINT_STATE, FinetuneFolder
 
 log = structlog.get_logger(__name__)

@@ -12,11 +12,11 @@ from typing import Any, Final
 import structlog
 
 from store.blobs import BlobStore
-from store.contents import curves_key
-from store.jobs import JobRepository
+from store.jobs.repository import JobRepository
+from store.videos.contents import curves_key
+from workers.child.lifecycle import Workplace
 from workers.finetuning.folder import FinetuneFolder, Progress
-from workers.lease import Hold
-from workers.lifecycle import Workplace
+from workers.jobs.lease import Hold
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import structlog
 
-from store.models import ModelRepository
+from store.models.repository import ModelRepository
 from store.tables import Model, Task
 from workers.errors import HoldLost, JobError
 from workers.finetuning.devices import choose_device

@@ -15,7 +15,7 @@ import structlog
 
 import clipbert
 from workers.finetuning.folder import read_json, write_text
-from workers.process_files import DEAD, START_FIELD, boot_id, read_stat
+from workers.jobs.process_files import DEAD, START_FIELD, boot_id, read_stat
 
 log = structlog.get_logger(__name__)
 

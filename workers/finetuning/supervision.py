@@ -12,10 +12,10 @@ from typing import Final
 import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from workers.child.lifecycle import Workplace
 from workers.errors import PauseRequested, Stopping
 from workers.finetuning.subprocesses import BoundProcess
-from workers.lease import Hold
-from workers.lifecycle import Workplace
+from workers.jobs.lease import Hold
 
 log = structlog.get_logger(__name__)
 

@@ -14,7 +14,8 @@ from typing import Any, Final
 import structlog
 
 from clipbert.training.recipe import Recipe
-from store.datasets import DatasetRepository
+from store.labels.datasets import DatasetRepository
+from workers.child.lifecycle import Workplace
 from workers.errors import HoldLost, JobError, StorageFull
 from workers.finetuning.devices import (
     TrainerDevice,
@@ -27,7 +28,6 @@ from workers.finetuning.run_watch import RunWatch
 from workers.finetuning.subprocesses import BoundProcess, end_survivor, works_on_of
 from workers.finetuning.supervision import Stalled, supervise
 from workers.finetuning.work import Work
-from workers.lifecycle import Workplace
 
 log = structlog.get_logger(__name__)
 

@@ -13,20 +13,20 @@ import structlog
 from clipbert.errors import CheckpointError, ConfigError
 from clipbert.model.config_json import dataclass_from_json
 from clipbert.training.recipe import Recipe
-from store.datasets import DatasetRepository
+from policy.finetunes.request import Gate
 from store.errors import DatasetNotFound, FinetuneNotFound, GenerationNotFound, ModelNotFound
-from store.finetunes import FinetuneRepository
-from store.models import GenerationRepository, ModelRepository
+from store.labels.datasets import DatasetRepository
+from store.models.finetunes import FinetuneRepository
+from store.models.repository import GenerationRepository, ModelRepository
 from store.tables import Dataset, Finetune, Generation, Model, Task
+from workers.child.lifecycle import Workplace
 from workers.errors import JobError
-from workers.finetune_request import Gate
 from workers.finetuning.export import DataFolder
 from workers.finetuning.folder import FinetuneFolder
 from workers.finetuning.mirror import Mirror
 from workers.finetuning.supervision import beat
-from workers.lease import Hold
-from workers.lifecycle import Workplace
-from workers.local_models import find_local_folder
+from workers.jobs.lease import Hold
+from workers.models.local_models import find_local_folder
 
 log = structlog.get_logger(__name__)
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from torch import Tensor
 
 from clipbert.sampling.plan import Clip
-from store.job_pieces import JobPieces, Piece
+from store.jobs.pieces import JobPieces, Piece
 
 Encoded = tuple[Tensor, Tensor]
 """Visual tokens, (h, w, D) float16, and recall vector, (R,) float32, of a clip."""

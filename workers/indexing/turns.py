@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from store.job_records import BULK_PRIORITY
+from store.jobs.records import BULK_PRIORITY
 
 MOST_SHORT_CLIPS: Final = 32
 """A video with more clips than this is long: two minutes, with a clip for each four seconds."""

@@ -15,19 +15,19 @@ import structlog
 from sqlalchemy.orm import Session
 
 from clipbert.video.probed_video import VideoProbe
-from store.contents import hold_content
-from store.job_records import SINGLE_PRIORITY
-from store.job_state import JobState
-from store.jobs import JobRepository
+from policy.generations import embed_job, generations_in_use
+from store.jobs.records import SINGLE_PRIORITY
+from store.jobs.repository import JobRepository
+from store.jobs.state import JobState
 from store.lock_order import lock_videos
 from store.tables import Video, VideoState
-from store.video_names import as_name
-from store.video_places import VideoPlaces
-from store.videos import VideoRepository
+from store.videos.contents import hold_content
+from store.videos.names import as_name
+from store.videos.places import VideoPlaces
+from store.videos.repository import VideoRepository
 from workers.errors import JobError, WorkerError
-from workers.generations import embed_job, generations_in_use
-from workers.lease import Hold, Outcome
-from workers.media import OpenMedia, name_in_uri
+from workers.indexing.media import OpenMedia, name_in_uri
+from workers.jobs.lease import Hold, Outcome
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,7 @@ other. What it guarantees beside that:
 - A job is charged an attempt only for its own failure. One that waits for its turn, or is in the
   middle when its process has to go for another's sake, is handed back as if it had not been
   started. While it waits its lease is kept: whatever advances in a process advances all that the
-  process holds (workers.lease).
+  process holds (workers.jobs.lease).
 - A process whose device is lost, or one of whose threads hangs, settles the jobs at fault, hands
   back all others that it holds, rings for them, and ends.
 
@@ -33,10 +33,10 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
+from workers.child.lifecycle import leave_process
 from workers.errors import HandedBack
-from workers.lease import Hold, LeaseKeeper, Outcome
-from workers.lifecycle import leave_process
-from workers.retry import is_device_lost
+from workers.jobs.lease import Hold, LeaseKeeper, Outcome
+from workers.jobs.retry import is_device_lost
 
 log = structlog.get_logger(__name__)
 

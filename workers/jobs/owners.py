@@ -9,7 +9,7 @@ import os
 import socket
 from pathlib import Path
 
-from workers.process_files import DEAD, START_FIELD, boot_id, read_stat
+from workers.jobs.process_files import DEAD, START_FIELD, boot_id, read_stat
 
 
 def own_name() -> str:

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from clipbert.inference.pair_scores import TextAndClips
 from clipbert.inference.predictor import Predictor
-from workers.batching import CostLimit, forward_each
+from workers.jobs.batching import CostLimit, forward_each
 from workers.jobs.group import JobGroup
-from workers.lease import Hold
+from workers.jobs.lease import Hold
 
 
 class PairRow:

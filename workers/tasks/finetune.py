@@ -2,8 +2,8 @@
 
 from celery import shared_task
 
+from workers.child.lifecycle import looking, work_until_idle
 from workers.dispatch import FINETUNE, LOOK_TASKS
-from workers.lifecycle import looking, work_until_idle
 
 
 # Early: a finetune takes longer than any visibility timeout, after which Redis would hand the

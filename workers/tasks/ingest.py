@@ -2,9 +2,9 @@
 
 from celery import shared_task
 
+from workers.child.lifecycle import looking, work_until_idle
 from workers.dispatch import INGEST, LOOK_TASKS
-from workers.ingestion import ingest_next
-from workers.lifecycle import looking, work_until_idle
+from workers.indexing.ingestion import ingest_next
 
 
 @shared_task(name=LOOK_TASKS[INGEST])

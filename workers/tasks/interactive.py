@@ -2,15 +2,15 @@
 
 from celery import shared_task
 
+from workers.child.lifecycle import looking, work_until_idle
 from workers.dispatch import INTERACTIVE, LOOK_TASKS
-from workers.lifecycle import looking, work_until_idle
 
 
 @shared_task(name=LOOK_TASKS[INTERACTIVE])
 def look(job_id: str | None = None) -> None:
     """Answer what is due."""
     # Imports torch, which the parent of this process must not have.
-    from workers.interactive import serve_people_or_trials, warm_up  # noqa: PLC0415
+    from workers.answering.interactive import serve_people_or_trials, warm_up  # noqa: PLC0415
 
     with looking(INTERACTIVE, job_id) as workplace:
         if work_until_idle(workplace, serve_people_or_trials):

@@ -2,12 +2,12 @@
 
 from celery import shared_task
 
+from policy.schedules import fire_due
+from workers.child.lifecycle import looking
 from workers.dispatch import MAINTENANCE, RECONCILE_TASK, SCHEDULES_TASK, SWEEP_TASK, TRIALS_TASK
-from workers.lifecycle import looking
-from workers.reconciler import reconcile as reconcile_once
-from workers.scheduling import fire_due
-from workers.sweeping import sweep as sweep_once
-from workers.trials import put_trials
+from workers.maintenance.reconciler import reconcile as reconcile_once
+from workers.maintenance.sweeping import sweep as sweep_once
+from workers.maintenance.trials import put_trials
 
 
 @shared_task(name=RECONCILE_TASK)

@@ -9,7 +9,7 @@ from clipbert.errors import CheckpointError, ConfigError
 from clipbert.model.config import ClipBertConfig
 from clipbert.model.network import ClipBert
 from clipbert.model.text import TextTokenizer
-from workers.model_folder import hash_visual_side
+from store.models.folders import hash_visual_side
 
 TINY = ClipBertConfig.preset("clipbert-tiny")
 

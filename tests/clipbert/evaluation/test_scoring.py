@@ -15,7 +15,7 @@ from clipbert.datasets.annotation_files import read_annotations
 from clipbert.datasets.media_folder import MediaFolder
 from clipbert.datasets.token_folder import TokenFolder, choose_clips, write_index
 from clipbert.errors import AnnotationError, MissingHead, NothingToEvaluate
-from clipbert.evaluation.evaluate import scoring
+from clipbert.evaluation import scoring
 from clipbert.evaluation.majority import score_majority
 from clipbert.evaluation.recall_scores import score_by_recall
 from clipbert.inference.predictor import Predictor

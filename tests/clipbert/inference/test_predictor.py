@@ -6,8 +6,8 @@ import torch
 from torch.testing import assert_close
 
 from clipbert.errors import CheckpointError, ExtremeAspectRatio, MissingHead
+from clipbert.inference import predictor as inference
 from clipbert.inference.predictor import MatchRequest, Predictor, QuestionRequest, default_dtype
-from clipbert.inference.predictor import predictor as inference
 from clipbert.model.aggregation import aggregate
 from clipbert.model.config import ClipBertConfig, HeadConfig
 from clipbert.model.network import ClipBert

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import cli.index
+import cli.commands.index
 import clipbert.datasets.media_folder
 import clipbert.video
 from clipbert.errors import UnsupportedMedia
@@ -46,7 +46,7 @@ def test_folders_of_the_cli_and_of_data_sets_take_the_same_files(tmp_path):
         (tmp_path / f"a{extension}").touch()
         (tmp_path / f"B{extension.upper()}").touch()
 
-    found = cli.index.collect_files([tmp_path], every_file=False)
+    found = cli.commands.index.collect_files([tmp_path], every_file=False)
     folder = clipbert.datasets.media_folder.MediaFolder(tmp_path)
 
     assert {path.suffix.lower() for path in found.files} == formats.MEDIA_EXTENSIONS

@@ -1,4 +1,4 @@
-from store.job_records import BULK_PRIORITY, SINGLE_PRIORITY
+from store.jobs.records import BULK_PRIORITY, SINGLE_PRIORITY
 from workers.indexing.turns import MOST_SHORT_CLIPS, Share
 
 REBUILD = 8  # of a generation that is not searched yet

@@ -8,11 +8,11 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from store.errors import VideoNotFound
-from store.job_state import JobKind, JobState
-from store.jobs import JobRepository, NewJob
+from store.jobs.repository import JobRepository, NewJob
+from store.jobs.state import JobKind, JobState
 from workers.errors import JobError
 from workers.jobs.group import JobGroup
-from workers.lease import LeaseKeeper, Outcome
+from workers.jobs.lease import LeaseKeeper, Outcome
 
 DEVICE_LOST = RuntimeError("CUDA error: device-side assert triggered")
 

@@ -1,0 +1,1 @@
+"""What routes answer with: pages, parts of files, streams, refusals."""

@@ -1,0 +1,67 @@
+"""`clipbert migrate`: bring the database to the newest schema and give it the default model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.data_folder import DataOption, find_data_folder
+from cli.errors import CliError
+from cli.local_store import store_environment
+
+
+def migrate(
+    *,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Model folder to register as the default if there is none yet.",
+            envvar="CLIPBERT_MODEL",
+            show_default=False,
+        ),
+    ] = None,
+    write_client: Annotated[
+        str | None,
+        typer.Option(
+            hidden=True, help="Address of the API for client.json, whose key is made if need be."
+        ),
+    ] = None,
+    data: DataOption = None,
+) -> None:
+    """Bring the database to the newest schema; safe to run again, and by two at once."""
+    if model is not None and not (model / "config.json").is_file():
+        raise CliError(f"no model in {model}", f"build one: clipbert weights mini {model}")
+    from sqlalchemy.exc import OperationalError
+
+    from store.blobs import open_blobs
+    from store.database import make_sessions, upgrade_schema
+
+    folder = find_data_folder(data)
+    known = store_environment(folder)
+    url = known["STORE_DATABASE_URL"]
+    try:
+        upgrade_schema(url)
+    except OperationalError as error:
+        reason = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
+        raise CliError(f"the database does not answer: {reason}") from error
+    sessions = make_sessions(url)
+    if write_client is not None:
+        from cli.commands.keys import ensure_client
+
+        ensure_client(folder, write_client, sessions)
+    if model is not None:
+        import logging
+
+        import structlog
+
+        from clipbert.errors import ClipBertError
+        from policy.registration import ensure_default
+
+        # Its log is for the services; here one line says it.
+        quiet = structlog.make_filtering_bound_logger(logging.WARNING)
+        structlog.configure(wrapper_class=quiet)
+        try:
+            ensure_default(sessions, open_blobs(known["STORE_BLOB_URL"]), model)
+        except (ClipBertError, ValueError) as error:
+            raise CliError(f"the model in {model} cannot be registered: {error}") from error
+        print(f"schema is current, default model is {model.name}")

@@ -1,0 +1,189 @@
+"""`clipbert models`: which models serve, bringing in another, and going back."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.commands.videos import confirm_delete
+from cli.data_folder import DataOption, find_data_folder
+from cli.errors import CliError, check_one_of
+from cli.finetune_request import TASKS
+from cli.local_store import open_store
+from cli.model_names import find_model, model_name, serving_model
+from cli.show.console import JsonOption, print_facts, print_json, print_table
+from cli.show.facts import facts_of
+from clipbert_client.client import ApiClient, Json
+
+SERVED_TASKS = (*TASKS, "recall")
+
+app = typer.Typer(
+    help="List and show models; register a model folder; promote and roll back.",
+    no_args_is_help=True,
+)
+
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Its id, its name or name@version.")
+]
+
+
+@app.command("list")
+def list_models(*, as_json: JsonOption = False, data: DataOption = None) -> None:
+    """List the registered models and what each serves."""
+    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+        models = list(api.items("/v1/models", limit=None))
+    if as_json:
+        print_json(models)
+        return
+    print_table(
+        ["id", "name", "version", "state", "serves", "heads"],
+        [
+            (
+                str(model["id"]),
+                str(model["name"]),
+                str(model["version"]),
+                str(model.get("state") or ""),
+                ", ".join(model.get("serves") or []) or "-",
+                ", ".join(model.get("heads") or []),
+            )
+            for model in models
+        ],
+    )
+
+
+@app.command("show")
+def show_model(
+    model: ModelArgument, *, as_json: JsonOption = False, data: DataOption = None
+) -> None:
+    """Show one model: what it serves, how well it did, where it comes from."""
+    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+        found = find_model(api, model)
+        promotions = list(api.items(f"/v1/models/{found['id']}/promotions", limit=None))
+    if as_json:
+        print_json({**found, "promotions": promotions})
+        return
+    print_facts(facts_of(found))
+    if promotions:
+        print()
+        print_table(
+            ["when", "task", "what", "why"],
+            [_promotion_row(found, promotion) for promotion in promotions],
+        )
+
+
+@app.command("promote")
+def promote_model(
+    model: ModelArgument,
+    *,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="Let it serve this task; repeatable. Default: all it can."),
+    ] = None,
+    data: DataOption = None,
+) -> None:
+    """Let a model serve, whatever its evaluation said."""
+    for each in task or ():
+        check_one_of("--task", each, SERVED_TASKS)
+    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+        found = find_model(api, model)
+        body = {"tasks": task} if task else {}
+        found = api.post(f"/v1/models/{found['id']}:promote", body)
+    print(_serves(found))
+
+
+@app.command("delete")
+def delete_model(
+    model: ModelArgument,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    data: DataOption = None,
+) -> None:
+    """Delete a model and its files; refused while it serves or something needs it."""
+    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+        found = find_model(api, model)
+        name = model_name(found)
+        if not yes and model not in {str(found["id"]), f"{found['name']}@{found['version']}"}:
+            confirm_delete(model, f"{name} ({found['id']})")
+        api.delete(f"/v1/models/{found['id']}")
+    print(f"deleted {name} ({found['id']})")
+
+
+@app.command("rollback")
+def roll_back(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]", help="Its id, its name or name@version.", show_default=False
+        ),
+    ] = None,
+    *,
+    task: Annotated[
+        str | None, typer.Option(help="Instead of a model: whatever serves this task.")
+    ] = None,
+    data: DataOption = None,
+) -> None:
+    """Let what served before a model serve again; workers follow within seconds."""
+    if (model is None) == (task is None):
+        raise CliError("name a model or a --task", "such as: clipbert models rollback --task qa")
+    check_one_of("--task", task, SERVED_TASKS)
+    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+        found = find_model(api, model) if model is not None else serving_model(api, str(task))
+        tasks = found.get("serves") or []
+        rolled_back = api.post(f"/v1/models/{found['id']}:rollback")
+        print(_serves(rolled_back))
+        for each in tasks:
+            print(f"{each}: {_now_serving(api, each)}")
+
+
+@app.command("register")
+def register_model(
+    folder: Annotated[Path, typer.Argument(help="A model folder (config.json and weights).")],
+    *,
+    name: Annotated[str, typer.Option(help="What to call it.")],
+    version: Annotated[str, typer.Option(help="Its version.")] = "1",
+    promote: Annotated[
+        bool, typer.Option("--promote", help="Let it serve every task it has a head for.")
+    ] = False,
+    data: DataOption = None,
+) -> None:
+    """Copy a model folder into the blob store and note it in the database."""
+    if not (folder / "config.json").is_file():
+        raise CliError(f"{folder} is no model folder: it has no config.json")
+    sessions, blobs = open_store(find_data_folder(data))
+    from clipbert.errors import ClipBertError
+    from policy import registration as deployment
+
+    try:
+        model_id = deployment.register_model(sessions, blobs, folder, name=name, version=version)
+        if promote:
+            deployment.promote(sessions, model_id)
+    except (ClipBertError, ValueError) as error:
+        raise CliError(str(error)) from error
+    print(f"registered {name} {version} as {model_id}{', promoted' if promote else ''}")
+
+
+def _serves(model: Json) -> str:
+    serves = ", ".join(model.get("serves") or []) or "nothing any more"
+    waits = (
+        "; until its generation is built, what served before answers (clipbert generations list)"
+        if model.get("waiting_for")
+        else ""
+    )
+    return f"{model_name(model)} serves {serves}{waits}"
+
+
+def _promotion_row(model: Json, promotion: Json) -> tuple[str, ...]:
+    """Say what a change of the serving model was for this one."""
+    began = promotion["model_id"] == model["id"]
+    what = "began to serve" if began else "was followed"
+    if promotion["action"] == "rollback":
+        what = "came back" if began else "was rolled back"
+    when = str(promotion["created_at"])[:19].replace("T", " ")
+    return when, str(promotion["task"]), what, str(promotion.get("reason") or "")
+
+
+def _now_serving(api: ApiClient, task: str) -> str:
+    for model in api.items("/v1/models", limit=None):
+        if task in (model.get("serves") or []):
+            return f"{model_name(model)} serves it now"
+    return "no model serves it now"

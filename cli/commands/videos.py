@@ -1,0 +1,240 @@
+"""`clipbert videos`: what is in the library."""
+
+import sys
+import unicodedata
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Annotated
+from uuid import UUID
+
+import typer
+
+from cli.data_folder import DataOption, find_data_folder
+from cli.errors import ApiProblem, CliError
+from cli.show.console import (
+    EveryOption,
+    JsonOption,
+    LimitOption,
+    as_text,
+    file_name,
+    format_instant,
+    format_span,
+    is_same_name,
+    print_facts,
+    print_json,
+    print_table,
+)
+from cli.show.facts import facts_of
+from cli.show.table import one_line
+from clipbert_client.client import ApiClient, Json
+
+MOST_NAMED = 5  # candidates named when a name or a part of it fits several
+
+app = typer.Typer(help="List, show and delete videos.", no_args_is_help=True)
+
+TagOption = Annotated[
+    str | None, typer.Option("--tag", help="Only those with this tag.", show_default=False)
+]
+StateOption = Annotated[
+    str | None,
+    typer.Option(
+        "--state",
+        help="Only those in this state, such as ready or failed.",
+        show_default=False,
+    ),
+]
+NameOption = Annotated[
+    str | None,
+    typer.Option("--name", help="Only those whose file name has this part.", show_default=False),
+]
+VideoArgument = Annotated[str, typer.Argument(help="Its id, or a unique part of its file name.")]
+
+
+@app.command("list")
+def list_videos(
+    *,
+    tag: TagOption = None,
+    state: StateOption = None,
+    name: NameOption = None,
+    limit: LimitOption = 50,
+    every: EveryOption = False,
+    as_json: JsonOption = False,
+    data: DataOption = None,
+) -> None:
+    """List videos, newest first."""
+    filters = {"tag": tag, "state": state, "name_part": name}
+    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+        videos = api.first_items("/v1/videos", limit=limit, every=every, **filters)
+    if as_json:
+        print_json(videos)
+        return
+    print_table(
+        ["id", "video", "state", "length#", "size#", "codec"],
+        [
+            (
+                str(video["id"]),
+                file_name(str(video["uri"])),
+                _state(video),
+                _length(video),
+                f"{video['width']}x{video['height']}" if video.get("width") else "",
+                str(video.get("codec") or ""),
+            )
+            for video in videos
+        ],
+    )
+
+
+@app.command("show")
+def show_video(
+    video: VideoArgument, *, as_json: JsonOption = False, data: DataOption = None
+) -> None:
+    """Show one video and its clips."""
+    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+        found = find_video(api, video)
+        clips = api.get(f"/v1/videos/{found['id']}/clips")["items"]
+    if as_json:
+        print_json({**found, "clips": clips})
+        return
+    shown = {name: value for name, value in found.items() if name != "links"}
+    shown["damaged_spans"] = _damage(found)
+    print_facts([*facts_of(shown), ("clips", str(len(clips)))])
+
+
+@app.command("delete")
+def delete_videos(
+    video: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[VIDEO]",
+            help="Its id, or a unique part of its file name.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    tag: TagOption = None,
+    state: StateOption = None,
+    name: NameOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list what would be deleted.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    data: DataOption = None,
+) -> None:
+    """Remove a video, or all that fit, from the library.
+
+    A file that was indexed in place stays where it is.
+    """
+    filters = {"tag": tag, "state": state, "name_part": name}
+    is_filtered = any(value is not None for value in filters.values())
+    if (video is not None) == is_filtered:
+        raise CliError(
+            "name either a video, or what to delete by --tag, --state or --name",
+            "such as: clipbert videos delete --state failed --dry-run",
+        )
+    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+        if video is not None:
+            found = [find_video(api, video)]
+            wanted = video.lower()
+            is_sure = wanted == str(found[0]["id"]) or is_same_name(_name(found[0]).lower(), wanted)
+        else:
+            found, is_sure = list(api.items("/v1/videos", limit=None, **filters)), False
+        if dry_run or not found:
+            _list_doomed(found)
+            return
+        if not yes and not is_sure:
+            what = _described(found[0]) if video is not None else _counted(found)
+            confirm_delete(video or "this filter", what)
+        _delete(api, found)
+
+
+def _delete(api: ApiClient, videos: Sequence[Json]) -> None:
+    for video in videos:
+        try:
+            api.delete(f"/v1/videos/{video['id']}")
+        except ApiProblem as problem:
+            if problem.status != HTTPStatus.NOT_FOUND:
+                raise  # one that somebody else deleted meanwhile is gone as was wanted
+        else:
+            print(f"deleted {_described(video)}", flush=True)
+
+
+def _list_doomed(videos: Sequence[Json]) -> None:
+    for video in videos:
+        print(f"would delete {_described(video)}")
+    if len(videos) != 1:
+        print(f"{_counted(videos)} would be deleted")
+
+
+def _counted(videos: Sequence[Json]) -> str:
+    return f"{len(videos)} video{'s' * (len(videos) != 1)}"
+
+
+def _described(video: Json) -> str:
+    return f"{_name(video)} ({video['id']})"
+
+
+def _name(video: Json) -> str:
+    return one_line(file_name(str(video["uri"])))
+
+
+def confirm_delete(wanted: str, found: str) -> None:
+    """Ask whether a video that was not named in full is the one to delete.
+
+    Raises:
+        CliError: there is nobody to ask.
+        typer.Abort: it is not.
+    """
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise CliError(f"{wanted!r} may mean {found}", "give its id or its whole name, or --yes")
+    typer.confirm(f"delete {found}?", abort=True)
+
+
+def find_video(api: ApiClient, wanted: str) -> Json:
+    """Find a video by id, by its file name or a copy's, or by a part that only one such name has.
+
+    Raises:
+        CliError: none fits, or several do.
+    """
+    if not wanted.strip():
+        raise CliError("name a video", "`clipbert videos list` shows them all")
+    found = _with_id(api, wanted)
+    if found is not None:
+        return found
+    wanted = unicodedata.normalize("NFC", as_text(wanted))  # a terminal of macOS may give NFD
+    fitting = list(api.items("/v1/videos", limit=None, name=wanted))
+    # The video that has the name itself comes before those that have a copy of this name.
+    own = [video for video in fitting if is_same_name(file_name(str(video["uri"])), wanted)]
+    fitting = own or fitting or list(api.items("/v1/videos", limit=None, name_part=wanted))
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
+        raise CliError(f"no video named like {wanted!r}", "`clipbert videos list` shows them all")
+    names = ", ".join(
+        f"{file_name(str(video['uri']))} ({video['id']})" for video in fitting[:MOST_NAMED]
+    )
+    raise CliError(f"{len(fitting)} videos are named like {wanted!r}: {names}", "give the id")
+
+
+def _with_id(api: ApiClient, wanted: str) -> Json | None:
+    try:
+        return api.get(f"/v1/videos/{UUID(wanted)}")
+    except ValueError:
+        return None  # no id
+    except ApiProblem as problem:
+        if problem.status != HTTPStatus.NOT_FOUND:
+            raise
+        return None
+
+
+def _state(video: Json) -> str:
+    return f"{video['state']}, partial" if video.get("is_partial") else str(video["state"])
+
+
+def _damage(video: Json) -> str:
+    spans = video.get("damaged_spans") or []
+    return ", ".join(format_span(span["start_seconds"], span["end_seconds"]) for span in spans)
+
+
+def _length(video: Json) -> str:
+    seconds = video.get("duration_seconds")
+    return "" if seconds is None else format_instant(float(seconds))

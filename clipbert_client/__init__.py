@@ -1,0 +1,1 @@
+"""The service over HTTP, for Python. Imports nothing of the other packages."""

@@ -1,0 +1,1 @@
+"""Whether a finetune may begin, and whether what it made may serve."""

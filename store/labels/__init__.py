@@ -1,0 +1,1 @@
+"""Labels, the data sets frozen from them, and their vocabularies."""

@@ -1,0 +1,1 @@
+"""Models, what serves, generations, finetunes and the schedules that start them."""

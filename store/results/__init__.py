@@ -1,0 +1,1 @@
+"""Searches, questions, and what is worth labelling next."""

@@ -1,0 +1,1 @@
+"""Videos, their clips and files, and the batches that brought them."""

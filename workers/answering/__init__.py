@@ -1,0 +1,1 @@
+"""Searches and questions: people wait for them."""

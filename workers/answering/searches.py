@@ -1,0 +1,431 @@
+"""Find moments by text: nearest clips by vector, then the cross-encoder on their tokens.
+
+A search is begun (its text's vector, its candidates, in one step) and then scored in slices that
+workers.answering.interactive takes in turn with those of others. An exhaustive search reads the
+library video by video, in the order of their ids, holds no more than a few numbers for each clip,
+and keeps what it has scored, so that another worker goes on from there. Imports torch.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+from torch import Tensor
+
+from clipbert.inference.predictor import Predictor
+from policy.serving import Serving
+from store.results.searches import SearchRepository
+from store.tables import Clip, Model
+from store.videos.nearest_clips import (
+    FoundClip,
+    clips_after,
+    clips_at,
+    clips_nearest_in_videos,
+    count_matching,
+    nearest_clips,
+)
+from store.videos.repository import VideoRepository
+from workers.answering.clip_scores import Candidate, place_in, rank_hits
+from workers.answering.library_scores import LibraryScores, VideoScores, read_scores
+from workers.child.lifecycle import Workplace
+from workers.errors import JobError
+from workers.jobs.batching import forward_each
+from workers.jobs.group import JobGroup
+from workers.jobs.lease import Hold, Outcome
+from workers.models.pair_slices import PairRow, score_slice
+from workers.models.ready_models import read_ready
+
+_DEFAULT_LIMIT: Final = 10
+_SPARE_VIDEOS: Final = 4  # take the places of videos that are deleted while they are scored
+_PAGE_VIDEOS: Final = 32  # of an exhaustive search, read at once
+
+
+@dataclass
+class Search:
+    """One search job at work."""
+
+    hold: Hold
+    text: str
+    mode: str
+    limit: int
+    group_by: str
+    video_ids: list[UUID] | None
+    tags: list[str] | None
+    serving: Serving
+    served_together: int
+    vector: list[float] = field(default_factory=list)
+    candidates: list[Candidate] = field(default_factory=list)
+    spare: deque[Candidate] = field(default_factory=deque)
+    rows: deque[PairRow] = field(default_factory=deque)
+    candidate_of: dict[int, Candidate] = field(default_factory=dict)  # by id() of the row
+    library: LibraryScores | None = None  # of an exhaustive search
+    num_clips: int = 0
+    begun_at: float = field(default_factory=time.monotonic)
+    kept_at: float = field(default_factory=time.monotonic)
+    seconds: dict[str, float] = field(default_factory=dict)  # by stage, in the order they ran
+
+    @classmethod
+    def of(cls, hold: Hold, serving: Serving, served_together: int) -> "Search":
+        """Read a job's input.
+
+        Raises:
+            JobError: `invalid_request`.
+        """
+        wanted = hold.claim.input
+        try:
+            filters = wanted.get("filters") or {}
+            return cls(
+                hold=hold,
+                text=wanted["text"],
+                mode=wanted.get("mode") or "auto",
+                limit=wanted.get("limit") or _DEFAULT_LIMIT,
+                group_by=wanted.get("group_by") or "video",
+                video_ids=[UUID(str(id_)) for id_ in filters.get("video_ids") or ()] or None,
+                tags=filters.get("tags") or None,
+                serving=serving,
+                served_together=served_together,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise JobError("invalid_request", f"the search is malformed: {error!r}") from error
+
+    @property
+    def retrieval(self) -> Model | None:
+        """The model that scores pairs for it; None if recall has the last word."""
+        return None if self.mode == "recall" else self.serving.retrieval
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it scores as much as there is, so that others go first."""
+        return self.library is not None
+
+    @property
+    def num_pairs(self) -> int:
+        """How many pairs of the text and a clip wait to be scored, as far as they are known."""
+        return sum(row.num_left for row in self.rows)
+
+    @property
+    def filters(self) -> Mapping[str, Any]:
+        """As the store's functions take them."""
+        return {"video_ids": self.video_ids, "tags": self.tags}
+
+
+class SearchDesk:
+    """Works on the searches of one process.
+
+    Args:
+        workplace: of the process.
+        group: of the jobs that people wait for.
+    """
+
+    def __init__(self, workplace: Workplace, group: JobGroup) -> None:
+        self._workplace = workplace
+        self._group = group
+
+    def begin(self, holds: Sequence[Hold]) -> list[Search]:
+        """Find the candidates of searches; those that need no model more are finished.
+
+        One pass of the text encoder serves all.
+
+        Returns:
+            Those that are to be scored, slice by slice.
+        """
+        if not holds:
+            return []
+        serving = self._group.attempt(partial(read_ready, self._workplace), *holds)
+        if serving is None:
+            return []
+        searches = []
+        for hold in holds:
+            search = self._group.attempt(partial(Search.of, hold, serving, len(holds)), hold)
+            if search is not None and self._group.advance(hold):
+                searches.append(search)
+        self._group.attempt(
+            partial(self._encode, searches, serving), *(search.hold for search in searches)
+        )
+        to_score = []
+        for search in searches:
+            if search.vector and self._group.is_open(search.hold):
+                self._group.attempt(partial(self._find_candidates, search), search.hold)
+                if search.is_long or search.rows:
+                    to_score.append(search)
+                else:
+                    self._finish(search)
+        return [search for search in to_score if self._group.is_open(search.hold)]
+
+    def score(self, searches: Sequence[Search]) -> list[Search]:
+        """Score a slice of some searches' pairs, those of the first search first.
+
+        Returns:
+            The searches that go on.
+        """
+        model = searches[0].retrieval
+        if model is None:
+            return []
+        together = [each for each in searches if each.retrieval and each.retrieval.id == model.id]
+        search_of = {search.hold.claim.id: search for search in together}
+        predictor = self._group.attempt(
+            partial(self._workplace.models.get, model), *(search.hold for search in together)
+        )
+        if predictor is not None:
+            over = score_slice(
+                self._rows(together),
+                group=self._group,
+                predictor=predictor,
+                head="retrieval",
+                limit=self._workplace.match_limit,
+            )
+            for row in over:
+                search = search_of[row.hold.claim.id]
+                self._group.attempt(partial(self._take_in, search, row, predictor), search.hold)
+        for search in together:
+            if self._group.is_open(search.hold):
+                if not search.rows and (search.library is None or search.library.is_complete):
+                    self._finish(search)
+                elif search.library is not None:
+                    self._keep_at_times(search)
+        return [search for search in searches if self._group.is_open(search.hold)]
+
+    def keep(self, search: Search) -> None:
+        """Store what an exhaustive search has scored and not stored yet."""
+        if search.library is not None and self._group.is_open(search.hold):
+            self._group.attempt(
+                partial(search.library.keep, self._workplace.sessions, search.hold.claim),
+                search.hold,
+            )
+
+    def _encode(self, searches: Sequence[Search], serving: Serving) -> None:
+        predictor = self._workplace.models.get(serving.recall)
+
+        def encode(batch: Sequence[Search]) -> list[Tensor]:
+            return list(predictor.encode_texts([search.text for search in batch]))
+
+        for search, vector in zip(searches, forward_each(searches, encode), strict=True):
+            if isinstance(vector, Exception):
+                self._group.settle(search.hold, vector)
+            else:
+                search.vector = vector.tolist()
+
+    def _find_candidates(self, search: Search) -> None:
+        model = search.retrieval
+        if model is not None and search.mode == "exhaustive":
+            self._open_library(search, model)
+        else:
+            self._recall(search, reranks=model is not None)
+        search.seconds["recall"] = time.monotonic() - search.begun_at
+
+    def _open_library(self, search: Search, model: Model) -> None:
+        settings, serving = self._workplace.settings, search.serving
+        with self._workplace.sessions.begin() as session:
+            search.num_clips = count_matching(
+                session,
+                serving.generation.id,
+                settings.exhaustive_clips + 1,
+                **search.filters,
+            )
+            if search.num_clips > settings.exhaustive_clips:
+                raise JobError(
+                    "too_many_clips",
+                    f"an exhaustive search compares at most {settings.exhaustive_clips} clips, and "
+                    "more match its filters",
+                )
+            about = {
+                "generation_id": str(serving.generation.id),
+                "model_id": str(model.id),
+                "recall_model_id": str(serving.recall.id),
+            }
+            search.library = read_scores(session, search.hold.claim.id, about)
+
+    def _recall(self, search: Search, *, reranks: bool) -> None:
+        """Find the videos whose clips are nearest, and which of their clips are to be scored."""
+        settings, generation_id = self._workplace.settings, search.serving.generation.id
+        num_videos = max(settings.rerank_videos, search.limit) if reranks else search.limit
+        with self._workplace.sessions.begin() as session:
+            found = nearest_clips(
+                session,
+                generation_id,
+                search.vector,
+                max(settings.recall_clips, search.limit),
+                num_videos=num_videos + (_SPARE_VIDEOS if reranks else 0),
+                **search.filters,
+            )
+            search.num_clips = len(found)
+            candidates: dict[UUID, Candidate] = {}
+            for clip, uri, similarity in found:  # the most similar first, so videos come in order
+                candidate = candidates.setdefault(
+                    clip.video_id, Candidate(clip.video_id, uri, clips={}, similarities={})
+                )
+                candidate.clips[clip.index] = clip
+                candidate.similarities[clip.index] = similarity
+            search.candidates = list(candidates.values())
+            if reranks:
+                considered = search.candidates[: num_videos + _SPARE_VIDEOS]
+                clips = clips_nearest_in_videos(
+                    session,
+                    generation_id,
+                    search.vector,
+                    [candidate.video_id for candidate in considered],
+                    limit=settings.rerank_clips_per_video,
+                )
+        if reranks:
+            by_video = _by_video(clips)
+            for candidate in considered:
+                chosen = by_video.get(candidate.video_id, [])
+                candidate.clips = {each.clip.index: each.clip for each in chosen}
+                candidate.similarities = {each.clip.index: each.similarity for each in chosen}
+                candidate.places = [place_in(each.clip, each.video_end_seconds) for each in chosen]
+            search.spare = deque(candidate for candidate in considered if candidate.clips)
+            search.candidates = []
+            for _ in range(min(num_videos, len(search.spare))):
+                self._add_row(search, search.spare.popleft())
+
+    def _add_row(self, search: Search, candidate: Candidate) -> None:
+        row = PairRow(
+            search.hold,
+            search.text,
+            candidate.places,
+            partial(self._load_tokens, search, candidate.video_id, list(candidate.clips.values())),
+        )
+        search.candidates.append(candidate)
+        search.candidate_of[id(row)] = candidate
+        search.rows.append(row)
+
+    def _rows(self, searches: Sequence[Search]) -> Iterator[PairRow]:
+        """Give the rows to score next; further ones of the library are read when their turn is."""
+        for search in searches:
+            yield from [row for row in search.rows if row.num_left]
+            library = search.library
+            while library and not library.is_complete and self._group.is_open(search.hold):
+                self._group.attempt(partial(self._turn_page, search, library), search.hold)
+                yield from [row for row in search.rows if row.num_left]
+
+    def _turn_page(self, search: Search, library: LibraryScores) -> None:
+        with self._workplace.sessions.begin() as session:
+            clips = clips_after(
+                session,
+                search.serving.generation.id,
+                search.vector,
+                library.read_to,
+                num_videos=_PAGE_VIDEOS,
+                **search.filters,
+            )
+        for video_id, found in _by_video(clips).items():
+            library.read_to = video_id
+            candidate = Candidate(
+                video_id,
+                "",
+                clips={each.clip.index: each.clip for each in found},
+                similarities={each.clip.index: each.similarity for each in found},
+                places=[place_in(each.clip, each.video_end_seconds) for each in found],
+            )
+            self._add_row(search, candidate)
+        search.candidates.clear()  # the library's are held as numbers
+        library.is_complete = not clips
+
+    def _load_tokens(self, search: Search, video_id: UUID, clips: Sequence[Clip]) -> Tensor | None:
+        """Read the tokens of clips; None if their video was deleted since they were found."""
+        key, indices = clips[0].tokens_key, [clip.index for clip in clips]
+        try:
+            return self._workplace.tokens.rows(key, indices, keep=not search.is_long)
+        except JobError:
+            # A deletion removes rows first, then blobs: while there are rows, the blob is lost.
+            with self._workplace.sessions.begin() as session:
+                places = [(video_id, index) for index in indices]
+                if clips_at(session, search.serving.generation.id, places):
+                    raise
+            return None
+
+    def _take_in(self, search: Search, row: PairRow, predictor: Predictor) -> None:
+        search.rows.remove(row)
+        candidate = search.candidate_of.pop(id(row))
+        if row.is_dropped:
+            search.candidates = [other for other in search.candidates if other is not candidate]
+            if search.spare:
+                self._add_row(search, search.spare.popleft())
+            return
+        match = predictor.match_of(row.logits)
+        candidate.match_score = match.score
+        candidate.clip_scores = dict(
+            zip(candidate.clips, match_probabilities(match.clip_logits), strict=True)
+        )
+        if search.library is not None:
+            search.library.add(VideoScores.of(candidate))
+
+    def _keep_at_times(self, search: Search) -> None:
+        now = time.monotonic()
+        # One that was lost with a worker is tried alone, until it is seen to get further.
+        is_suspect = search.hold.claim.worker_losses > 0
+        patience = self._workplace.settings.keep_seconds
+        if now - search.kept_at < (min(1.0, patience) if is_suspect else patience):
+            return
+        search.kept_at = now
+        self.keep(search)
+        if search.library is not None and self._group.is_open(search.hold):
+            report = partial(
+                self._workplace.leases.report_progress,
+                search.hold,
+                done=search.library.num_clips,
+                total=search.num_clips,
+                stage="exhaustive",
+            )
+            self._group.attempt(report, search.hold)
+
+    def _finish(self, search: Search) -> None:
+        if search.library is not None:
+            search.num_clips = search.library.num_clips
+            search.seconds["exhaustive"] = time.monotonic() - search.begun_at
+        elif search.retrieval is not None:
+            search.seconds["rerank"] = time.monotonic() - search.begun_at
+        self._group.finish(search.hold, partial(_write, search))
+
+
+def _write(search: Search, session: Session) -> Outcome:
+    """Store what was found; videos that are gone by now are left out."""
+    serving, model = search.serving, search.retrieval
+    if search.library is None:
+        ids = [candidate.video_id for candidate in search.candidates]
+        known = VideoRepository(session).existing(ids)
+        candidates = [candidate for candidate in search.candidates if candidate.video_id in known]
+    else:
+        candidates = search.library.best(
+            session,
+            serving.generation.id,
+            group_by=search.group_by,
+            limit=search.limit,
+        )
+    result: dict[str, Any] = {
+        "hits": rank_hits(candidates, group_by=search.group_by, limit=search.limit),
+        "stages": list(search.seconds),
+        "candidates": search.num_clips,
+        "model_id": None if model is None else str(model.id),
+        "model": None if model is None else model.name,
+        "generation_id": str(serving.generation.id),
+        "recall_model_id": str(serving.recall.id),
+        "recall_model": serving.recall.name,
+        "seconds": {stage: round(value, 4) for stage, value in search.seconds.items()},
+        "served_together": search.served_together,
+    }
+    SearchRepository(session).complete(
+        search.hold.claim.id,
+        result,
+        model_id=None if model is None else model.id,
+        generation_id=serving.generation.id,
+    )
+    return Outcome(result)
+
+
+def _by_video(clips: Sequence[FoundClip]) -> dict[UUID, list[FoundClip]]:
+    return {id_: list(some) for id_, some in groupby(clips, key=lambda each: each.clip.video_id)}
+
+
+def match_probabilities(clip_logits: Tensor) -> list[float]:
+    """Turn each clip's logits, (K, 2) or (K, 1), into its own P(match)."""
+    logits = clip_logits.float()
+    if logits.shape[1] == 1:
+        return [float(value) for value in logits[:, 0].sigmoid()]
+    return [float(value) for value in logits.softmax(dim=1)[:, 1]]

@@ -1,0 +1,1 @@
+"""A worker process: what it owns, its device, its start and its end."""

@@ -1,0 +1,370 @@
+"""Take a new video in: hash, probe, thumbnails, row, and the job that will embed it.
+
+A file is trusted with nothing: it is opened once, under the allowed roots only, and hashed and
+probed by that descriptor, in a subprocess with limits. The same content is taken in once, however
+many paths lead to it.
+
+What may happen at the same time, and what comes of it:
+
+- Two paths with one content: a lock of the content lets one worker make the row; the other then
+  finds it, and its path is a copy.
+- One path with two contents, in one batch or two: each job writes under a lock of the path, and
+  only if the file is still the one that it hashed. So the rows follow each other as the files did.
+- The video is deleted meanwhile: its content is new again, and the job makes a new row.
+- It is superseded while it is embedded: the row is locked, so the clips are either there before and
+  go with it, or the embed job finds it superseded and is cancelled.
+- It is superseded while a search runs: the search has read its clips, and answers with them.
+"""
+
+import random
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from pathlib import Path, PurePath
+from typing import Final
+from uuid import UUID
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from clipbert.errors import (
+    DecodeFailed,
+    EmptyFile,
+    MediaNotFound,
+    NoVideoStream,
+    ProbeTimeout,
+    TruncatedMedia,
+    UnsupportedMedia,
+    VideoError,
+)
+from clipbert.video.decode import VideoProbe
+from clipbert.video.probe_process import probe_in_subprocess
+from store.blobs import STAGED
+from store.database import Sessions
+from store.errors import VideoNotFound
+from store.jobs.state import JobKind
+from store.media_files import is_settled
+from store.tables import Video, VideoState
+from store.videos.contents import hold_content, remove_unneeded_content, thumbnail_key
+from store.videos.places import GROWING, VideoPlaces, seconds_growing
+from store.videos.repository import VideoRepository
+from workers.child.lifecycle import Workplace
+from workers.errors import JobError, MediaChanged, WorkerError
+from workers.indexing.media import OpenMedia, name_in_uri, open_media
+from workers.indexing.video_rows import (
+    ContentInHand,
+    Copy,
+    Facts,
+    Written,
+    create_video,
+    is_strict,
+    link_video,
+    place_of,
+)
+from workers.jobs.lease import Hold, Outcome
+from workers.settings import WorkerSettings
+
+log = structlog.get_logger(__name__)
+
+_SAME_CONTENT_DELAY_SECONDS: Final = 1.0
+_LOCK_MARGIN_SECONDS: Final = 60.0
+_LEAST_DELAY_SECONDS: Final = 1.0
+_MOST_DELAY: Final = 300.0
+# Whatever limits or decoders a later version has, these bytes are no video: not worth keeping for
+# a retry. Other failed uploads are kept for a while; workers.maintenance.sweeping says how long.
+_NO_VIDEOS: Final = (EmptyFile, UnsupportedMedia, NoVideoStream, TruncatedMedia)
+
+
+class _StillGrowing(WorkerError):
+    """The file is being written to, or was a moment ago."""
+
+    def __init__(self, media: OpenMedia) -> None:
+        super().__init__(f"{media.name} is being written to")
+        self.name, self.size_bytes = media.name, media.size_bytes
+
+
+def ingest_next(workplace: Workplace) -> int:
+    """Claim one due ingest job and do it. Returns how many were claimed: 1, or 0 if none is due."""
+    holds = workplace.leases.claim([JobKind.INGEST], limit=1)
+    for hold in holds:
+        try:
+            embed_is_due = _ingest(workplace, hold)
+        except ContentInHand:
+            # When the other is done, this job finds its video.
+            delay = _SAME_CONTENT_DELAY_SECONDS * (0.5 + random.random())  # noqa: S311  jitter
+            workplace.leases.snooze(hold, timedelta(seconds=delay))
+        except _StillGrowing as growing:
+            _look_again_later(workplace, hold, growing)
+        except Exception as error:  # noqa: BLE001  the edge of a job: settle logs it
+            workplace.leases.settle(hold, error)
+            if isinstance(error, _NO_VIDEOS):
+                _remove_unneeded_upload(workplace, hold)
+        else:
+            if embed_is_due:
+                workplace.doorbell.ring(JobKind.EMBED)
+            else:
+                _remove_unneeded_upload(workplace, hold)
+    return len(holds)
+
+
+def _ingest(workplace: Workplace, hold: Hold) -> bool:
+    """Do one job. Returns whether it left an embed job."""
+    place = place_of(hold)
+    try:
+        with open_media(
+            uri=place.uri,
+            blob_key=place.blob_key,
+            name=place.filename,
+            roots=workplace.media_roots,
+            blobs=workplace.blobs,
+            on_piece=hold.advance,
+        ) as media:
+            _check_settled(workplace, media)
+            try:
+                return _take_in(workplace, hold, media)
+            except MediaChanged as error:
+                raise _StillGrowing(media) from error
+            except VideoError as error:
+                # Half a file is a broken one.
+                with _growth_of(media):
+                    media.check_in_place()
+                raise error from None
+    except MediaNotFound:
+        if place.is_in_place:
+            _note_missing(workplace, place.uri)
+        raise
+
+
+def _take_in(workplace: Workplace, hold: Hold, media: OpenMedia) -> bool:
+    """Store what an open file is. Returns whether that left an embed job."""
+    if media.size_bytes == 0:
+        raise EmptyFile(f"{media.name} is empty")
+    sha256 = media.hash(on_piece=hold.advance)
+    media.check_in_place()
+    facts = Facts(media, sha256, _moves_from(workplace, hold, media, sha256))
+    if _link_known(workplace, hold, facts):
+        return False
+    limit_seconds = probe_limit_seconds(workplace.settings, media.size_bytes)
+    # A probe that timed out is tried once more.
+    with _content_lock(
+        workplace.sessions, sha256, limit_seconds=2 * limit_seconds + _LOCK_MARGIN_SECONDS
+    ):
+        if _link_known(workplace, hold, facts):
+            return False
+        hold.advance()
+        facts = replace(facts, probe=_probe(workplace, hold, media, sha256))
+        hold.advance()
+        _finish(workplace, hold, partial(create_video, hold=hold, facts=facts))
+    log.info("video.created", sha256=sha256, codec=facts.probe.codec if facts.probe else None)
+    return True
+
+
+def _check_settled(workplace: Workplace, media: OpenMedia) -> None:
+    """Leave a file alone that was written to a moment ago: it may not be whole yet."""
+    settle_ns = int(workplace.settings.settle_seconds * 1e9)
+    if media.place is not None and not is_settled(media.status, for_ns=settle_ns):
+        raise _StillGrowing(media)
+
+
+@contextmanager
+def _growth_of(media: OpenMedia) -> Iterator[None]:
+    try:
+        yield
+    except MediaChanged as error:
+        raise _StillGrowing(media) from error
+
+
+def _look_again_later(workplace: Workplace, hold: Hold, growing: _StillGrowing) -> None:
+    """Give a job back until its file may be whole; costs it no attempt, but not for ever."""
+    settings = workplace.settings
+    try:
+        with workplace.sessions.begin() as session:
+            waited = seconds_growing(session, hold.claim.id)
+        if waited > settings.growing_seconds:
+            message = (
+                f"{growing.name} is still being written to after {settings.growing_seconds:.0f} s "
+                "(WORKER_GROWING_SECONDS): index it when it is whole"
+            )
+            workplace.leases.settle(hold, JobError("media_growing", message))
+            return
+        workplace.leases.add_event(hold, GROWING, {"size_bytes": growing.size_bytes})
+        delay = min(max(settings.settle_seconds, _LEAST_DELAY_SECONDS, waited / 2), _MOST_DELAY)
+        workplace.leases.snooze(hold, timedelta(seconds=delay))
+    except Exception as error:  # noqa: BLE001  the edge of a job: settle logs it
+        workplace.leases.settle(hold, error)
+
+
+def _note_missing(workplace: Workplace, uri: str) -> None:
+    with workplace.sessions.begin() as session:
+        places = VideoPlaces(session)
+        places.note_checked(there=[], missing=[video.id for video in places.others_at(uri, "")])
+
+
+def _finish(workplace: Workplace, hold: Hold, write: Callable[[Session], Written]) -> None:
+    """Finish a job; then remove the tokens of what it has superseded."""
+    tokens_keys: list[str] = []
+
+    def write_outcome(session: Session) -> Outcome:
+        written = write(session)
+        tokens_keys[:] = written.tokens_keys
+        return written.outcome
+
+    workplace.leases.finish(hold, write_outcome)
+    for key in tokens_keys:
+        try:
+            workplace.blobs.delete(key)
+        except OSError as error:  # the rows are gone; the sweep removes what is left behind
+            log.warning("blob.not_deleted", key=key, error=repr(error))
+
+
+def _moves_from(
+    workplace: Workplace, hold: Hold, media: OpenMedia, sha256: str
+) -> dict[UUID, Copy | None]:
+    """Find out where the content is of the videos that were said to lie where this file lies."""
+    place = place_of(hold)
+    if not place.is_in_place:
+        return {}
+    with workplace.sessions.begin() as session:
+        places = VideoPlaces(session)
+        others = places.others_at(place.uri, sha256)
+        uris_of = {other.id: places.copies_of(other.id, but=place.uri) for other in others}
+    return {
+        other.id: next(
+            (
+                copy
+                for uri in uris_of[other.id]
+                if (copy := _copy_at(workplace, hold, uri, other)) is not None
+            ),
+            None,
+        )
+        for other in others
+    }
+
+
+def _copy_at(workplace: Workplace, hold: Hold, uri: str, video: Video) -> Copy | None:
+    """Look whether a video's content lies at a place."""
+    try:
+        with open_media(
+            uri=uri,
+            blob_key=None,
+            name=name_in_uri(uri),
+            roots=workplace.media_roots,
+            blobs=workplace.blobs,
+        ) as media:
+            if video.size_bytes not in (None, media.size_bytes):
+                return None
+            if media.hash(on_piece=hold.advance) != video.sha256:
+                return None
+            return Copy(uri, media.name, media.stamp)
+    except (MediaNotFound, UnsupportedMedia, JobError):
+        return None
+
+
+def _link_known(workplace: Workplace, hold: Hold, facts: Facts) -> bool:
+    """Finish the job with the video that has this content already, if there is one."""
+    with workplace.sessions.begin() as session:
+        video = VideoRepository(session).find_by_sha256(facts.sha256)
+    if video is None:
+        return False
+    is_moved = not _is_still_there(workplace, hold, video, facts.media)
+    write = partial(link_video, hold=hold, facts=facts, video_id=video.id, is_moved=is_moved)
+    try:
+        _finish(workplace, hold, write)
+    except VideoNotFound:
+        return False  # deleted a moment ago: the content is new again
+    return True
+
+
+def _is_still_there(workplace: Workplace, hold: Hold, video: Video, media: OpenMedia) -> bool:
+    """Tell whether a video's content is still where its row says; media is a file that has it."""
+    if video.state == VideoState.SUPERSEDED:
+        return False
+    if video.blob_key is not None:
+        return workplace.blobs.exists(video.blob_key)
+    if media.place is not None and media.place.as_uri() == video.uri:
+        return True
+    return _copy_at(workplace, hold, video.uri, video) is not None
+
+
+def _remove_unneeded_upload(workplace: Workplace, hold: Hold) -> None:
+    """Remove the blob of a job that is over, unless its video or another job needs it."""
+    blob_key = hold.claim.input.get("blob_key")
+    if blob_key is None:
+        return
+    try:
+        remove_unneeded_content(workplace.sessions, workplace.blobs, PurePath(blob_key).name)
+    except Exception as error:  # noqa: BLE001  the job is over; the sweep removes it
+        log.warning("blob.not_deleted", key=blob_key, error=repr(error))
+
+
+def _probe(workplace: Workplace, hold: Hold, media: OpenMedia, sha256: str) -> VideoProbe:
+    """Probe the file in a subprocess and keep the thumbnails that come with it."""
+    settings = workplace.settings
+    limit_seconds = probe_limit_seconds(settings, media.size_bytes)
+    staging = workplace.blobs.staging_folder()
+    with tempfile.TemporaryDirectory(dir=staging, prefix=STAGED) as folder:
+        poster, strip = Path(folder) / "poster.jpg", Path(folder) / "strip.jpg"
+
+        def probe() -> VideoProbe:
+            return probe_in_subprocess(
+                media.path,
+                poster=poster,
+                strip=strip,
+                name=media.name,
+                strict=is_strict(hold),
+                timeout_seconds=limit_seconds,
+                memory_bytes=settings.probe_memory_bytes,
+                pass_fds=(media.descriptor,),
+                on_wait=hold.advance,
+            )
+
+        try:
+            found = probe()
+        except ProbeTimeout as error:
+            # The machine may have been busy, or the file on a disk that had to start up.
+            log.warning("probe.repeated", name=media.name, error=str(error))
+            found = probe()
+        if is_strict(hold) and found.is_partial:
+            raise DecodeFailed(
+                f"of {media.name} only the first recording is read, more are joined to it, and "
+                "strict was asked for"
+            )
+        for path in (poster, strip):
+            if path.exists():
+                workplace.blobs.put_file(thumbnail_key(sha256, path.name), path)
+    return found
+
+
+def probe_limit_seconds(settings: WorkerSettings, size_bytes: int) -> float:
+    """Give the seconds that a probe may take: the base, and what reading the file may take."""
+    return settings.probe_timeout_seconds + size_bytes / settings.probe_bytes_per_second
+
+
+@contextmanager
+def _content_lock(sessions: Sessions, sha256: str, *, limit_seconds: float) -> Iterator[None]:
+    """Be the only one to take this content in.
+
+    A lock of PostgreSQL that ends with its transaction, and so with its process: nothing to clean
+    up after a crash. The transaction is open while the file is probed: seconds, not minutes.
+
+    Raises:
+        ContentInHand: another worker has the lock.
+    """
+    with sessions.begin() as session:
+        # A worker that froze here gives the lock back long before somebody restarts it.
+        session.execute(
+            text("SELECT set_config('idle_in_transaction_session_timeout', :limit, true)"),
+            {"limit": f"{limit_seconds * 1000:.0f}"},
+        )
+        locked = session.scalar(
+            text("SELECT pg_try_advisory_xact_lock(hashtextextended(:sha256, 0))"),
+            {"sha256": sha256},
+        )
+        if not locked:
+            raise ContentInHand(sha256)
+        hold_content(session, sha256)  # the thumbnails come before the row
+        yield

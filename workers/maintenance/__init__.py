@@ -1,0 +1,1 @@
+"""What is set right, removed or done while nobody waits."""
