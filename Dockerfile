@@ -11,9 +11,12 @@ RUN pip install --quiet -r /src/requirements.lock
 
 COPY pyproject.toml README.md LICENSE /src/
 COPY clipbert /src/clipbert
+COPY clipbert_client /src/clipbert_client
 COPY store /src/store
+COPY policy /src/policy
 COPY workers /src/workers
 COPY api /src/api
+COPY embedded /src/embedded
 COPY cli /src/cli
 COPY migrations /src/migrations
 RUN pip install --quiet --no-deps /src

@@ -58,7 +58,7 @@ $(STAMP): requirements.lock
 $(VENV)/.project: $(STAMP) pyproject.toml
 	@echo "== set-up, step 3 of 4: this project itself"
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -e .
-	@$(BIN)/python -m compileall -q clipbert store workers api cli migrations  # processes start faster
+	@$(BIN)/python -m compileall -q clipbert clipbert_client store policy workers api embedded cli migrations  # processes start faster
 	@touch $@
 
 $(MODEL)/config.json: $(VENV)/.project clipbert/checkpoints/mini/build.py
