@@ -92,6 +92,14 @@ def test_two_processes_see_what_the_other_writes_lists_and_deletes(blobs, other)
 
     other("put_bytes", key, "theirs")
     assert list(blobs.keys("media")) == [key]
+    # What was listed and found a moment ago is not remembered either.
+    other("put_bytes", second, "theirs too")
+    assert list(blobs.keys("media")) == [key, second]
+    other("put_bytes", second, "theirs again")
+    assert blobs.size(second) == 12
+    other("delete", second)
+    assert list(blobs.keys("media")) == [key]
+    assert not blobs.exists(second)
     assert (blobs.exists(key), blobs.size(key)) == (True, 6)
     assert blobs.read_range(key, 0, 100) == b"theirs"
 
