@@ -57,7 +57,7 @@ def register_model(
         The model's id.
 
     Raises:
-        CheckpointError: the folder is no model folder.
+        InvalidModelFolder: the folder does not hold a model.
         ValueError: this name and version is another model, or the name cannot be one.
     """
     if not is_model_name(name):

@@ -5,10 +5,10 @@ at once: a due schedule is locked while its fires are done, and a fire is a row 
 once. What a fire did, or why it did nothing, stands in that row.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
@@ -22,14 +22,12 @@ from policy.finetunes.admission import (
     request_finetune,
 )
 from policy.fire_times import InvalidSchedule, last_fire, next_fire
+from store.database import Sessions
 from store.jobs.state import JobKind
 from store.labels.datasets import DatasetRepository
 from store.models.finetunes import FinetuneRepository
 from store.models.schedules import ScheduleRepository
 from store.tables import FireOutcome, MisfirePolicy, OverlapPolicy, Schedule, ScheduleFire
-
-if TYPE_CHECKING:
-    from workers.child.lifecycle import Workplace  # the API, which imports this, is no worker
 
 log = structlog.get_logger(__name__)
 
@@ -119,19 +117,26 @@ def run_schedule_now(session: Session, schedule_id: UUID) -> ScheduleFire:
     return session.get_one(ScheduleFire, (schedule_id, fire_time))
 
 
-def fire_due(workplace: "Workplace") -> int:
+def fire_due(
+    sessions: Sessions, *, ring: Callable[[JobKind], object], is_stopping: Callable[[], bool]
+) -> int:
     """Do all fires that are due.
+
+    Args:
+        sessions: for transactions of its own, one for each schedule.
+        ring: called after the commit if a job of this kind was started.
+        is_stopping: whether what is still due is to be left to the next look.
 
     Returns:
         How many finetunes they started.
     """
     num_started = 0
     failed: set[UUID] = set()
-    while not workplace.is_stopping():
+    while not is_stopping():
         schedule_id: UUID | None = None
         try:
             # One schedule a transaction: what goes wrong with one keeps no other from firing.
-            with workplace.sessions.begin() as session:
+            with sessions.begin() as session:
                 now = _now(session)
                 # Only one is held: freezing a million labels takes long, and others are due too.
                 due = ScheduleRepository(session).lock_due(now, limit=1, without=failed)
@@ -145,7 +150,7 @@ def fire_due(workplace: "Workplace") -> int:
             failed.add(schedule_id)
             log.exception("schedule.failed", schedule_id=str(schedule_id))
     if num_started:
-        workplace.doorbell.ring(JobKind.FINETUNE)
+        ring(JobKind.FINETUNE)
     return num_started
 
 

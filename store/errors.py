@@ -7,6 +7,7 @@ StoreError
 ├── IllegalMove              a job cannot go where it was told to
 ├── IllegalRollback          a model that serves nothing was to be replaced by the one before it
 ├── ModelNeeded              a model cannot be deleted: something needs it
+├── InvalidModelFolder       a folder, or a key of the blob store, that does not hold a model
 ├── IllegalLabel             a label cannot say this
 ├── ScheduleExists           another schedule has this name
 ├── LeaseLost                a worker wrote about a job that is no longer its own
@@ -115,6 +116,10 @@ class ModelNeeded(StoreError):
     def __init__(self, name: str, version: str, reason: str) -> None:
         super().__init__(f"model {name} {version} cannot be deleted: {reason}")
         self.reason = reason
+
+
+class InvalidModelFolder(StoreError):
+    """A folder, of this machine or in the blob store, does not hold a model."""
 
 
 class IllegalLabel(StoreError):

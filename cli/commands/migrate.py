@@ -56,12 +56,13 @@ def migrate(
 
         from clipbert.errors import ClipBertError
         from policy.registration import ensure_default
+        from store.errors import InvalidModelFolder
 
         # Its log is for the services; here one line says it.
         quiet = structlog.make_filtering_bound_logger(logging.WARNING)
         structlog.configure(wrapper_class=quiet)
         try:
             ensure_default(sessions, open_blobs(known["STORE_BLOB_URL"]), model)
-        except (ClipBertError, ValueError) as error:
+        except (ClipBertError, InvalidModelFolder, ValueError) as error:
             raise CliError(f"the model in {model} cannot be registered: {error}") from error
         print(f"schema is current, default model is {model.name}")

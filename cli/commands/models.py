@@ -152,12 +152,13 @@ def register_model(
     sessions, blobs = open_store(find_data_folder(data))
     from clipbert.errors import ClipBertError
     from policy import registration as deployment
+    from store.errors import InvalidModelFolder
 
     try:
         model_id = deployment.register_model(sessions, blobs, folder, name=name, version=version)
         if promote:
             deployment.promote(sessions, model_id)
-    except (ClipBertError, ValueError) as error:
+    except (ClipBertError, InvalidModelFolder, ValueError) as error:
         raise CliError(str(error)) from error
     print(f"registered {name} {version} as {model_id}{', promoted' if promote else ''}")
 

@@ -15,8 +15,8 @@ from clipbert.errors import ConfigError
 from clipbert.model.config import Aggregation
 from clipbert.model.config_json import dataclass_from_json
 from clipbert.sampling.plan import PlanName, SamplingPlan
-from clipbert.training.schedule import Decay
 
+Decay = Literal["linear", "invsqrt", "multi_step", "constant"]
 Loss = Literal["ce", "rank", "bce", "mse"]
 Precision = Literal["auto", "bf16", "fp32"]
 Visual = Literal["trained", "frozen"]

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from clipbert.training.recipe import Decay
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LambdaLR
-
-Decay = Literal["linear", "invsqrt", "multi_step", "constant"]
 
 LOWEST_LEARNING_RATE = 1e-8
 _MULTI_STEP_FACTOR = 0.5

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from clipbert.errors import CheckpointError
 from store.blobs import BlobStore
-from store.errors import BlobNotFound
+from store.errors import BlobNotFound, InvalidModelFolder
 from store.media_files import hash_file
 
 _MANIFEST: Final = "manifest.json"
@@ -43,11 +42,11 @@ def list_folder(folder: Path) -> Manifest:
     """Hash the files of a local model folder.
 
     Raises:
-        CheckpointError: it is none.
+        InvalidModelFolder: a file that every model has is missing.
     """
     for name in _NEEDED:
         if not (folder / name).is_file():
-            raise CheckpointError(f"{folder} is no model folder: it has no {name}")
+            raise InvalidModelFolder(f"{folder} is not a model folder: it has no {name}")
     files = sorted(path for path in folder.iterdir() if path.is_file())
     return Manifest({path.name: hash_file(path) for path in files if path.name != _MANIFEST})
 
@@ -63,13 +62,13 @@ def read_manifest(blobs: BlobStore, folder_key: str) -> Manifest:
     """Read what a model folder in the blob store consists of.
 
     Raises:
-        CheckpointError: there is no such folder.
+        InvalidModelFolder: there is no such folder.
     """
     try:
         with blobs.open_read(f"{folder_key}/{_MANIFEST}") as file:
             return Manifest(json.loads(file.read()))
     except (BlobNotFound, FileNotFoundError) as error:
-        raise CheckpointError(f"there is no model in {folder_key}") from error
+        raise InvalidModelFolder(f"there is no model in {folder_key}") from error
 
 
 def hash_visual_side(folder: Path) -> str:

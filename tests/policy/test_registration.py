@@ -8,6 +8,7 @@ import torch
 from clipbert.errors import CheckpointError
 from clipbert.model.network import ClipBert
 from policy.registration import ensure_default, promote, register_model
+from store.errors import InvalidModelFolder
 from store.jobs.repository import JobRepository
 from store.models.repository import GenerationRepository, ModelRepository
 from store.tables import GenerationState, Task
@@ -115,7 +116,7 @@ def test_a_name_and_version_stand_for_one_set_of_files(sessions, blobs, recall_f
 
     with pytest.raises(ValueError, match="other files"):
         register_model(sessions, blobs, save_tiny(tmp_path / "tiny"), name="m", version="1")
-    with pytest.raises(CheckpointError, match="no model folder"):
+    with pytest.raises(InvalidModelFolder, match="is not a model folder"):
         register_model(sessions, blobs, tmp_path, name="n", version="1")
 
 

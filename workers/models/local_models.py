@@ -10,7 +10,7 @@ from typing import Final
 
 from clipbert.errors import CheckpointError
 from store.blobs import COPY_BYTES, BlobStore
-from store.errors import BlobNotFound
+from store.errors import BlobNotFound, InvalidModelFolder
 from store.media_files import hash_file
 from store.models.folders import Manifest, read_manifest
 from store.tables import Model
@@ -31,7 +31,10 @@ def find_local_folder(blobs: BlobStore, model: Model, *, folder: Path | None) ->
     Raises:
         CheckpointError: the folder in the blob store is not what was registered.
     """
-    manifest = read_manifest(blobs, model.folder_key)
+    try:
+        manifest = read_manifest(blobs, model.folder_key)
+    except InvalidModelFolder as error:
+        raise CheckpointError(str(error)) from error
     if manifest.sha256 != model.sha256:
         raise CheckpointError(f"the files of model {model.name} are not those registered")
     found = _folder_in_blobs(blobs, model.folder_key, manifest)

@@ -22,7 +22,11 @@ def schedules() -> None:
     """Start the finetunes whose time has come."""
     with looking(MAINTENANCE, None) as workplace:
         if workplace.disk.look().has_room:  # else they stay due: a finetune needs much of it
-            fire_due(workplace)
+            fire_due(
+                workplace.sessions,
+                ring=workplace.doorbell.ring,
+                is_stopping=workplace.is_stopping,
+            )
 
 
 @shared_task(name=SWEEP_TASK)
