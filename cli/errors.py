@@ -1,56 +1,24 @@
-"""All that the command raises on purpose; main() prints each as one line.
+"""What the command itself raises on purpose; main() prints each, and the client's, as one line.
 
-    CliError
-    ├── ServiceUnreachable   no API answers at the address
-    └── ApiProblem           the API answered with a problem
+    CliError       something on this machine or in the command line
+    ClientError    of clipbert_client: something between here and the service
 
-Each has its exit code; a wrong command line exits with 2.
+A wrong command line exits with 2, as typer has it.
 """
 
-from collections.abc import Collection, Mapping
-from http import HTTPStatus
+from collections.abc import Collection
 
+FAILED = 1
+UNREACHABLE = 3  # no service answers at the address
 INTERRUPTED = 130  # what a shell reports for a command ended by Ctrl-C
 
 
 class CliError(Exception):
     """Something a person can put right: the sentence, and the cure where there is one."""
 
-    exit_code = 1
-
     def __init__(self, message: str, cure: str | None = None) -> None:
         super().__init__(message)
         self.message, self.cure = message, cure
-
-
-class ServiceUnreachable(CliError):
-    """No API answers at the address."""
-
-    exit_code = 3
-
-
-class ApiProblem(CliError):
-    """The API refused, with a status, a code, (for lists) one error an item, and further facts."""
-
-    def __init__(
-        self,
-        *,
-        status: int,
-        code: str,
-        detail: str,
-        errors: tuple[dict[str, object], ...] = (),
-        facts: Mapping[str, object] | None = None,
-    ) -> None:
-        super().__init__(f"{detail} ({code})" if code else detail)
-        self.status, self.code, self.detail, self.errors = status, code, detail, errors
-        self.facts = dict(facts or {})
-
-
-def may_come_back(error: CliError) -> bool:
-    """Tell whether asking again may help: the service, or the database behind it, is away."""
-    if isinstance(error, ServiceUnreachable):
-        return True
-    return isinstance(error, ApiProblem) and error.status == HTTPStatus.SERVICE_UNAVAILABLE
 
 
 def check_one_of(option: str, value: str | None, allowed: Collection[str]) -> None:

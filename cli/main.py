@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from cli.errors import INTERRUPTED, CliError
+from cli.errors import FAILED, INTERRUPTED, UNREACHABLE, CliError
 from cli.registry import LazyGroup
 from cli.show.console import discard_output, print_error, show_every_name
+from clipbert_client.errors import ClientError, ServiceUnreachable
 
 app = typer.Typer(
     cls=LazyGroup,
@@ -21,7 +22,7 @@ app = typer.Typer(
 
 def _print_version(is_asked: bool) -> None:
     if is_asked:
-        from cli.version import client_version
+        from clipbert_client.version import client_version
 
         print(f"clipbert {client_version()}")
         raise typer.Exit
@@ -52,9 +53,9 @@ def main() -> None:
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()  # here, so that a full disk is said, and not at the very end
-    except CliError as error:
+    except (CliError, ClientError) as error:
         print_error(error.message, error.cure)
-        sys.exit(error.exit_code)
+        sys.exit(UNREACHABLE if isinstance(error, ServiceUnreachable) else FAILED)
     except KeyboardInterrupt:
         print_error("interrupted")
         sys.exit(INTERRUPTED)
@@ -65,7 +66,7 @@ def main() -> None:
         discard_output()
         what = f"{error.filename}: " if error.filename else ""
         print_error(f"{what}{error.strerror or error}")
-        sys.exit(1)
+        sys.exit(FAILED)
 
 
 if __name__ == "__main__":

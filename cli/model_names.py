@@ -3,8 +3,9 @@
 from http import HTTPStatus
 from uuid import UUID
 
-from cli.errors import ApiProblem, CliError
+from cli.errors import CliError
 from clipbert_client.client import ApiClient, Json
+from clipbert_client.errors import ApiProblem
 
 MOST_NAMED = 5
 

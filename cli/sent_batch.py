@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.errors import ApiProblem
-from cli.file_to_send import sendable_name
 from cli.show.batch_outcome import NotSent
 from clipbert_client.client import ApiClient, Json
+from clipbert_client.errors import ApiProblem
+from clipbert_client.text import sendable_name
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,27 @@
-"""The HTTP client of the commands: one request a method, problems as exceptions."""
+"""The service over HTTP: one request a method, problems as exceptions."""
 
 import json
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode
 
-from cli.data_folder import read_client
-from cli.errors import ApiProblem, CliError, ServiceUnreachable
-from cli.file_to_send import FileToSend, sendable_name
-from cli.show.console import as_text, print_error, say_that_there_is_more
-from cli.version import client_version
+from clipbert_client.errors import (
+    ApiProblem,
+    JobFailed,
+    JobUnfinished,
+    ServiceUnreachable,
+    UnexpectedAnswer,
+)
+from clipbert_client.file_to_send import FileToSend
 from clipbert_client.http_connection import Answer, Connection, NoAnswer
 from clipbert_client.multipart_form import MultipartForm
+from clipbert_client.text import as_text, sendable_name
+from clipbert_client.version import client_version
 
 Json = dict[str, Any]
 Params = Mapping[str, str | float | None]
@@ -24,55 +29,40 @@ Params = Mapping[str, str | float | None]
 JSON_BODY = {"Content-Type": "application/json"}
 VERSION_HEADER = "x-clipbert-version"
 
-PAGE_SIZE = 500  # the most that the API gives at once
+PAGE_SIZE = 500  # the most that the API returns at once
 LONGEST_WAIT_SECONDS = 30  # one ?wait= of the API; longer waits are several
 # As long as the API was asked to wait, and the time that a big batch takes to insert.
 READ_SECONDS = LONGEST_WAIT_SECONDS + 90.0
-# What the fields of a request are called on the command line.
-OPTION_OF_FIELD = {
-    "body.choices": "--choice",
-    "body.cron": "--cron",
-    "body.dataset_id": "--dataset",
-    "body.gate.confidence": "--confidence",
-    "body.gate.max_drop": "--max-drop",
-    "body.gate.min_gain": "--min-gain",
-    "body.gate.min_holdout": "--min-holdout",
-    "body.gate.regression_dataset_id": "--regression",
-    "body.labels.sources": "--source",
-    "body.labels.tags": "--tag",
-    "body.limit": "--limit",
-    "body.min_new_labels": "--min-new-labels",
-    "body.mode": "--mode",
-    "body.name": "--name",
-    "body.tasks": "--task",
-    "body.text": "the text",
-    "body.time_zone": "--tz",
-    "body.top_k": "--top-k",
-    "query.kind": "--kind",
-    "query.limit": "--limit",
-    "query.name": "the video's name",
-    "query.name_part": "the video's name",
-    "query.source": "the source",
-    "query.split": "--split",
-    "query.state": "--state",
-    "query.task": "--task",
-}
 TERMINAL_STATES = frozenset({"succeeded", "failed", "cancelled", "quarantined"})
 
 
 class ApiClient:
-    """Talks to the API with its key; use as a context manager."""
+    """Talks to the API with its key; use as a context manager.
 
-    def __init__(self, api_url: str, api_key: str) -> None:
+    Args:
+        api_url: such as http://127.0.0.1:8000.
+        api_key: sent with every request.
+        field_names: what the caller calls the fields of a request, such as `--choice` for
+            `body.choices`; a problem of such a field is told under that name.
+        on_other_version: called once, with our version and the service's, when they differ.
+
+    Raises:
+        UnusableAddress: the address or the key cannot be used.
+    """
+
+    def __init__(
+        self,
+        api_url: str,
+        api_key: str,
+        *,
+        field_names: Mapping[str, str] | None = None,
+        on_other_version: Callable[[str, str], None] | None = None,
+    ) -> None:
         self.api_url = api_url
         self._connection = Connection(api_url, {"Authorization": f"Bearer {api_key}"})
+        self._field_names = field_names or {}
+        self._on_other_version = on_other_version
         self._has_compared_versions = False
-
-    @classmethod
-    def of_data_folder(cls, data: Path) -> Self:
-        """Connect with the address and key of the data folder or the environment."""
-        settings = read_client(data)
-        return cls(settings.api_url, settings.api_key)
 
     def __enter__(self) -> Self:
         return self
@@ -86,7 +76,7 @@ class ApiClient:
 
     def post(self, path: str, body: Json | None = None, **params: str | float | None) -> Json:
         """POST a JSON body."""
-        # ASCII carries what is no text in an argument too, and the API says that it is none.
+        # ASCII carries what is not text in an argument too, and the API says so.
         content = None if body is None else json.dumps(body).encode("ascii")
         return self._json("POST", path, params, body=content, headers=JSON_BODY)
 
@@ -130,7 +120,7 @@ class ApiClient:
         """POST a file as multipart form field `file`, streamed from disk.
 
         Raises:
-            OSError: it cannot be read, or is no regular file.
+            OSError: it cannot be read, or is not a regular file.
         """
         with FileToSend(file) as content:
             form = MultipartForm(fields, filename=sendable_name(file.name), content=content)
@@ -156,16 +146,6 @@ class ApiClient:
             if not token:
                 return
 
-    def first_items(
-        self, path: str, *, limit: int, every: bool = False, **params: str | None
-    ) -> list[Json]:
-        """List the first items of a list resource, or every one, and say when there are more."""
-        found = list(self.items(path, limit=None if every else limit + 1, **params))
-        if every or len(found) <= limit:
-            return found
-        say_that_there_is_more(limit)
-        return found[:limit]
-
     def download(self, path: str, target: Path, *, most_bytes: int) -> bool:
         """GET a file into target; False, with nothing kept, when it is larger than most_bytes."""
         with self._answered("GET", path) as answer:
@@ -180,14 +160,15 @@ class ApiClient:
         """POST something that runs as a job (a search, a question) and wait for its end.
 
         Raises:
-            CliError: it failed, or did not end in time.
+            JobFailed: it ended without a result.
+            JobUnfinished: it did not end in time.
         """
         deadline = time.monotonic() + timeout_seconds
         resource = self.post(path, body, wait=min(timeout_seconds, LONGEST_WAIT_SECONDS))
         while resource["state"] not in TERMINAL_STATES:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise CliError(
+                raise JobUnfinished(
                     f"no answer within {timeout_seconds:.0f} s (state: {resource['state']})",
                     f"see `clipbert jobs show {resource['id']}`; `clipbert doctor` finds the cause",
                 )
@@ -196,7 +177,7 @@ class ApiClient:
         if resource["state"] != "succeeded":
             problem = resource.get("error") or {}
             code, message = problem.get("code"), problem.get("message")
-            raise CliError(f"{message or 'the job ' + resource['state']} ({code or 'no code'})")
+            raise JobFailed(f"{message or 'the job ' + resource['state']} ({code or 'no code'})")
         return resource
 
     def _json(
@@ -211,12 +192,12 @@ class ApiClient:
         try:
             value = json.loads(content)
         except ValueError:
-            raise CliError(
+            raise UnexpectedAnswer(
                 f"{self.api_url} answered {method} {path} with something that is not JSON",
                 "is this the address of a ClipBERT API?",
             ) from None
         if not isinstance(value, dict):
-            raise CliError(f"{self.api_url} answered {method} {path} with no JSON object")
+            raise UnexpectedAnswer(f"{self.api_url} answered {method} {path} without a JSON object")
         return value
 
     @contextmanager
@@ -231,7 +212,7 @@ class ApiClient:
         headers: Mapping[str, str] | None = None,
         read_seconds: float | None = READ_SECONDS,
     ) -> Iterator[Answer]:
-        """Ask, and give the answer to whoever reads it; raises what the API refuses."""
+        """Send a request and yield its answer to be read; raise what the API refuses."""
         try:
             answer = self._connection.request(
                 method,
@@ -244,7 +225,7 @@ class ApiClient:
             try:
                 self._compare_versions(answer.headers.get(VERSION_HEADER))
                 if answer.is_error:
-                    raise _problem_of(answer)
+                    raise _problem_of(answer, self._field_names)
                 yield answer
             finally:
                 answer.close()
@@ -252,16 +233,12 @@ class ApiClient:
             raise self._unreachable(error) from error
 
     def _compare_versions(self, of_service: str | None) -> None:
-        """Say once that command and service are not of one version."""
         if self._has_compared_versions or of_service is None:
             return
         self._has_compared_versions = True
         ours = client_version()
-        if ours != of_service:
-            print_error(
-                f"warning: this command is version {ours}, the service {of_service}",
-                "install one version on both sides: what one knows the other may refuse",
-            )
+        if ours != of_service and self._on_other_version is not None:
+            self._on_other_version(ours, of_service)
 
     def _unreachable(self, error: Exception) -> ServiceUnreachable:
         return ServiceUnreachable(
@@ -279,7 +256,7 @@ def _query(params: Params) -> str:
     return f"?{urlencode(given)}" if given else ""
 
 
-def _problem_of(answer: Answer) -> ApiProblem:
+def _problem_of(answer: Answer, field_names: Mapping[str, str]) -> ApiProblem:
     try:
         problem = json.loads(answer.read())
     except ValueError:
@@ -292,18 +269,18 @@ def _problem_of(answer: Answer) -> ApiProblem:
     return ApiProblem(
         status=answer.status,
         code=str(problem.get("code") or ""),
-        detail=_in_terms_of_options(errors) or detail,
+        detail=_in_callers_words(errors, field_names) or detail,
         errors=errors,
         facts=problem,
     )
 
 
-def _in_terms_of_options(errors: tuple[Json, ...]) -> str | None:
-    """Say what is wrong with the first field as the command line calls it; None if it does not."""
+def _in_callers_words(errors: tuple[Json, ...], field_names: Mapping[str, str]) -> str | None:
+    """Return what is wrong with the first field under the caller's name of it; None without one."""
     first = errors[0] if errors else {}
     field = re.sub(r"\.\d+$", "", str(first.get("field", "")))  # body.choices.1: one of several
-    if field not in OPTION_OF_FIELD:
+    if field not in field_names:
         return None
     # The validator's sentences begin with the type: "String should have at least 1 character".
     message = re.sub("^(String|Input|List|Value error,) ", "", str(first.get("message", "")))
-    return f"{OPTION_OF_FIELD[field]}: {message}"
+    return f"{field_names[field]}: {message}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from cli.errors import CliError
+from clipbert_client.errors import UnusableAddress
 
 if TYPE_CHECKING:
     import ssl
@@ -94,7 +94,7 @@ class Connection:
         headers: sent with every request.
 
     Raises:
-        CliError: the url or a header cannot be used.
+        UnusableAddress: the url or a header cannot be used.
     """
 
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
@@ -102,15 +102,15 @@ class Connection:
         try:
             port = parts.port
         except ValueError as error:
-            raise CliError(f"the address {url!r} has no usable port: {error}") from None
+            raise UnusableAddress(f"the address {url!r} has no usable port: {error}") from None
         if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
-            raise CliError(
+            raise UnusableAddress(
                 f"{url!r} is not the address of a service",
                 "it begins with http:// or https://, such as http://127.0.0.1:8000",
             )
         for name, value in headers.items():
             if not (value.isascii() and value.isprintable()):
-                raise CliError(f"the {name} header cannot hold what it is given")
+                raise UnusableAddress(f"the {name} header cannot hold what it is given")
         self._is_encrypted = parts.scheme == "https"
         self._host, self._port = parts.hostname, port or _DEFAULT_PORTS[parts.scheme]
         self._prefix = parts.path.rstrip("/")
@@ -263,7 +263,7 @@ def _send(connection: http.client.HTTPConnection, data: bytes) -> bool:
 
 
 def _is_stale(connection: http.client.HTTPConnection) -> bool:
-    """Tell whether the other side closed a connection that was kept."""
+    """Whether the other side closed a connection that was kept."""
     if connection.sock is None:
         return True
     # Nothing was asked: what can be read now is an end, or what nobody asked for.
@@ -299,7 +299,7 @@ def _proxy_for(scheme: str, authority: str) -> _Proxy | None:
         return None
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme != "http" or not parts.hostname:
-        raise CliError(
+        raise UnusableAddress(
             f"the proxy {url!r} of the environment cannot be used: only http:// ones can",
             "NO_PROXY names the addresses that are asked without one",
         )
@@ -313,7 +313,7 @@ def _proxy_for(scheme: str, authority: str) -> _Proxy | None:
 
 
 def _reason(error: Exception) -> str:
-    """Say in a few words why there was no answer."""
+    """Describe in a few words why there was no answer."""
     if isinstance(error, TimeoutError):
         return "it took too long"
     if isinstance(error, http.client.RemoteDisconnected):

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 
-from cli.file_to_send import FileToSend
+from clipbert_client.file_to_send import FileToSend
 
 PIECE_BYTES = 1 << 18
 

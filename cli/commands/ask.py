@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
+from cli.api_client import connect
 from cli.commands.videos import find_video
-from cli.data_folder import DataOption, find_data_folder
-from cli.errors import ApiProblem, CliError
+from cli.data_folder import DataOption
+from cli.errors import CliError
 from cli.model_names import model_name
 from cli.show.console import JsonOption, file_name, format_span, print_json, print_table
 from clipbert_client.client import ApiClient, Json
+from clipbert_client.errors import ApiProblem
 
 MOST_EVIDENCE = 5
 
@@ -30,7 +32,7 @@ def ask(
     """Ask a question about a video: choose between answers, or answer freely."""
     if choice is not None and len(choice) == 1:
         raise CliError("give two or more --choice, or none")
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         target = find_video(api, video)
         started_at = time.monotonic()
         resource = ask_question(

@@ -5,7 +5,8 @@ from uuid import UUID
 
 import typer
 
-from cli.data_folder import DataOption, find_data_folder
+from cli.api_client import connect, list_first
+from cli.data_folder import DataOption
 from cli.show.batch_outcome import count_items, failed_items, print_failures
 from cli.show.console import (
     EveryOption,
@@ -18,7 +19,7 @@ from cli.show.console import (
 )
 from cli.show.facts import facts_of
 from cli.show.pace import format_duration, format_rate
-from clipbert_client.client import ApiClient, Json
+from clipbert_client.client import Json
 
 app = typer.Typer(help="List, show, cancel and retry batches.", no_args_is_help=True)
 
@@ -34,8 +35,8 @@ def list_batches(
     data: DataOption = None,
 ) -> None:
     """List batches, newest first."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
-        batches = api.first_items("/v1/batches", limit=limit, every=every)
+    with connect(data) as api:
+        batches = list_first(api, "/v1/batches", limit=limit, every=every)
     if as_json:
         print_json(batches)
         return
@@ -50,7 +51,7 @@ def show_batch(
     batch: BatchArgument, *, as_json: JsonOption = False, data: DataOption = None
 ) -> None:
     """Show one batch and the items of it that failed."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         found = api.get(f"/v1/batches/{batch}")
         if as_json:
             print_json({**found, "failed_items": list(failed_items(api, str(batch)))})
@@ -62,14 +63,14 @@ def show_batch(
 @app.command("cancel")
 def cancel_batch(batch: BatchArgument, *, data: DataOption = None) -> None:
     """Cancel the items of a batch that wait or run; what is indexed stays."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         print(_sentence(api.post(f"/v1/batches/{batch}:cancel")))
 
 
 @app.command("retry")
 def retry_batch(batch: BatchArgument, *, data: DataOption = None) -> None:
     """Run the items of a batch again that failed."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         print(_sentence(api.post(f"/v1/batches/{batch}:retry_failed")))
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.api_client import connect
 from cli.data_folder import DataOption, find_data_folder, read_running
 from cli.errors import CliError
 
@@ -85,9 +86,8 @@ def _show(folder: Path, samples: Path) -> None:
     from cli.sent_batch import start_batch, upload_files
     from cli.show.batch_outcome import follow_batch, print_outcome
     from cli.show.contact_sheet import write_sheet
-    from clipbert_client.client import ApiClient
 
-    with ApiClient.of_data_folder(folder) as api:
+    with connect(folder) as api:
         files = collect_files([samples], every_file=False).files
         _step(2, f"Indexing {len(files)} clips: clipbert index samples --wait")
         batch_id, to_upload = start_batch(api, files, name="demo")

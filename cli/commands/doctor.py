@@ -10,8 +10,9 @@ from pathlib import Path
 
 import typer
 
-from cli.data_folder import DataOption, find_data_folder, read_client, read_running
-from cli.errors import CliError, ServiceUnreachable
+from cli.data_folder import DataOption, find_data_folder, read_running
+from cli.errors import CliError
+from clipbert_client.errors import ClientError, ServiceUnreachable
 
 LEAST_FREE_BYTES = 2 * 2**30
 PACKAGES = ("torch", "transformers", "timm", "av", "celery", "sqlalchemy", "psycopg", "fastapi")
@@ -164,23 +165,21 @@ def check_queue(data: Path) -> Finding:
 
 def check_api(data: Path) -> Finding:
     """Does the API answer, and does it take our key?"""
-    from clipbert_client.client import ApiClient
+    from cli.api_client import connect
 
     try:
-        settings = read_client(data)
-        with ApiClient(settings.api_url, settings.api_key) as api:
+        with connect(data) as api:
             stats = api.get("/v1/stats")
             is_read_only = api.get("/readyz").get("state") == "read_only"
     except ServiceUnreachable as error:
         return Finding(error.message, "clipbert up")
-    except CliError as error:
+    except (CliError, ClientError) as error:
         return Finding(error.message, error.cure or "clipbert up")
     if is_read_only:
         return Finding(
-            f"{settings.api_url} is read-only: a disk of the service is full, nothing new is taken "
-            "in",
+            f"{api.api_url} is read-only: a disk of the service is full, nothing new is taken in",
             "make room on it, or delete videos; the service then goes on by itself",
         )
     videos = stats.get("videos")
     count = sum(videos.values()) if isinstance(videos, dict) else videos
-    return Finding(f"{settings.api_url} answers and takes the key; {count} videos")
+    return Finding(f"{api.api_url} answers and takes the key; {count} videos")

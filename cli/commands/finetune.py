@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from cli.data_folder import DataOption, find_data_folder
-from cli.errors import INTERRUPTED, ApiProblem, CliError, ServiceUnreachable
+from cli.api_client import connect
+from cli.data_folder import DataOption
+from cli.errors import INTERRUPTED, CliError
 from cli.finetune_request import (
     AfterOption,
     BaseOption,
@@ -32,6 +33,7 @@ from cli.show.console import JsonOption, print_json
 from cli.show.finetune_outcome import print_outcome, print_plan
 from cli.show.finetune_progress import follow_finetune
 from clipbert_client.client import ApiClient, Json
+from clipbert_client.errors import ApiProblem, ServiceUnreachable
 
 # What else to do about a refusal, beside what its sentence says.
 CURES = {
@@ -93,7 +95,7 @@ def finetune(
         promote=promote,
         regression=regression,
     )
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         found = request_finetune(api, finetune_body(api, options), check=check)
         if not as_json:
             print_plan(found, is_check=check)

@@ -7,8 +7,9 @@ from uuid import UUID
 
 import typer
 
+from cli.api_client import connect, list_first
 from cli.commands.finetune import wait_for_finetune
-from cli.data_folder import DataOption, find_data_folder
+from cli.data_folder import DataOption
 from cli.errors import CliError
 from cli.show.console import EveryOption, JsonOption, LimitOption, print_json, print_table
 from cli.show.finetune_outcome import decision_words, print_finetune, print_outcome
@@ -37,8 +38,8 @@ def list_finetunes(
     data: DataOption = None,
 ) -> None:
     """List finetunes, newest first."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
-        found = api.first_items("/v1/finetunes", limit=limit, every=every, task=task)
+    with connect(data) as api:
+        found = list_first(api, "/v1/finetunes", limit=limit, every=every, task=task)
     if as_json:
         print_json(found)
         return
@@ -67,7 +68,7 @@ def show_finetune(
     data: DataOption = None,
 ) -> None:
     """Show one finetune: what it trains, where it is, how it was evaluated and decided."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         found = find_finetune(api, finetune)
         if wait:
             found = wait_for_finetune(api, found, as_json=as_json)
@@ -118,7 +119,7 @@ def save_curves(
     if file.suffix.lower() not in {".png", ".json"}:
         raise CliError(f"{file}: the curves are a .png picture or .json points")
     target = file.expanduser()
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         found = find_finetune(api, finetune)
         path = f"/v1/finetunes/{found['id']}/curves"
         if target.suffix.lower() == ".json":
@@ -133,7 +134,7 @@ def list_events(
     finetune: FinetuneArgument, *, as_json: JsonOption = False, data: DataOption = None
 ) -> None:
     """List all that happened to a finetune, oldest first."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         found = find_finetune(api, finetune)
         events = list(api.items(f"/v1/jobs/{found['id']}/events", limit=None))
     if as_json:
@@ -182,7 +183,7 @@ def find_finetune(api: ApiClient, wanted: str) -> Json:
 
 
 def _act(finetune: str, verb: str, data: Path | None) -> None:
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         found = find_finetune(api, finetune)
         found = api.post(f"/v1/finetunes/{found['id']}:{verb}")
     asked = " (asked to pause)" if verb == "pause" and found["state"] == "running" else ""

@@ -5,7 +5,8 @@ from uuid import UUID
 
 import typer
 
-from cli.data_folder import DataOption, find_data_folder
+from cli.api_client import connect, list_first
+from cli.data_folder import DataOption
 from cli.show.console import (
     EveryOption,
     JsonOption,
@@ -16,7 +17,7 @@ from cli.show.console import (
     print_table,
 )
 from cli.show.facts import facts_of
-from clipbert_client.client import ApiClient, Json
+from clipbert_client.client import Json
 
 app = typer.Typer(
     help="List and show generations: which is searched, which is being built.",
@@ -37,8 +38,8 @@ def list_generations(
     data: DataOption = None,
 ) -> None:
     """List generations, newest first, and how much of the library each holds."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
-        found = api.first_items("/v1/generations", limit=limit, every=every)
+    with connect(data) as api:
+        found = list_first(api, "/v1/generations", limit=limit, every=every)
     if as_json:
         print_json(found)
         return
@@ -62,7 +63,7 @@ def show_generation(
     generation: GenerationArgument, *, as_json: JsonOption = False, data: DataOption = None
 ) -> None:
     """Show one generation."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         found = api.get(f"/v1/generations/{generation}")
     if as_json:
         print_json(found)

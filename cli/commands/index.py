@@ -9,8 +9,9 @@ from typing import Annotated, TextIO
 
 import typer
 
-from cli.data_folder import DataOption, find_data_folder
-from cli.errors import INTERRUPTED, CliError, ServiceUnreachable
+from cli.api_client import connect
+from cli.data_folder import DataOption
+from cli.errors import INTERRUPTED, CliError
 from cli.folder_walk import Broken, Reason, Skipped, Taken, walk
 from cli.sent_batch import SaidOfAll, start_batch, upload_files
 from cli.show.batch_outcome import (
@@ -21,8 +22,10 @@ from cli.show.batch_outcome import (
     print_not_indexed,
     print_outcome,
 )
-from cli.show.console import JsonOption, as_text, print_json
+from cli.show.console import JsonOption, print_json
 from clipbert_client.client import ApiClient, Json
+from clipbert_client.errors import ServiceUnreachable
+from clipbert_client.text import as_text
 
 MOST_ITEMS = 100_000  # of one batch
 
@@ -97,7 +100,7 @@ def index(
             "--all takes files of any extension",
         )
     told = sys.stderr if as_json else sys.stdout
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         sent: list[_SentBatch] = []
         said = SaidOfAll(tags=tag or [], strict=strict)
         try:

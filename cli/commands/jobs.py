@@ -5,7 +5,8 @@ from uuid import UUID
 
 import typer
 
-from cli.data_folder import DataOption, find_data_folder
+from cli.api_client import connect, list_first
+from cli.data_folder import DataOption
 from cli.show.console import (
     EveryOption,
     JsonOption,
@@ -16,7 +17,7 @@ from cli.show.console import (
     print_table,
 )
 from cli.show.facts import facts_of
-from clipbert_client.client import ApiClient, Json
+from clipbert_client.client import Json
 
 app = typer.Typer(help="List, show, cancel and retry jobs.", no_args_is_help=True)
 
@@ -36,8 +37,8 @@ def list_jobs(
     data: DataOption = None,
 ) -> None:
     """List jobs, newest first."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
-        jobs = api.first_items("/v1/jobs", limit=limit, every=every, state=state, kind=kind)
+    with connect(data) as api:
+        jobs = list_first(api, "/v1/jobs", limit=limit, every=every, state=state, kind=kind)
     if as_json:
         print_json(jobs)
         return
@@ -61,7 +62,7 @@ def list_jobs(
 @app.command("show")
 def show_job(job: JobArgument, *, as_json: JsonOption = False, data: DataOption = None) -> None:
     """Show one job."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         found = api.get(f"/v1/jobs/{job}")
     if as_json:
         print_json(found)
@@ -72,7 +73,7 @@ def show_job(job: JobArgument, *, as_json: JsonOption = False, data: DataOption 
 @app.command("cancel")
 def cancel_job(job: JobArgument, *, data: DataOption = None) -> None:
     """Cancel a job that waits or runs."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         found = api.post(f"/v1/jobs/{job}:cancel")
     print(f"job {found['id']} is {found['state']}")
 
@@ -80,7 +81,7 @@ def cancel_job(job: JobArgument, *, data: DataOption = None) -> None:
 @app.command("retry")
 def retry_job(job: JobArgument, *, data: DataOption = None) -> None:
     """Run a job again that failed, was cancelled or is quarantined."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         found = api.post(f"/v1/jobs/{job}:retry")
     print(f"job {found['id']} is {found['state']}")
 

@@ -12,9 +12,10 @@ from uuid import UUID
 
 import typer
 
+from cli.api_client import connect, list_first
 from cli.commands.videos import find_video
-from cli.data_folder import DataOption, find_data_folder
-from cli.errors import ApiProblem, CliError, check_one_of
+from cli.data_folder import DataOption
+from cli.errors import CliError, check_one_of
 from cli.finetune_request import TASKS
 from cli.label_file import STDIN, read_pieces
 from cli.show.console import (
@@ -30,6 +31,7 @@ from cli.show.console import (
 from cli.show.facts import facts_of
 from cli.show.label_rows import label_answer, label_text, revision_row, suggestion_row, video_name
 from clipbert_client.client import ApiClient, Json
+from clipbert_client.errors import ApiProblem
 
 ON_ERROR = ("fail", "skip")
 ORIGINS = ("asked", "unlabelled")
@@ -77,7 +79,7 @@ def import_labels(
 ) -> None:
     """Import labels of indexed videos. The same file again changes nothing."""
     check_one_of("--on-error", on_error, ON_ERROR)
-    with ApiClient.of_data_folder(find_data_folder(data)) as api, read_pieces(file) as pieces:
+    with connect(data) as api, read_pieces(file) as pieces:
         found = _send(api, pieces, kind=kind, split=split, source=source, on_error=on_error)
     if not found["num_lines"]:
         raise CliError(f"{'stdin' if file == STDIN else file} has no line")
@@ -100,7 +102,7 @@ def export_labels(
     data: DataOption = None,
 ) -> None:
     """Write labels as lines that can be imported again; to stdout unless a file is named."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         wanted = _filters(api, task=task, split=split, source=source, video=video)
         count = 0
         with _opened(file) as write:
@@ -124,9 +126,9 @@ def list_labels(
     data: DataOption = None,
 ) -> None:
     """List labels, newest first."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         wanted = _filters(api, task=task, split=split, source=source, video=video)
-        labels = api.first_items("/v1/labels", limit=limit, every=every, **wanted)
+        labels = list_first(api, "/v1/labels", limit=limit, every=every, **wanted)
     if as_json:
         print_json(labels)
         return
@@ -152,7 +154,7 @@ def show_label(
     label: LabelArgument, *, as_json: JsonOption = False, data: DataOption = None
 ) -> None:
     """Show one label and what it was before."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         found = api.get(f"/v1/labels/{label}")
         history = list(api.items(f"/v1/labels/{label}/history", limit=None))
     if as_json:
@@ -176,7 +178,7 @@ def delete_labels(
     data: DataOption = None,
 ) -> None:
     """Delete labels. Data sets that were made with them keep what they have."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         for label in labels:
             api.delete(f"/v1/labels/{label}")
             print(f"deleted label {label}")
@@ -191,7 +193,7 @@ def list_answers(
     data: DataOption = None,
 ) -> None:
     """Count the answers to open-ended questions: what a finetune's vocabulary would be."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         found = api.get("/v1/labels/answers", split=split, source=source)
     if as_json:
         print_json(found)
@@ -227,7 +229,7 @@ def suggest_labels(
 ) -> None:
     """List the questions whose answer by a person would teach the model most, best first."""
     check_one_of("--from", origin, ORIGINS)
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         video_id = None if video is None else str(find_video(api, video)["id"])
         found = api.get(
             "/v1/labels/suggestions", task=task, source=origin, video_id=video_id, limit=limit

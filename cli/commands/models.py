@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cli.api_client import connect
 from cli.commands.videos import confirm_delete
 from cli.data_folder import DataOption, find_data_folder
 from cli.errors import CliError, check_one_of
@@ -30,7 +31,7 @@ ModelArgument = Annotated[
 @app.command("list")
 def list_models(*, as_json: JsonOption = False, data: DataOption = None) -> None:
     """List the registered models and what each serves."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         models = list(api.items("/v1/models", limit=None))
     if as_json:
         print_json(models)
@@ -56,7 +57,7 @@ def show_model(
     model: ModelArgument, *, as_json: JsonOption = False, data: DataOption = None
 ) -> None:
     """Show one model: what it serves, how well it did, where it comes from."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         found = find_model(api, model)
         promotions = list(api.items(f"/v1/models/{found['id']}/promotions", limit=None))
     if as_json:
@@ -84,7 +85,7 @@ def promote_model(
     """Let a model serve, whatever its evaluation said."""
     for each in task or ():
         check_one_of("--task", each, SERVED_TASKS)
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         found = find_model(api, model)
         body = {"tasks": task} if task else {}
         found = api.post(f"/v1/models/{found['id']}:promote", body)
@@ -99,7 +100,7 @@ def delete_model(
     data: DataOption = None,
 ) -> None:
     """Delete a model and its files; refused while it serves or something needs it."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         found = find_model(api, model)
         name = model_name(found)
         if not yes and model not in {str(found["id"]), f"{found['name']}@{found['version']}"}:
@@ -126,7 +127,7 @@ def roll_back(
     if (model is None) == (task is None):
         raise CliError("name a model or a --task", "such as: clipbert models rollback --task qa")
     check_one_of("--task", task, SERVED_TASKS)
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         found = find_model(api, model) if model is not None else serving_model(api, str(task))
         tasks = found.get("serves") or []
         rolled_back = api.post(f"/v1/models/{found['id']}:rollback")

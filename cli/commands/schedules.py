@@ -7,9 +7,10 @@ from uuid import UUID
 
 import typer
 
+from cli.api_client import connect, list_first
 from cli.commands.finetune import refusal
-from cli.data_folder import DataOption, find_data_folder
-from cli.errors import ApiProblem, CliError, check_one_of
+from cli.data_folder import DataOption
+from cli.errors import CliError, check_one_of
 from cli.finetune_request import (
     TASKS,
     BaseOption,
@@ -38,6 +39,7 @@ from cli.show.console import (
 )
 from cli.show.facts import facts_of
 from clipbert_client.client import ApiClient, Json
+from clipbert_client.errors import ApiProblem
 
 MISFIRE, OVERLAP = ("skip", "run_once"), ("skip", "queue")
 
@@ -121,7 +123,7 @@ def create_schedule(
         promote=promote,
         regression=regression,
     )
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         body = _times(
             cron=cron,
             time_zone=time_zone,
@@ -178,7 +180,7 @@ def update_schedule(
         promote=promote,
         regression=regression,
     )
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         before = find_schedule(api, schedule)
         changes = _times(
             cron=cron,
@@ -202,7 +204,7 @@ def update_schedule(
 @app.command("list")
 def list_schedules(*, as_json: JsonOption = False, data: DataOption = None) -> None:
     """List schedules and when each fires next."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         found = list(api.items("/v1/schedules", limit=None))
     if as_json:
         print_json(found)
@@ -229,7 +231,7 @@ def show_schedule(
     schedule: ScheduleArgument, *, as_json: JsonOption = False, data: DataOption = None
 ) -> None:
     """Show one schedule."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         found = find_schedule(api, schedule)
     if as_json:
         print_json(found)
@@ -254,7 +256,7 @@ def run_schedule_now(
     schedule: ScheduleArgument, *, as_json: JsonOption = False, data: DataOption = None
 ) -> None:
     """Fire a schedule once, now; its own times stay as they are."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         found = find_schedule(api, schedule)
         try:
             fire = api.post(f"/v1/schedules/{found['id']}:run_now")
@@ -278,9 +280,9 @@ def list_fires(
     data: DataOption = None,
 ) -> None:
     """List when a schedule fired, newest first, what each did, and why one did nothing."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         found = find_schedule(api, schedule)
-        fires = api.first_items(f"/v1/schedules/{found['id']}/fires", limit=limit, every=every)
+        fires = list_first(api, f"/v1/schedules/{found['id']}/fires", limit=limit, every=every)
     if as_json:
         print_json(fires)
         return
@@ -302,7 +304,7 @@ def list_fires(
 @app.command("delete")
 def delete_schedule(schedule: ScheduleArgument, *, data: DataOption = None) -> None:
     """Delete a schedule. The finetunes that it started stay."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         found = find_schedule(api, schedule)
         api.delete(f"/v1/schedules/{found['id']}")
     print(f"deleted schedule {found['name']}")
@@ -328,7 +330,7 @@ def find_schedule(api: ApiClient, wanted: str) -> Json:
 
 
 def _act(schedule: str, verb: str, data: Path | None) -> None:
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         found = find_schedule(api, schedule)
         found = api.post(f"/v1/schedules/{found['id']}:{verb}")
     print(f"schedule {found['name']}: {_next(found)}")

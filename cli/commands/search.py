@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from cli.api_client import connect
 from cli.commands.videos import find_video
-from cli.data_folder import DataOption, find_data_folder
+from cli.data_folder import DataOption
 from cli.errors import check_one_of
 from cli.show.console import JsonOption, file_name, format_span, print_json, print_table
 from clipbert_client.client import ApiClient, Json
@@ -55,7 +56,7 @@ def search(
         from cli.show.contact_sheet import format_of, write_sheet
 
         format_of(sheet)  # refused before the search, not after it
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         video_ids = [str(find_video(api, each)["id"]) for each in video or ()]
         result, seconds = run_search(
             api,

@@ -9,13 +9,13 @@ from uuid import UUID
 
 import typer
 
-from cli.data_folder import DataOption, find_data_folder
-from cli.errors import ApiProblem, CliError
+from cli.api_client import connect, list_first
+from cli.data_folder import DataOption
+from cli.errors import CliError
 from cli.show.console import (
     EveryOption,
     JsonOption,
     LimitOption,
-    as_text,
     file_name,
     format_instant,
     format_span,
@@ -27,6 +27,8 @@ from cli.show.console import (
 from cli.show.facts import facts_of
 from cli.show.table import one_line
 from clipbert_client.client import ApiClient, Json
+from clipbert_client.errors import ApiProblem
+from clipbert_client.text import as_text
 
 MOST_NAMED = 5  # candidates named when a name or a part of it fits several
 
@@ -63,8 +65,8 @@ def list_videos(
 ) -> None:
     """List videos, newest first."""
     filters = {"tag": tag, "state": state, "name_part": name}
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
-        videos = api.first_items("/v1/videos", limit=limit, every=every, **filters)
+    with connect(data) as api:
+        videos = list_first(api, "/v1/videos", limit=limit, every=every, **filters)
     if as_json:
         print_json(videos)
         return
@@ -89,7 +91,7 @@ def show_video(
     video: VideoArgument, *, as_json: JsonOption = False, data: DataOption = None
 ) -> None:
     """Show one video and its clips."""
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         found = find_video(api, video)
         clips = api.get(f"/v1/videos/{found['id']}/clips")["items"]
     if as_json:
@@ -131,7 +133,7 @@ def delete_videos(
             "name either a video, or what to delete by --tag, --state or --name",
             "such as: clipbert videos delete --state failed --dry-run",
         )
-    with ApiClient.of_data_folder(find_data_folder(data)) as api:
+    with connect(data) as api:
         if video is not None:
             found = [find_video(api, video)]
             wanted = video.lower()

@@ -9,10 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from cli.errors import ApiProblem, ServiceUnreachable, may_come_back
 from cli.show.console import console, file_name, print_table
 from cli.show.pace import ProgressLines, format_duration, format_rate
 from clipbert_client.client import ApiClient, Json
+from clipbert_client.errors import ApiProblem, ServiceUnreachable, may_come_back
 
 if TYPE_CHECKING:
     from rich.progress import Progress

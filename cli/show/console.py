@@ -63,11 +63,6 @@ def discard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def as_text(name: str) -> str:
-    """Give a file name or argument as text; bytes of it that are no UTF-8 are replaced."""
-    return os.fsencode(name).decode("utf-8", errors="replace")
-
-
 def is_same_name(one: str, other: str) -> bool:
     """Compare names as people read them: macOS writes "ü" as two letters, others as one."""
     return normalize("NFC", one) == normalize("NFC", other)
@@ -93,11 +88,6 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         width = max(shutil.get_terminal_size().columns, LEAST_WIDTH)
         colours = None if os.environ.get("NO_COLOR") else STATE_STYLES
     print("\n".join(table_lines(columns, rows, width=width, colours=colours)))
-
-
-def say_that_there_is_more(shown: int) -> None:
-    """Say that a list goes on after what was shown of it."""
-    print(f"there are more than these {shown}: --all lists all", file=sys.stderr)
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:

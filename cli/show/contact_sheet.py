@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.errors import ApiProblem, CliError
+from cli.errors import CliError
 from cli.show.console import file_name, format_span
 from clipbert_client.client import ApiClient, Json
+from clipbert_client.errors import ApiProblem, ClientError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -174,7 +175,7 @@ def _poster(api: ApiClient, video_id: str, folder: Path) -> "Image | None":
             f"/v1/videos/{video_id}/thumbnails/poster", file, most_bytes=MOST_DOWNLOAD_BYTES
         ):
             return None
-    except CliError:
+    except ClientError:
         return None
     with Image.open(file) as image:
         return image.copy()

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from cli.errors import ApiProblem, ServiceUnreachable, may_come_back
 from cli.show.pace import ProgressLines, format_duration, format_rate
 from clipbert_client.client import TERMINAL_STATES, ApiClient, Json
+from clipbert_client.errors import ApiProblem, ServiceUnreachable, may_come_back
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -92,7 +92,7 @@ def test_a_command_loads_nothing_heavy(service, tmp_path, arguments):
 def test_a_command_is_where_the_table_says(name):
     module, _, attribute = COMMANDS[name].place.partition(":")
 
-    assert hasattr(import_module(module), attribute)
+    assert hasattr(import_module(f"cli.commands.{module}"), attribute)
 
 
 def test_every_command_is_listed_with_a_whole_line(clipbert):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from cli.file_to_send import FileToSend, sendable_name
 from cli.sent_batch import SaidOfAll, start_batch, upload_files, without_outside
 from clipbert_client.client import ApiClient
 from tests.cli.fake_api import batch
@@ -62,8 +61,8 @@ def test_a_file_that_cannot_be_read_is_a_row_and_the_others_are_uploaded(
 
     assert {each.path.name: each.message for each in not_sent} == {
         "dangling": "No such file or directory",
-        "endless": "it is no regular file",
-        "pipe": "it is no regular file",
+        "endless": "it is not a regular file",
+        "pipe": "it is not a regular file",
         "secret": "Permission denied",
     }
     assert [each.filename for each in outside.sent("POST", "/v1/videos")] == ["good"]
@@ -84,33 +83,6 @@ def test_a_file_that_the_api_refuses_is_a_row_and_the_others_are_uploaded(outsid
 
     assert [(each.path.name, each.code) for each in not_sent] == [("large", "payload_too_large")]
     assert len(outside.sent("POST", "/v1/videos")) == 2
-
-
-def test_a_file_is_sent_with_the_length_that_it_had_at_the_start(tmp_path):
-    path = tmp_path / "growing"
-    path.write_bytes(b"film")
-
-    with FileToSend(path) as content:
-        path.write_bytes(b"film and more")
-        read = content.read(100), content.read(100)
-
-    assert (content.size_bytes, read) == (4, (b"film", b""))
-
-
-def test_a_file_that_became_shorter_is_not_sent_as_if_it_were_whole(tmp_path):
-    path = tmp_path / "shrinking"
-    path.write_bytes(b"film")
-
-    with FileToSend(path) as content:
-        path.write_bytes(b"")
-        with pytest.raises(OSError, match="became shorter"):
-            content.read(100)
-
-
-def test_a_name_is_sent_as_text_on_one_line():
-    assert sendable_name(os.fsdecode(b"bad\xff.mp4")) == "bad\N{REPLACEMENT CHARACTER}.mp4"
-    assert sendable_name("two\nlines.mp4") == "two lines.mp4"
-    assert sendable_name('"ü".mp4') == "'ü'.mp4"
 
 
 def test_a_name_of_any_bytes_is_uploaded(outside, tmp_path):

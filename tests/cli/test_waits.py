@@ -74,7 +74,7 @@ def test_pip_shows_its_own_progress():
 
 
 def test_the_demo_counts_its_steps():
-    demo = (Path(__file__).resolve().parents[2] / "cli" / "demo.py").read_text()
+    demo = (Path(__file__).resolve().parents[2] / "cli" / "commands" / "demo.py").read_text()
 
     assert [int(each) for each in re.findall(r"_step\((\d),", demo)] == [1, 5, 2, 3, 4]
     assert "NUM_STEPS = 5" in demo

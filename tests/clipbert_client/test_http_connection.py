@@ -7,8 +7,8 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from cli.errors import ApiProblem, CliError, ServiceUnreachable
 from clipbert_client.client import ApiClient
+from clipbert_client.errors import ApiProblem, ServiceUnreachable, UnusableAddress
 from clipbert_client.http_connection import Connection, NoAnswer
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -138,10 +138,13 @@ def test_a_body_that_cannot_be_read_is_its_own_error_and_the_next_request_a_new_
 
 def test_nothing_is_sent_of_lines_whose_first_cannot_be_read(api):
     def broken():
-        raise CliError("no such file")
+        raise FileNotFoundError("no such file")
         yield b""
 
-    with ApiClient(api.url, "key") as client, pytest.raises(CliError, match="no such file"):
+    with (
+        ApiClient(api.url, "key") as client,
+        pytest.raises(FileNotFoundError, match="no such file"),
+    ):
         client.send_lines("/v1/labels", broken())
 
     assert api.requests == []
@@ -149,12 +152,12 @@ def test_nothing_is_sent_of_lines_whose_first_cannot_be_read(api):
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://a", "http://", "http://a:b", "a b"])
 def test_an_address_that_is_none_is_named(url):
-    with pytest.raises(CliError, match="address"):
+    with pytest.raises(UnusableAddress, match="address"):
         Connection(url, {})
 
 
 def test_a_key_that_no_header_can_hold_is_an_error_of_one_line():
-    with pytest.raises(CliError, match="Authorization header"):
+    with pytest.raises(UnusableAddress, match="Authorization header"):
         ApiClient("http://a", "key\nX-Other: 1")
 
 

@@ -3,10 +3,10 @@ import time
 
 import pytest
 
-from cli.errors import ServiceUnreachable
 from cli.show import batch_outcome
 from cli.show.batch_outcome import Counts, count_items, failed_items, follow_batch
 from clipbert_client.client import ApiClient
+from clipbert_client.errors import ServiceUnreachable
 from tests.cli.fake_api import batch
 
 ID = "0198c0df-5555-7aaa-8bbb-1234567890ab"

@@ -1,4 +1,4 @@
-"""Which version of the program this is."""
+"""Which version this is."""
 
 DISTRIBUTION = "clipbert-workers"
 

@@ -1,14 +1,11 @@
-"""A file as it is uploaded: regular, as long as at the start, under a name that forms carry."""
+"""A file as it is uploaded: a regular one, as long as it was at the start."""
 
 import errno
 import os
 import stat
-import unicodedata
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-
-from cli.show.console import as_text
 
 
 class FileToSend:
@@ -17,7 +14,7 @@ class FileToSend:
     The length of a request is announced before its body: a file that still grows is sent as it was.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: it cannot be opened, or is not a regular file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -26,7 +23,7 @@ class FileToSend:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             os.close(descriptor)
-            raise OSError(errno.EINVAL, "it is no regular file")
+            raise OSError(errno.EINVAL, "it is not a regular file")
         self.size_bytes = status.st_size
         self._reader = os.fdopen(descriptor, "rb")
 
@@ -52,9 +49,3 @@ class FileToSend:
         if left and not piece:
             raise OSError(errno.EIO, "it became shorter while it was sent")
         return piece
-
-
-def sendable_name(name: str) -> str:
-    """Give a file name as a form can carry it: what is no text, and quotes, are replaced."""
-    text = as_text(name).replace('"', "'")
-    return "".join(" " if unicodedata.category(letter)[0] == "C" else letter for letter in text)
