@@ -1,0 +1,1 @@
+"""The HTTP API: checks, stores, dispatches and answers; never computes."""

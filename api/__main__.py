@@ -12,7 +12,7 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from api.main import create_app
 from api.middleware.access_log import configure_logging
 from api.middleware.connections import ConnectionKeeper, ConnectionLimits
-from api.responses.waiting import WaitingRoom
+from api.services.waiting import WaitingRoom
 from api.settings import ApiSettings
 
 _GRACE_SECONDS = 10  # for uploads and downloads under way; requests that wait go at once

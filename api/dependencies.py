@@ -7,9 +7,9 @@ from typing import Annotated, cast
 import anyio
 from fastapi import Depends, Header, Query, Request
 
-from api.intake.media_roots import MediaRoots
-from api.readiness import ReadinessWatch
-from api.responses.waiting import MAX_WAIT_SECONDS, WaitingRoom
+from api.services.media_roots import MediaRoots
+from api.services.readiness import ReadinessWatch
+from api.services.waiting import MAX_WAIT_SECONDS, WaitingRoom
 from api.settings import ApiSettings
 from store.blobs import BlobStore
 from store.database import Sessions

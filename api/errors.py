@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from api.middleware.methods import allowed_methods
+from api.allowed_methods import allowed_methods
 from store.disk_space import is_storage_full
 from store.errors import (
     BlobNotFound,

@@ -10,16 +10,13 @@ from fastapi import FastAPI
 from starlette.types import Lifespan
 
 from api.dependencies import Services
+from api.document import install_openapi
 from api.errors import install_error_handlers
-from api.intake.media_roots import MediaRoots
 from api.middleware.access_log import AccessLogMiddleware, configure_logging
 from api.middleware.authentication import AuthenticationMiddleware, KeyVerifier
 from api.middleware.body_limit import BodyLimitMiddleware
 from api.middleware.methods import HeadMiddleware
 from api.middleware.read_only import ReadOnlyMiddleware
-from api.openapi import install_openapi
-from api.readiness import ReadinessWatch
-from api.responses.waiting import WaitingRoom
 from api.routes import (
     batches,
     datasets,
@@ -34,6 +31,9 @@ from api.routes import (
     system,
     videos,
 )
+from api.services.media_roots import MediaRoots
+from api.services.readiness import ReadinessWatch
+from api.services.waiting import WaitingRoom
 from api.settings import ApiSettings
 from store.blobs import open_blobs
 from store.database import make_sessions

@@ -150,7 +150,7 @@ def running(data: Path, *, media: Path, model: Path) -> Iterator[Service]:
     up = [clipbert, "up", "--data", data, "--port", "0", "--media-root", media, "--model", model]
     subprocess.run([*up, "--background"], check=True)
     try:
-        from cli.data_folder import read_running
+        from embedded.running_up import read_running
 
         told = read_running(data)
         if told is None:

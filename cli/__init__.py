@@ -1,0 +1,1 @@
+"""The `clipbert` command."""

@@ -1,9 +1,7 @@
-"""The data folder of `clipbert up`: where it is, and the two small files the other commands read.
+"""The data folder of `clipbert up`: where it is, and its client.json.
 
-    client.json    api_url and api_key, for whoever uses the API from this machine
-    up.json        what the running `up` listens on, for `down`, `doctor` and local commands
-
-Both are readable by their owner only.
+That holds api_url and api_key for whoever uses the API from this machine, and is readable by its
+owner only. What runs on the folder is in up.json: embedded.running_up.
 """
 
 import json
@@ -15,6 +13,7 @@ from typing import Annotated
 import typer
 
 from cli.errors import CliError
+from embedded.private_file import write_private
 
 FOLDER_NAME = ".clipbert"
 
@@ -35,16 +34,6 @@ class ClientSettings:
 
     api_url: str
     api_key: str
-
-
-@dataclass(frozen=True)
-class RunningUp:
-    """What a running `clipbert up` told about itself."""
-
-    pid: int
-    api_url: str
-    ready: bool
-    environment: dict[str, str]  # the STORE_* and WORKER_* variables of its processes
 
 
 def find_data_folder(option: Path | None, *, start: Path | None = None) -> Path:
@@ -122,31 +111,4 @@ def read_client_file(data: Path) -> ClientSettings | None:
 
 def write_client(data: Path, settings: ClientSettings) -> None:
     """Write client.json, for its owner only."""
-    _write_private_json(data / "client.json", asdict(settings))
-
-
-def read_running(data: Path) -> RunningUp | None:
-    """Read what the last `clipbert up` wrote; None when there is nothing to read."""
-    try:
-        return RunningUp(**json.loads((data / "up.json").read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def write_running(data: Path, running: RunningUp) -> None:
-    """Write up.json, for its owner only."""
-    _write_private_json(data / "up.json", asdict(running))
-
-
-def remove_running(data: Path) -> None:
-    """Remove up.json; nothing runs any more."""
-    (data / "up.json").unlink(missing_ok=True)
-
-
-def _write_private_json(file: Path, content: dict[str, object]) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as writer:
-        json.dump(content, writer, indent=2)
-        writer.write("\n")
-    temporary.replace(file)
+    write_private(data / "client.json", json.dumps(asdict(settings), indent=2) + "\n")

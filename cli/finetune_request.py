@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.commands.videos import find_video
 from cli.errors import CliError, check_one_of
 from cli.model_names import find_model
+from cli.video_names import find_video
 from clipbert_client.client import ApiClient, Json
 
 TASKS = ("qa", "multiple_choice", "retrieval")

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.data_folder import read_running
 from cli.errors import CliError
+from embedded.running_up import read_running
 
 if TYPE_CHECKING:
     from store.blobs import BlobStore

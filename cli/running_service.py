@@ -12,28 +12,22 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.data_folder import (
-    RunningUp,
-    cache_folder,
-    make_data_folder,
-    read_running,
-    remove_running,
-    write_running,
-)
+from cli.data_folder import cache_folder, make_data_folder
 from cli.errors import CliError
 from cli.ports import address_for_clients, bind_port
-from cli.processes import Services, plan_processes, service_environment
 from cli.readiness import api_is_ready
+from cli.up_options import UpOptions
+from embedded.deployment import Services, plan_processes, service_environment
 from embedded.lock import hold_lock
 from embedded.log import unfailing_output
 from embedded.process_log import ProcessLog
+from embedded.running_up import RunningUp, read_running, remove_running, write_running
 from embedded.scratch import scratch_folder
 from embedded.service_watch import ServiceWatch
 from embedded.supervisor import Supervisor
 from workers.child.visible_gpus import num_model_children, visible_gpus
 
 if TYPE_CHECKING:
-    from cli.commands.up import UpOptions
     from embedded.servers import EmbeddedServices
 
 READY_SECONDS = 120.0
@@ -48,7 +42,7 @@ class StopRequested(Exception):
     """Ctrl-C or SIGTERM came."""
 
 
-def run_service(options: "UpOptions") -> None:
+def run_service(options: UpOptions) -> None:
     """Run everything until SIGINT or SIGTERM.
 
     Raises:
@@ -78,7 +72,7 @@ def run_service(options: "UpOptions") -> None:
 
 
 def _serve(
-    options: "UpOptions",
+    options: UpOptions,
     listener: socket.socket,
     api_url: str,
     stop: threading.Event,
@@ -175,7 +169,7 @@ def _start_service_watch(
     service_watch.start()
 
 
-def _build_model_if_missing(model: Path, options: "UpOptions", stop: threading.Event) -> None:
+def _build_model_if_missing(model: Path, options: UpOptions, stop: threading.Event) -> None:
     if (model / "config.json").is_file():
         return
     if options.model is not None:
@@ -196,8 +190,8 @@ def _start_services(data: Path, cleanup: ExitStack) -> tuple[Services, "Embedded
     embedded = None
     if not (database_url and redis_url):
         try:
+            from embedded.errors import EmbeddedServicesError
             from embedded.servers import EmbeddedServices
-            from store.errors import EmbeddedServicesError
         except ModuleNotFoundError as error:
             raise CliError(
                 f"the embedded services are not installed ({error.name})",
@@ -270,7 +264,7 @@ def _watch(supervisor: Supervisor, log: ProcessLog) -> int:
 
 
 def _ready_message(
-    options: "UpOptions", api_url: str, model: Path, seconds: float, *, model_is_loaded: bool
+    options: UpOptions, api_url: str, model: Path, seconds: float, *, model_is_loaded: bool
 ) -> str:
     loading = "" if model_is_loaded else ", still being loaded: the first answers wait for it"
     option = "" if options.data.name == ".clipbert" else f" --data {options.data}"

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from store.errors import EmbeddedServicesError
+from embedded.errors import EmbeddedServicesError
+from embedded.private_file import write_private
 
 ACCOUNT_NAMES = ("postgres", "nobody")
 SOCKET_PREFIX = "clipbert-"
@@ -188,18 +189,6 @@ def _own_name(services: Path) -> str:
     if not file.is_file():
         write_private(file, secrets.token_hex(8))
     return file.read_text()
-
-
-def write_private(path: Path, content: str) -> None:
-    """Write a file that only we can read, whole or not at all."""
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
-    staging.unlink(missing_ok=True)
-    descriptor = os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    staging.replace(path)
 
 
 def _roots_folder() -> Path:

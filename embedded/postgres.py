@@ -12,8 +12,8 @@ import psycopg
 import sqlalchemy
 
 from embedded.account import SOCKET_PREFIX, ServiceAccount
+from embedded.errors import EmbeddedServicesError
 from embedded.process import command_of
-from store.errors import EmbeddedServicesError
 
 USER = DATABASE = "clipbert"
 PORT = 5432  # names the socket file; nothing listens on the network

@@ -15,8 +15,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from embedded.account import ServiceAccount
+from embedded.errors import EmbeddedServicesError
 from embedded.process import command_of
-from store.errors import EmbeddedServicesError
 
 START_SECONDS = 30
 STOP_SECONDS = 30

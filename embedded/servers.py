@@ -19,11 +19,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from embedded.account import ServiceAccount, choose_account, write_private
+from embedded.account import ServiceAccount, choose_account
+from embedded.errors import EmbeddedServicesError
 from embedded.postgres import EmbeddedPostgres
+from embedded.private_file import write_private
 from embedded.process import identity_of
 from embedded.redis import EmbeddedRedis, free_port
-from store.errors import EmbeddedServicesError
 
 START_ATTEMPTS = 5  # another program may take Redis's port between the look and the start
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO, cast
 
-# Run by its path: nothing of the workers is imported here.
-BOUND_PROCESS = Path(__file__).parents[1] / "workers" / "bound_process.py"
+# Run by its path: nothing of the library is imported here.
+BOUND_PROCESS = Path(__file__).parents[1] / "clipbert" / "runs" / "bound_process.py"
 FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 1.0, 30.0
 STEADY_SECONDS = 60.0  # a process that ran this long starts again with the first backoff
 LONGEST_LINE = 2**16  # characters

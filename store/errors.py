@@ -14,8 +14,7 @@ StoreError
 ├── IdempotencyConflict      a known key came with another content
 ├── InvalidPageToken         a page token that this store did not make
 ├── BlobError                BlobNotFound InvalidBlobKey
-├── MediaFileError           OutsideMediaRoots MediaFileMissing NotARegularFile
-└── EmbeddedServicesError    PostgreSQL or Redis could not be started or stopped
+└── MediaFileError           OutsideMediaRoots MediaFileMissing NotARegularFile
 """
 
 import os
@@ -185,14 +184,6 @@ class InvalidBlobKey(BlobError):
     def __init__(self, key: str) -> None:
         super().__init__(f"{key!r} cannot be the key of a blob")
         self.key = key
-
-
-class EmbeddedServicesError(StoreError):
-    """PostgreSQL or Redis could not be started or stopped."""
-
-    def __init__(self, sentence: str, *, log: Path | None = None) -> None:
-        super().__init__(sentence)
-        self.log = log
 
 
 class MediaFileError(StoreError):

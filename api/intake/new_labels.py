@@ -22,7 +22,6 @@ from sqlalchemy.orm import Session
 from api.dependencies import Services
 from api.errors import ApiError
 from api.intake.batch_bodies import RawItem, read_lines
-from api.responses.player_clock import take_span
 from api.schemas.labels import (
     MAX_CHOICES,
     MAX_LABEL_LENGTH,
@@ -30,6 +29,7 @@ from api.schemas.labels import (
     NewLabel,
     RefusedLine,
 )
+from api.schemas.player_clock import take_span
 from api.schemas.text import MAX_TEXT_LENGTH, Metadata
 from clipbert.datasets.annotation import Annotation
 from clipbert.datasets.kinds import AnnotationKind, read_line, recognise_kind

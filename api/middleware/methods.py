@@ -1,42 +1,9 @@
-"""Which methods a path has, and HEAD on every path that can be read (RFC 9110, 9.3.2 and 10.2.1).
+"""HEAD on every path that can be read (RFC 9110, 9.3.2), which FastAPI gives to none."""
 
-FastAPI names the methods of one route only, and gives HEAD to none.
-"""
-
-import re
-from functools import lru_cache
 from http import HTTPStatus
-from typing import Final
 
-from fastapi import FastAPI
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-_METHODS: Final = ("get", "head", "post", "put", "patch", "delete")
-_PARAMETER: Final = re.compile(r"\\\{\w+\\\}")
-
-
-def allowed_methods(app: FastAPI, path: str) -> tuple[str, ...]:
-    """Name all methods of a path; none where it is not in the API's description."""
-    fitting = [each for each in _templates(app) if each[0].fullmatch(path)]
-    if not fitting:
-        return ()
-    # /v1/labels/suggestions is itself, and no label's id.
-    least = min(num_parameters for _, num_parameters, _ in fitting)
-    found = {method for _, number, methods in fitting if number == least for method in methods}
-    if "get" in found:
-        found.add("head")
-    return tuple(method.upper() for method in _METHODS if method in found)
-
-
-@lru_cache(maxsize=4)
-def _templates(app: FastAPI) -> list[tuple[re.Pattern[str], int, frozenset[str]]]:
-    templates = []
-    for path, operations in app.openapi()["paths"].items():
-        # A colon begins a custom method: `{job_id}:cancel`.
-        pattern, num_parameters = _PARAMETER.subn("[^/:]+", re.escape(path))
-        templates.append((re.compile(pattern), num_parameters, frozenset(operations)))
-    return templates
 
 
 class HeadMiddleware:
@@ -78,5 +45,5 @@ class _HeadIsSent(Exception):
 
 
 def _has_route(scope: Scope) -> bool:
-    """Tell whether a route of its own answers HEAD here."""
+    """Whether a route of its own answers HEAD here."""
     return any(route.matches(scope)[0] == Match.FULL for route in scope["app"].router.routes)

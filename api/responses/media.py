@@ -8,8 +8,8 @@ from typing import Final
 from urllib.parse import quote
 
 from api.errors import ApiError
-from api.intake.media_roots import MediaRoots
 from api.responses.ranges import CHUNK_BYTES, Source
+from api.services.media_roots import MediaRoots
 from store.blobs import BlobStore
 from store.errors import BlobNotFound, MediaFileMissing, NotARegularFile
 from store.media_files import stamp_of, trusted_stamp

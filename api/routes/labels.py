@@ -20,7 +20,6 @@ from api.intake.batch_bodies import spool_body
 from api.intake.new_labels import LabelReader, OnRefused, add_label, import_labels
 from api.responses.answers import fresh, fresh_or_304, require_match
 from api.responses.lines import NDJSON, lines_response
-from api.responses.player_clock import take_span
 from api.responses.problems import refusals
 from api.schemas.labels import (
     IMPORT_EXAMPLE,
@@ -37,6 +36,7 @@ from api.schemas.labels import (
     label_resource,
     revision_resource,
 )
+from api.schemas.player_clock import take_span
 from api.schemas.resources import Page
 from api.schemas.text import Name
 from clipbert.datasets.kinds import AnnotationKind

@@ -1,0 +1,1 @@
+"""What bodies and answers look like, as pydantic models, and the clock of their seconds."""

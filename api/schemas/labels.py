@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, field_validator
 from pydantic.config import JsonDict
 
-from api.responses.player_clock import show_moment
+from api.schemas.player_clock import show_moment
 from api.schemas.resources import RequestBody, Resource, never_null
 from api.schemas.text import Metadata, Name, QueryText, check_storable
 from store.tables import Label, LabelRevision, Task, Video

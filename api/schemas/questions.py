@@ -7,8 +7,8 @@ from uuid import UUID
 from pydantic import ConfigDict, Field, field_validator
 from pydantic.config import JsonDict
 
-from api.responses.player_clock import show_answer
 from api.schemas.jobs import failure_of
+from api.schemas.player_clock import show_answer
 from api.schemas.resources import Failure, RequestBody, Resource
 from api.schemas.text import QueryText
 from store.jobs.state import JobState, is_terminal

@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
-from api.responses.player_clock import show_answer
+from api.schemas.player_clock import show_answer
 from api.schemas.questions import Answer, QuestionResult
 from api.schemas.resources import Resource
 from store.results.suggestions import Suggestion

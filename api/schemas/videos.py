@@ -8,8 +8,8 @@ from uuid import UUID
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
-from api.responses.player_clock import on_player_clock
 from api.schemas.jobs import failure_of
+from api.schemas.player_clock import on_player_clock
 from api.schemas.resources import Failure, RequestBody, Resource
 from api.schemas.text import Metadata, Tags, Uri
 from store.tables import Clip, Video, VideoState

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from cli.api_client import connect
-from cli.commands.videos import find_video
 from cli.data_folder import DataOption
 from cli.errors import CliError
 from cli.model_names import model_name
 from cli.show.console import JsonOption, file_name, format_span, print_json, print_table
+from cli.video_names import find_video
 from clipbert_client.client import ApiClient, Json
 from clipbert_client.errors import ApiProblem
 

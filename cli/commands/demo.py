@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.api_client import connect
-from cli.data_folder import DataOption, find_data_folder, read_running
+from cli.data_folder import DataOption, find_data_folder
 from cli.errors import CliError
+from embedded.running_up import read_running
 
 if TYPE_CHECKING:
     from clipbert_client.client import ApiClient
@@ -41,7 +42,8 @@ def demo(
     samples: Annotated[Path, typer.Option(help="Folder to index.")] = SAMPLES,
 ) -> None:
     """Show the whole service on the sample clips: start, index, search, ask, stop."""
-    from cli.commands.up import UpOptions, default_ingest_workers, down, start_in_background
+    from cli.commands.up import default_ingest_workers, down, start_in_background
+    from cli.up_options import UpOptions
     from embedded.lock import is_locked
 
     started_at = time.monotonic()
@@ -82,10 +84,10 @@ def _show(folder: Path, samples: Path) -> None:
     from cli.commands.ask import answering_model, ask_question, print_answers
     from cli.commands.index import collect_files
     from cli.commands.search import run_search
-    from cli.commands.videos import find_video
     from cli.sent_batch import start_batch, upload_files
     from cli.show.batch_outcome import follow_batch, print_outcome
     from cli.show.contact_sheet import write_sheet
+    from cli.video_names import find_video
 
     with connect(folder) as api:
         files = collect_files([samples], every_file=False).files

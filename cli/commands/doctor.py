@@ -10,9 +10,10 @@ from pathlib import Path
 
 import typer
 
-from cli.data_folder import DataOption, find_data_folder, read_running
+from cli.data_folder import DataOption, find_data_folder
 from cli.errors import CliError
 from clipbert_client.errors import ClientError, ServiceUnreachable
+from embedded.running_up import read_running
 
 LEAST_FREE_BYTES = 2 * 2**30
 PACKAGES = ("torch", "transformers", "timm", "av", "celery", "sqlalchemy", "psycopg", "fastapi")
@@ -144,8 +145,8 @@ def check_database(data: Path) -> Finding:
 def check_queue(data: Path) -> Finding:
     """Does Redis answer, and do workers answer through it?"""
     from cli.local_store import store_environment
-    from cli.processes import WORKERS
     from cli.readiness import answering_workers
+    from embedded.deployment import WORKERS
 
     try:
         url = store_environment(data).get("WORKER_REDIS_URL")

@@ -13,7 +13,6 @@ from uuid import UUID
 import typer
 
 from cli.api_client import connect, list_first
-from cli.commands.videos import find_video
 from cli.data_folder import DataOption
 from cli.errors import CliError, check_one_of
 from cli.finetune_request import TASKS
@@ -30,6 +29,7 @@ from cli.show.console import (
 )
 from cli.show.facts import facts_of
 from cli.show.label_rows import label_answer, label_text, revision_row, suggestion_row, video_name
+from cli.video_names import find_video
 from clipbert_client.client import ApiClient, Json
 from clipbert_client.errors import ApiProblem
 

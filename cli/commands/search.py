@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from cli.api_client import connect
-from cli.commands.videos import find_video
 from cli.data_folder import DataOption
 from cli.errors import check_one_of
 from cli.show.console import JsonOption, file_name, format_span, print_json, print_table
+from cli.video_names import find_video
 from clipbert_client.client import ApiClient, Json
 
 MODES = ("auto", "recall", "exhaustive")

@@ -5,48 +5,21 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.data_folder import (
-    DataOption,
-    find_data_folder,
-    make_data_folder,
-    read_running,
-    remove_running,
-)
+from cli.data_folder import DataOption, find_data_folder, make_data_folder
 from cli.errors import CliError
 from cli.show.pace import ProgressLines, format_duration
+from cli.up_options import UpOptions
 from embedded.log import open_log
+from embedded.running_up import read_running, remove_running
 
 DOWN_SECONDS = 25.0
 _ENDING_SECONDS = 3.0  # of an interpreter; one whose parent never asks for it stays a zombie
 BACKGROUND_START_SECONDS = 900.0  # the first start may have to build clipbert-mini
-
-
-@dataclass(frozen=True)
-class UpOptions:
-    """What `clipbert up` was asked for, defaults filled in.
-
-    Attributes:
-        port: 0 takes a free one.
-        model: folder of the default model; None: clipbert-mini, built when missing.
-        log_file: what stdout and stderr are, if they are a log that we may change for a new one.
-    """
-
-    data: Path
-    host: str
-    port: int
-    media_roots: tuple[Path, ...]
-    device: str
-    ingest_workers: int
-    model: Path | None
-    api_processes: int = 1
-    verbose: bool = False
-    log_file: Path | None = None
 
 
 def up(

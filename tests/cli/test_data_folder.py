@@ -2,17 +2,9 @@ import stat
 
 import pytest
 
-from cli.data_folder import (
-    ClientSettings,
-    RunningUp,
-    find_data_folder,
-    read_client,
-    read_running,
-    remove_running,
-    write_client,
-    write_running,
-)
+from cli.data_folder import ClientSettings, find_data_folder, read_client, write_client
 from cli.errors import CliError
+from embedded.running_up import RunningUp, read_running, remove_running, write_running
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from api.settings import ApiSettings
 from cli.main import app as clipbert_app
-from cli.processes import plan_processes
+from embedded.deployment import plan_processes
 from store.settings import StoreSettings
 from workers.settings import WorkerSettings
 

@@ -16,8 +16,8 @@ import psycopg
 import redis
 import sqlalchemy
 
+from embedded.errors import EmbeddedServicesError
 from embedded.servers import EmbeddedServices
-from store.errors import EmbeddedServicesError
 
 
 def main():

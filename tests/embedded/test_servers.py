@@ -20,10 +20,10 @@ import redis
 import sqlalchemy
 
 from embedded.account import ROOTS_FOLDER, ServiceAccount, choose_account
+from embedded.errors import EmbeddedServicesError
 from embedded.process import command_of, identity_of
 from embedded.redis import EmbeddedRedis
 from embedded.servers import EmbeddedServices
-from store.errors import EmbeddedServicesError
 
 PROGRAM = Path(__file__).with_name("embedded_program.py")
 REPOSITORY = PROGRAM.parents[2]

@@ -5,11 +5,11 @@ from io import StringIO
 import pytest
 
 from embedded.disk_reserve import DiskReserve
+from embedded.errors import EmbeddedServicesError
 from embedded.process_log import ProcessLog
 from embedded.servers import EmbeddedServices, Restart
 from embedded.service_watch import ServiceWatch
 from store.disk_space import DiskState
-from store.errors import EmbeddedServicesError
 
 MIB = 2**20
 

@@ -19,7 +19,7 @@ from workers.jobs.process_files import DEAD, START_FIELD, boot_id, read_stat
 
 log = structlog.get_logger(__name__)
 
-_BOUND_PROCESS: Final = Path(__file__).parents[1] / "bound_process.py"
+_BOUND_PROCESS: Final = Path(__file__).parents[2] / "clipbert" / "runs" / "bound_process.py"
 _MAX_LOG_BYTES: Final = 10_000_000
 _KILL_SECONDS: Final = 5.0
 # As read_stat gives them.

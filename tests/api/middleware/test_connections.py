@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from cli.processes import plan_processes
+from embedded.deployment import plan_processes
 from embedded.supervisor import Supervisor
 from tests.api.test_process import Process
 

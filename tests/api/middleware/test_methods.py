@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 import api.schemas
+from api.allowed_methods import allowed_methods
 from api.main import describe_app
-from api.middleware.methods import allowed_methods
 from api.schemas.resources import RequestBody
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind

@@ -4,8 +4,8 @@ import unicodedata
 
 import pytest
 
-from cli.commands.videos import find_video
 from cli.errors import CliError
+from cli.video_names import find_video
 from clipbert_client.client import ApiClient
 
 ONE, TWO = "0198c0df-0001-7aaa-8bbb-1234567890ab", "0198c0df-0002-7aaa-8bbb-1234567890ab"

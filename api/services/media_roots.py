@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from api.errors import ApiError
-from api.intake.content_checks import ContentChecks
+from api.services.content_checks import ContentChecks
 from store.errors import MediaFileMissing, NotARegularFile, OutsideMediaRoots
 from store.media_files import MediaFile, open_media_file
 

@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.main import create_app
-from api.responses.waiting import WaitingRoom
+from api.services.waiting import WaitingRoom
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from api.responses.player_clock import on_player_clock, take_span
+from api.schemas.player_clock import on_player_clock, take_span
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind
 from store.labels.tables import Label
