@@ -103,7 +103,7 @@ def _listening_socket(descriptor: int) -> socket.socket:
 
 
 def _allow_files(wanted: int) -> None:
-    """Let this process open so many files, as far as the system allows it."""
+    """Allow this process to open so many files, as far as the system does."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

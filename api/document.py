@@ -34,7 +34,7 @@ Json = dict[str, Any]
 
 
 def install_openapi(app: FastAPI) -> None:
-    """Let the app describe itself with `complete_document`."""
+    """Make the app describe itself with `complete_document`."""
 
     def openapi() -> Json:
         if app.openapi_schema is None:

@@ -152,12 +152,12 @@ async def _answer_invalid_request(request: Request, error: RequestValidationErro
     if any(each["type"] == "json_invalid" for each in found):
         reason = found[0].get("ctx", {}).get("error", "not JSON")
         return problem_response(
-            HTTPStatus.BAD_REQUEST, "malformed_json", f"The body is no valid JSON: {reason}."
+            HTTPStatus.BAD_REQUEST, "malformed_json", f"The body is not valid JSON: {reason}."
         )
     for each in found:
         where = [str(part) for part in each["loc"]]
         if where[0] == "path":
-            # An id that is no UUID names nothing, as an unknown id does.
+            # An id that is not a UUID names nothing, as an unknown id does.
             kind = where[-1].removesuffix("_id")
             return problem_response(
                 HTTPStatus.NOT_FOUND, f"{kind}_not_found", f"There is no such {kind}."
@@ -188,7 +188,7 @@ async def _answer_http_error(request: Request, error: HTTPException) -> Response
         detail += f"; possible: {', '.join(methods)}." if methods else "."
     elif status == HTTPStatus.BAD_REQUEST and "parsing the body" in str(detail):
         code = "malformed_json"  # what FastAPI raises for a body that is not even UTF-8
-        detail = "The body is no valid JSON."
+        detail = "The body is not valid JSON."
     return problem_response(status, code, detail, headers=headers)
 
 

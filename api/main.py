@@ -120,7 +120,7 @@ def describe_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
     )
     routers = (
         *(videos, batches, jobs, searches, questions),
-        *(suggestions, labels, datasets),  # suggestions first: "suggestions" is no label's id
+        *(suggestions, labels, datasets),  # suggestions first: "suggestions" is not a label's id
         *(finetunes, models, schedules, system),
     )
     for routes in routers:

@@ -87,7 +87,7 @@ def walk(paths: Iterable[Path], *, every_file: bool) -> Iterator[Found]:
 
 
 def kind_of_file(mode: int) -> str:
-    """Name what is no regular file."""
+    """Return what a path that is not a regular file is."""
     for is_kind, name in (
         (stat.S_ISFIFO, "a named pipe"),
         (stat.S_ISSOCK, "a socket"),

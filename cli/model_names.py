@@ -54,5 +54,5 @@ def serving_model(api: ApiClient, task: str) -> Json:
 
 
 def model_name(model: Json) -> str:
-    """Name a model and its version, as find_model() takes it."""
+    """Return a model's name and version, as find_model() takes them."""
     return f"{model['name']}@{model['version']}"

@@ -39,7 +39,7 @@ class PlainValue:
 
 
 def read_plainly(command: Any) -> None:  # noqa: ANN401  typer's own class is private
-    """Let a command, and all below it, read its parameters by `PlainValue` where it can."""
+    """Make a command, and all below it, read its parameters by `PlainValue` where it can."""
     for parameter in command.params:
         _give_reader(parameter)
     make_help_option = command.get_help_option

@@ -221,7 +221,7 @@ def _wait_until_ready(
     api_url: str,
     starting: set[str],
 ) -> None:
-    """Wait until the API can serve and no worker is starting any more."""
+    """Wait until the API can serve and no worker is still starting."""
     deadline = time.monotonic() + READY_SECONDS
     early_exits = 0
     while starting or not api_is_ready(api_url):
@@ -327,7 +327,7 @@ def _stop_signals() -> Iterator[threading.Event]:
 
 @contextmanager
 def _said_if_full(data: Path) -> Iterator[None]:
-    """Say it in a sentence if there is no room to begin with."""
+    """Turn a disk that is full from the start into one sentence."""
     from store.disk_space import is_storage_full
 
     try:

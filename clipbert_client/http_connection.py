@@ -81,7 +81,7 @@ class Answer:
             raise NoAnswer(f"the answer broke off, {left} bytes before its end")
 
     def close(self) -> None:
-        """Have no more of it; what was not read costs the connection."""
+        """Read no more of it; what was not read costs the connection."""
         if not self._response.isclosed():
             self._connection.close()
 

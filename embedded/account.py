@@ -66,7 +66,7 @@ class ServiceAccount:
         )
 
     def can_read(self, path: Path) -> bool:
-        """Tell whether the user reaches and reads a path, asked of the kernel, not of the modes."""
+        """Whether the user reaches and reads a path, by the kernel's word, not by the modes."""
         return (
             self.run(["/usr/bin/env", "test", "-r", path, "-a", "-x", path.parent]).returncode == 0
         )
@@ -113,7 +113,7 @@ class ServiceAccount:
         raise EmbeddedServicesError("no temporary folder is short enough for a unix socket")
 
     def reachable_copy(self, packages: Path, parts: Sequence[str], *, probe: str) -> Path:
-        """Give installed programs where this user can reach them: as they are, or as a copy.
+        """Return where this user can reach installed programs: as they are, or as a copy.
 
         Args:
             packages: the folder that packages are installed in.
@@ -181,7 +181,7 @@ def choose_account(data_folder: Path) -> ServiceAccount:
 
 
 def _own_name(services: Path) -> str:
-    """Name the folder of one data folder.
+    """Return the name of one data folder's folder.
 
     By chance, not by path: a data folder that was removed and made again has other passwords.
     """

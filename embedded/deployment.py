@@ -40,7 +40,7 @@ def plan_processes(
     listener: socket.socket | None = None,
     python: str = sys.executable,
 ) -> list[ProcessSpec]:
-    """Name every process of a deployment.
+    """Return every process of a deployment.
 
     Those that bring work stop first (stage 0), those that do it after them (stage 1).
 

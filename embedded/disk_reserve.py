@@ -51,6 +51,6 @@ class DiskReserve:
             os.close(descriptor)
 
     def release(self) -> None:
-        """Give the room up, for who needs it now."""
+        """Give up the room, for whoever needs it now."""
         with suppress(OSError):
             self._file.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ def hold_lock(data: Path) -> Iterator[bool]:
 
 
 def is_locked(data: Path) -> bool:
-    """Tell whether a `clipbert up` runs on the data folder."""
+    """Whether a `clipbert up` runs on the data folder."""
     try:
         descriptor = os.open(data / "up.lock", os.O_RDWR)
     except FileNotFoundError:

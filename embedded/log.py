@@ -127,7 +127,7 @@ def change_log(file: Path, *, num_kept: int = NUM_KEPT) -> None:
 
 @contextmanager
 def unfailing_output(log_file: Path | None) -> Iterator[None]:
-    """Let nothing that is printed while the block runs end the process.
+    """Keep what is printed while the block runs from ending the process.
 
     Args:
         log_file: the log that stdout and stderr are; None if they are something else.

@@ -66,14 +66,14 @@ class EmbeddedPostgres:
         return Path(lines[SOCKET_LINE])
 
     def is_running(self) -> bool:
-        """Tell whether our server runs, and not another process with its number."""
+        """Whether our server runs, and not another process with its number."""
         lines = self._pid_lines()
         if not lines or not lines[0].strip().isdigit():
             return False
         return str(self.cluster) in command_of(int(lines[0]))
 
     def url(self, database: str = DATABASE) -> str:
-        """Give the SQLAlchemy URL of a database of the running server.
+        """Return the SQLAlchemy URL of a database of the running server.
 
         Raises:
             EmbeddedServicesError: the server does not run.

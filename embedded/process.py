@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def command_of(pid: int) -> list[str]:
-    """Give the command line of a process; empty if it has ended, also if nobody waited for it."""
+    """Return the command line of a process; empty if it has ended, even unwaited for."""
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except FileNotFoundError:
@@ -16,7 +16,7 @@ def command_of(pid: int) -> list[str]:
 
 
 def identity_of(pid: int) -> str | None:
-    """Give what tells this process from every other that had or will have its number.
+    """Return what tells this process from every other that had or will have its number.
 
     Returns:
         The boot and the instant it was started in; None if there is no such process.

@@ -26,7 +26,7 @@ class Line:
     text: str
     level: str
     time: str  # of the day, in this machine's zone
-    event: str | None = None  # the name of what happened; None for text that is no record
+    event: str | None = None  # the name of what happened; None for text that is not a record
     is_routine: bool = False  # an answered request, of which there are many
 
 

@@ -61,7 +61,7 @@ class EmbeddedRedis:
             return None
 
     def is_running(self) -> bool:
-        """Tell whether our server runs, also while it is too busy to answer."""
+        """Whether our server runs, also while it is too busy to answer."""
         pid = self._written_pid()
         return (pid is not None and self._is_ours(pid)) or self.pid() is not None
 

@@ -146,7 +146,7 @@ class EmbeddedServices:
         return choose_account(self.data_folder).folder
 
     def keep_queues_on_disk(self, keeps: bool) -> bool:
-        """Let Redis write its file, or do without for a while.
+        """Make Redis write its file, or do without for a while.
 
         A Redis that cannot write its file refuses every message, and the workers with it. What it
         holds are rings only, so that a full disk is better outlived without the file.

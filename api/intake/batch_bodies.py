@@ -33,7 +33,7 @@ class RawItem:
     Attributes:
         index: its place in the batch, from 0.
         value: what its JSON says; None when there is an error.
-        error: why its line is no JSON; NDJSON only, since a broken document has no items after it.
+        error: why its line is not JSON; NDJSON only, since a broken document has no items after it.
         line: number of its line, from 1, counting empty ones too; NDJSON only.
     """
 
@@ -91,7 +91,7 @@ def read_lines(file: IO[bytes]) -> Iterator[RawItem]:
             try:
                 value = _DECODER.decode(line.decode("utf-8").strip(" \t\r\n"))
             except (ValueError, RecursionError) as fault:
-                error = f"the line is no valid JSON: {fault}"
+                error = f"the line is not valid JSON: {fault}"
         yield RawItem(index, value, error, line=number)
         index += 1
 
@@ -213,7 +213,7 @@ class DocumentReader:
         raise ApiError(
             HTTPStatus.BAD_REQUEST,
             "malformed_json",
-            f"The body is no valid JSON: {reason}, at character {self._passed + self._position}.",
+            f"The body is not valid JSON: {reason}, at character {self._passed + self._position}.",
         )
 
 

@@ -124,7 +124,7 @@ def store_batch(
 
 
 def _with_turns(jobs: Iterator[NewJob], api_key_id: UUID | None) -> Iterator[NewJob]:
-    """Let the items of a small batch go before bulk; more are read than such a batch has."""
+    """Put the items of a small batch before bulk; more are read than such a batch has."""
     first = list(islice(jobs, MAX_SMALL_BATCH + 1))
     priority = priority_of_item(len(first))
     return (replace(job, priority=priority, api_key_id=api_key_id) for job in chain(first, jobs))

@@ -134,7 +134,7 @@ class LabelReader:
             IllegalLabel: it is none; the sentence names the field.
         """
         if not isinstance(values, dict):
-            raise IllegalLabel("invalid_label", "the line is no JSON object")
+            raise IllegalLabel("invalid_label", "the line is not a JSON object")
         fields = LineFields(_BODY, number, values)
         try:
             if self._kind is None:
@@ -267,7 +267,7 @@ def _import_chunk(session: Session, drafts: Sequence[LabelDraft], outcome: _Outc
 
 
 def _warnings(session: Session, outcome: _Outcome) -> list[str]:
-    """Say what may be wrong with labels that are right line by line."""
+    """Describe what may be wrong with labels that are right line by line."""
     found = []
     disputed = contradictions(LabelRepository(session).disputed(outcome.video_ids))
     if disputed:

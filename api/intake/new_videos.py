@@ -88,7 +88,7 @@ async def add_by_uri(
         raise _invalid(error) from error
     except (ValueError, RecursionError) as error:
         raise ApiError(
-            HTTPStatus.BAD_REQUEST, "malformed_json", f"The body is no valid JSON: {error}."
+            HTTPStatus.BAD_REQUEST, "malformed_json", f"The body is not valid JSON: {error}."
         ) from error
     wanted = _ingest_job(request, new, idempotency_key)
     return await run_in_threadpool(_add_file, services, new, wanted)

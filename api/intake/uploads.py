@@ -280,7 +280,7 @@ def _malformed(reason: str) -> ApiError:
     return ApiError(
         HTTPStatus.BAD_REQUEST,
         "malformed_multipart",
-        f"The body is no valid multipart form: {reason}.",
+        f"The body is not a valid multipart form: {reason}.",
     )
 
 

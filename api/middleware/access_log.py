@@ -57,7 +57,7 @@ def configure_logging(*, level: int = logging.INFO) -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    logging.getLogger("uvicorn.error").name = "uvicorn"  # its lines are no errors
+    logging.getLogger("uvicorn.error").name = "uvicorn"  # its lines are not errors
     logging.getLogger("uvicorn.access").disabled = True  # ours says more
     logging.getLogger("alembic").setLevel(logging.WARNING)  # /readyz asks it every few seconds
 

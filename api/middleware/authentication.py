@@ -38,7 +38,7 @@ class KnownKey:
 
 
 def key_id_of(request: Request) -> UUID | None:
-    """Tell which API key a request came with; each key's jobs have turns of their own."""
+    """Return which API key a request came with; each key's jobs have turns of their own."""
     key = request.scope.get("state", {}).get("key")
     return key.id if isinstance(key, KnownKey) else None
 
@@ -62,7 +62,7 @@ class KeyVerifier:
         return until > time.monotonic()
 
     def find(self, plain: str) -> KnownKey | None:
-        """Tell which key it is; None when it was not checked lately."""
+        """Return which key it is; None when it was not checked lately."""
         with self._lock:
             _, key = self._believed.get(_hash(plain), (0.0, None))
         return key

@@ -60,7 +60,7 @@ class ConnectionKeeper:
         return cast("type[asyncio.Protocol]", functools.partial(BoundedConnection, keeper=self))
 
     async def keep(self) -> None:
-        """Let go whoever waits for too long, until cancelled."""
+        """Close the connections that wait for too long, until cancelled."""
         while True:
             now = time.monotonic()
             for connection in list(self._connections):
@@ -145,7 +145,7 @@ class BoundedConnection(H11Protocol):
             self.cycle.keep_alive = False
 
     def look(self, now: float) -> None:
-        """Let the client go if it has kept us waiting for too long."""
+        """Close the connection if the client has kept us waiting for too long."""
         limits = self._keeper.limits
         if self.transport.is_closing():
             return
@@ -171,7 +171,7 @@ class BoundedConnection(H11Protocol):
         self._refuse(HTTPStatus.REQUEST_TIMEOUT, "request_timeout", sentence)
 
     def need(self, now: float) -> tuple[int, float]:
-        """Tell how much a connection is needed, for the choice of one that gives way.
+        """Rank how much a connection is needed, for the choice of one that gives way.
 
         Returns:
             (0, -seconds) of waiting for a request; (1, bytes a second) of a body that comes slowly;
@@ -194,7 +194,7 @@ class BoundedConnection(H11Protocol):
         )
 
     def _is_silent(self) -> bool:
-        """Tell whether nothing of a request has come."""
+        """Whether nothing of a request has come."""
         return self._is_between_requests() and not self._has_begun_head
 
     def _has_answered(self) -> bool:

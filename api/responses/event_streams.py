@@ -79,7 +79,7 @@ async def _events(
     *,
     after: int,
 ) -> AsyncIterator[bytes]:
-    """Tell what was seen already, also when the process is about to stop, then look again."""
+    """Send what was seen already, also when the process is about to stop, then look again."""
     room, seq = services.waiting_room, after
     async with room.place():
         yield b"retry: 2000\n\n"

@@ -54,7 +54,7 @@ class OpenFile:
     Args:
         descriptor: of the file; closed after the first read.
         etag: quoted.
-        stamp: of a file in place: reading ends as soon as it is not true any more.
+        stamp: of a file in place: reading ends as soon as it is no longer true.
     """
 
     def __init__(self, descriptor: int, *, etag: str, stamp: str | None = None) -> None:
@@ -130,7 +130,7 @@ def open_media(
         on_checked: called with the stamp of a file in place that was hashed and found the same.
 
     Raises:
-        ApiError: 404 media_gone, the file is not there any more; 409 media_changed, it has other
+        ApiError: 404 media_gone, the file is no longer there; 409 media_changed, it has other
             content now; 403 outside_media_roots, its folder is not, or no longer, among those that
             may be read; 503 media_being_checked.
     """
@@ -173,7 +173,7 @@ def open_blob(blobs: BlobStore, key: str, *, etag: str) -> Source:
 
 
 def media_type_of(video: Video) -> str:
-    """Name the content type of a video's file, from a list of types that no browser runs."""
+    """Return the content type of a video's file, from a list of types that no browser runs."""
     suffix = Path(video.filename or path_name(video.uri)).suffix.lower()
     if suffix in _TYPE_OF_SUFFIX:
         return _TYPE_OF_SUFFIX[suffix]
@@ -207,5 +207,5 @@ def _gone(video: Video) -> ApiError:
     return ApiError(
         HTTPStatus.NOT_FOUND,
         "media_gone",
-        f"The file of video {video.id} is not there any more.",
+        f"The file of video {video.id} is no longer there.",
     )

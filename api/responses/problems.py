@@ -4,8 +4,8 @@ from http import HTTPStatus
 from typing import Any, Final
 
 _CODES: Final[dict[str, tuple[int, str]]] = {
-    "malformed_json": (400, "the body is no JSON"),
-    "malformed_multipart": (400, "the body is no multipart form"),
+    "malformed_json": (400, "the body is not JSON"),
+    "malformed_multipart": (400, "the body is not a multipart form"),
     "unauthorized": (401, "there is no valid API key"),
     "outside_media_roots": (403, "a path is not under any media root"),
     "batch_not_found": (404, "there is no such batch"),
@@ -15,7 +15,7 @@ _CODES: Final[dict[str, tuple[int, str]]] = {
     "generation_not_found": (404, "there is no such generation"),
     "job_not_found": (404, "there is no such job; one of a video goes some time after its end"),
     "label_not_found": (404, "there is no such label"),
-    "media_gone": (404, "the file is not there any more"),
+    "media_gone": (404, "the file is no longer there"),
     "model_not_found": (404, "there is no such model"),
     "question_not_found": (404, "there is no such question"),
     "schedule_not_found": (404, "there is no such schedule"),
@@ -40,7 +40,7 @@ _CODES: Final[dict[str, tuple[int, str]]] = {
     "train_empty": (409, "all labels are in the holdout, none is left to train from"),
     "video_deleted": (409, "videos of these labels were deleted"),
     "video_not_ready": (409, "videos are not indexed yet, or never will be"),
-    "precondition_failed": (412, "it is not as If-Match names it any more"),
+    "precondition_failed": (412, "it is no longer what If-Match names"),
     "payload_too_large": (413, "the body is too large"),
     "too_many_items": (413, "the batch has too many items"),
     "unsupported_media_type": (415, "the content type is not one of those listed"),

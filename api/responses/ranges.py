@@ -27,7 +27,7 @@ class Source(Protocol):
         """Read the bytes [start, end) piece by piece, then close."""
 
     def close(self) -> None:
-        """Let go of what is open, when nothing is to be read."""
+        """Close what is open, when nothing is to be read."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def respond_with(
 
 
 def is_expected(etag: str, if_match: str | None) -> bool:
-    """Tell whether this etag is among those that the client insists on, if it insists."""
+    """Whether this etag is among those that the client insists on, if it insists."""
     if if_match is None:
         return True
     # Not W/"...": weak tags never match here.
@@ -128,7 +128,7 @@ def is_expected(etag: str, if_match: str | None) -> bool:
 
 
 def is_known(etag: str, if_none_match: str | None) -> bool:
-    """Tell whether the client already has what this etag stands for."""
+    """Whether the client already has what this etag stands for."""
     if if_none_match is None:
         return False
     known = {each.strip().removeprefix("W/") for each in if_none_match.split(",")}

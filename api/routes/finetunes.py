@@ -153,7 +153,7 @@ def cancel_finetune(services: ServicesDep, finetune_id: UUID) -> FinetuneResourc
 
 @router.post("/{finetune_id}:pause", response_model=FinetuneResource, responses=_ACTS)
 def pause_finetune(services: ServicesDep, finetune_id: UUID) -> FinetuneResource:
-    """Let a finetune stand still: at once if it waits, else as soon as it has saved its work."""
+    """Pause a finetune: at once if it waits, else as soon as it has saved its work."""
     with services.sessions.begin() as session:
         FinetuneRepository(session).get(finetune_id)
         JobRepository(session).request_pause(finetune_id)
@@ -162,7 +162,7 @@ def pause_finetune(services: ServicesDep, finetune_id: UUID) -> FinetuneResource
 
 @router.post("/{finetune_id}:resume", response_model=FinetuneResource, responses=_ACTS)
 def resume_finetune(services: ServicesDep, finetune_id: UUID) -> FinetuneResource:
-    """Let a paused finetune go on where it stopped."""
+    """Resume a paused finetune where it stopped."""
     with services.sessions.begin() as session:
         FinetuneRepository(session).get(finetune_id)
         JobRepository(session).resume(finetune_id)

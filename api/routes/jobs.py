@@ -117,7 +117,7 @@ def cancel_job(services: ServicesDep, job_id: UUID) -> JobResource:
     responses=refusals("job_not_found", "illegal_state"),
 )
 def pause_job(services: ServicesDep, job_id: UUID) -> JobResource:
-    """Let a finetune stand still: at once if it waits, else as soon as it has saved its work."""
+    """Pause a finetune: at once if it waits, else as soon as it has saved its work."""
     with services.sessions.begin() as session:
         return job_resource(JobRepository(session).request_pause(job_id))
 
@@ -128,7 +128,7 @@ def pause_job(services: ServicesDep, job_id: UUID) -> JobResource:
     responses=refusals("job_not_found", "illegal_state"),
 )
 def resume_job(services: ServicesDep, job_id: UUID) -> JobResource:
-    """Let a paused finetune go on where it stopped."""
+    """Resume a paused finetune where it stopped."""
     with services.sessions.begin() as session:
         job = JobRepository(session).resume(job_id)
     services.doorbell.ring(job.kind, job.id)

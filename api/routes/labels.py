@@ -353,7 +353,7 @@ async def _create_one(request: Request, services: Services) -> Response:
         raise RequestValidationError(found) from error
     except (ValueError, RecursionError) as error:
         raise ApiError(
-            HTTPStatus.BAD_REQUEST, "malformed_json", f"The body is no valid JSON: {error}."
+            HTTPStatus.BAD_REQUEST, "malformed_json", f"The body is not valid JSON: {error}."
         ) from error
 
     def store() -> tuple[LabelResource, bool]:
@@ -378,7 +378,7 @@ def _read(session: Session, label_id: UUID, *, for_change: bool = False) -> Labe
 def _span_columns(
     columns: Mapping[str, Any], before: LabelResource, starts_at_seconds: float
 ) -> dict[str, Any]:
-    """Give the changed ends of a span in seconds from the first frame."""
+    """Return the changed ends of a span in seconds from the first frame."""
     start, end = take_span(
         columns.get("start_seconds", before.start_seconds),
         columns.get("end_seconds", before.end_seconds),
@@ -389,7 +389,7 @@ def _span_columns(
 
 
 def _columns(changes: LabelChanges, before: LabelResource) -> dict[str, Any]:
-    """Name what is to change as the store does, which calls question and caption its text."""
+    """Return what is to change in the store's names: question and caption are its text."""
     asked = changes.model_dump(exclude_unset=True)
     wrong = "question" if before.task == Task.RETRIEVAL else "caption"
     if wrong in asked:

@@ -110,7 +110,7 @@ def promote_model(
         PromotedTasks | None, Body(openapi_examples={"qa": {"value": TASKS_EXAMPLE}})
     ] = None,
 ) -> ModelResource:
-    """Let a model serve, whatever its evaluation said; workers have it within seconds.
+    """Make a model serve, whatever its evaluation said; workers have it within seconds.
 
     One that looks at pixels in another way than the index was made serves as soon as its
     generation is built; until then what served before goes on.
@@ -132,7 +132,7 @@ def promote_model(
     responses=refusals("model_not_found", "illegal_rollback"),
 )
 def roll_back_model(services: ServicesDep, model_id: UUID, key_name: KeyName) -> ModelResource:
-    """Let what served before a model serve again, for each task that this one serves."""
+    """Make what served before a model serve again, for each task that this one serves."""
     try:
         with services.sessions.begin() as session:
             rollback_in(session, model_id, reason=_by_hand(key_name))
@@ -194,7 +194,7 @@ def _resources(session: Session, found: Sequence[Model]) -> list[ModelResource]:
 
 
 def _answering(session: Session) -> dict[Task, UUID]:
-    """Tell which model answers each task with a head of its own now."""
+    """Return which model answers each task with a head of its own now."""
     serving = read_serving(session)
     if serving is None:
         return {}

@@ -52,7 +52,7 @@ IfMatch = Annotated[str | None, Header(description="the ETag of the schedule as 
 def add_schedule(
     services: ServicesDep, new: NewSchedule, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """Let finetunes start by themselves, by a cron expression and when there are new labels.
+    """Create a schedule: finetunes start by a cron expression and when there are new labels.
 
     A name is given once: another schedule of the same name is refused. With an Idempotency-Key the
     very same schedule again is answered with the one that is there.
@@ -150,7 +150,7 @@ def delete_schedule(services: ServicesDep, schedule_id: UUID, if_match: IfMatch 
     responses=refusals("schedule_not_found"),
 )
 def pause_schedule(services: ServicesDep, schedule_id: UUID) -> ScheduleResource:
-    """Let a schedule start nothing until it is resumed. What it started goes on."""
+    """Pause a schedule: it starts nothing until it is resumed. What it started goes on."""
     return _enable(services, schedule_id, enabled=False)
 
 
@@ -160,7 +160,7 @@ def pause_schedule(services: ServicesDep, schedule_id: UUID) -> ScheduleResource
     responses=refusals("schedule_not_found", "invalid_cron", "invalid_time_zone"),
 )
 def resume_schedule(services: ServicesDep, schedule_id: UUID) -> ScheduleResource:
-    """Let a paused schedule go on; what it missed meanwhile is not made up for."""
+    """Resume a paused schedule; what it missed meanwhile is not made up for."""
     return _enable(services, schedule_id, enabled=True)
 
 
@@ -170,7 +170,7 @@ def resume_schedule(services: ServicesDep, schedule_id: UUID) -> ScheduleResourc
     responses=refusals("schedule_not_found", "invalid_cron", "invalid_time_zone"),
 )
 def unpause_schedule(services: ServicesDep, schedule_id: UUID) -> ScheduleResource:
-    """Let a paused schedule go on: another word for `:resume`."""
+    """Resume a paused schedule: another word for `:resume`."""
     return _enable(services, schedule_id, enabled=True)
 
 
@@ -222,7 +222,7 @@ def _is_same(known: Schedule, new: NewSchedule, columns: dict[str, Any]) -> bool
 
 
 def _kept(finetune: dict[str, Any]) -> dict[str, Any]:
-    """Give a finetune as it is kept, in which the order of what is listed does not count."""
+    """Return a finetune as it is kept, in which the order of what is listed does not count."""
     return FinetuneRequest.from_json(finetune).to_json()
 
 

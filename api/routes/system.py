@@ -44,7 +44,7 @@ def get_stats(services: ServicesDep) -> Stats:
 
 @router.get("/healthz", tags=["system"], response_model=Health, responses=open_refusals())
 async def get_health() -> Health:
-    """Tell that the process answers. Needs no key."""
+    """Whether the process answers. Needs no key."""
     return Health(status="ok")
 
 
@@ -52,7 +52,7 @@ async def get_health() -> Health:
     "/readyz", tags=["system"], response_model=Readiness, responses=open_refusals("not_ready")
 )
 async def get_readiness(services: ServicesDep) -> Readiness:
-    """Tell whether requests can be served. Needs no key; costs nothing, however often it comes."""
+    """Whether requests can be served. Needs no key; costs nothing, however often it comes."""
     seen = await services.readiness.seen()
     if not seen.database:
         raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, "not_ready", "The database does not answer.")

@@ -157,7 +157,7 @@ def get_video(services: ServicesDep, video_id: UUID) -> VideoResource:
 
 @router.head("/{video_id}", response_model=VideoResource, responses=refusals("video_not_found"))
 def head_video(services: ServicesDep, video_id: UUID) -> VideoResource:
-    """Tell whether there is such a video."""
+    """Check that there is such a video."""
     return get_video(services, video_id)
 
 
@@ -256,7 +256,7 @@ def list_video_clips(services: ServicesDep, video_id: UUID) -> ClipList:
 
 
 def _stored_state(shown: ShownState | None) -> tuple[VideoState | None, bool | None]:
-    """Give the state of the row and whether its file is missing; None for what does not matter."""
+    """Return the state of the row and whether its file is missing; None: any."""
     if shown is None:
         return None, None
     if shown is ShownState.MISSING:

@@ -162,7 +162,7 @@ class NewFinetune(RequestBody):
     gate: FinetuneGate = FinetuneGate()
 
     def to_json(self) -> dict[str, Any]:
-        """Give what was said, and nothing that was not: as a schedule keeps it."""
+        """Return what was said, and nothing that was not: as a schedule keeps it."""
         return self.model_dump(mode="json", exclude_unset=True, exclude_none=True)
 
 

@@ -15,14 +15,14 @@ _DECIMALS = 6  # what adding leaves behind of binary fractions is less than a mi
 
 
 def on_player_clock(seconds: float, starts_at_seconds: float) -> float:
-    """Give what a player shows at so many seconds from the first frame."""
+    """Return what a player shows at so many seconds from the first frame."""
     if starts_at_seconds == 0:
         return seconds
     return round(seconds + starts_at_seconds, _DECIMALS)
 
 
 def show_moment(moment: Mapping[str, Any], starts_at_seconds: float) -> dict[str, Any]:
-    """Give a result's moment with its seconds on the player's clock: of a hit, a clip, a doubt."""
+    """Return a moment (of a hit, a clip, a doubt) with its seconds on the player's clock."""
     shown = dict(moment)
     for name in ("start_seconds", "end_seconds"):
         if shown.get(name) is not None:
@@ -33,7 +33,7 @@ def show_moment(moment: Mapping[str, Any], starts_at_seconds: float) -> dict[str
 
 
 def show_search_result(result: dict[str, Any], videos: Mapping[UUID, Video]) -> dict[str, Any]:
-    """Give what a search found with the player's seconds, and with the files that are missing.
+    """Return what a search found with the player's seconds, and with the files that are missing.
 
     Args:
         result: as stored.
@@ -52,7 +52,7 @@ def show_search_result(result: dict[str, Any], videos: Mapping[UUID, Video]) -> 
 
 
 def show_answer(result: dict[str, Any], video: Video | None) -> dict[str, Any]:
-    """Give an answer with its evidence in the player's seconds."""
+    """Return an answer with its evidence in the player's seconds."""
     starts_at = 0.0 if video is None else video.starts_at_seconds
     shown = {**result, "starts_at_seconds": starts_at}
     shown["evidence"] = [show_moment(each, starts_at) for each in result.get("evidence", [])]

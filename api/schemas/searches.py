@@ -66,7 +66,7 @@ SEARCH_EXAMPLE: JsonDict = {
 
 
 class SearchFilters(RequestBody):
-    """Which videos are looked at; an empty list is no limit."""
+    """Which videos are looked at; an empty list sets no limit."""
 
     video_ids: list[UUID] = Field(default=[], max_length=1000)
     tags: Tags = Field(default=[], description="a video must have all of them")
@@ -155,7 +155,7 @@ class SearchResource(Resource):
 
 
 def found_video_ids(searches: Iterable[Search]) -> set[UUID]:
-    """Name the videos that searches found."""
+    """Return the ids of the videos that searches found."""
     hits = (hit for search in searches for hit in (search.result or {}).get("hits", []))
     return {UUID(hit["video_id"]) for hit in hits}
 

@@ -110,7 +110,7 @@ class VideoResource(Resource):
     """A video whose content is known. It can be searched and asked about when `ready`.
 
     `missing`: its file was not there when last looked for; it is found still. `superseded`: other
-    content was indexed at its place; it is not found any more, and keeps its labels.
+    content was indexed at its place; it is no longer found, and keeps its labels.
     """
 
     model_config = ConfigDict(json_schema_extra={"examples": [VIDEO_EXAMPLE]})
@@ -225,7 +225,7 @@ def video_resource(video: Video) -> VideoResource:
 
 
 def shown_state(video: Video) -> ShownState:
-    """Name the state of a video, for people."""
+    """Return the state of a video, for people."""
     if video.state == VideoState.READY and video.missing_since is not None:
         return ShownState.MISSING
     return ShownState(video.state.value)

@@ -94,7 +94,7 @@ class MediaRoots:
             raise _outside(uri) from error
 
     def contains(self, real_path: str) -> bool:
-        """Tell whether a resolved path lies under a root."""
+        """Whether a resolved path lies under a root."""
         return any(
             real_path.startswith(root if root.endswith("/") else root + "/") for root in self._roots
         )

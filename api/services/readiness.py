@@ -1,7 +1,7 @@
 """What /readyz answers with: looks that are taken in the background, once a second.
 
 A probe then costs next to nothing, however often it comes, and a database that hangs hangs a thread
-of its own: what was seen grows old, and old news is no answer.
+of its own: what was seen grows old, and old news is not an answer.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from workers.dispatch import INTERACTIVE, Doorbell
 log = structlog.get_logger(__name__)
 
 _LOOK_SECONDS: Final = 1.0
-_OLD_SECONDS: Final = 4.0  # after which a look says nothing any more
+_OLD_SECONDS: Final = 4.0  # after which a look no longer says anything
 _FIRST_LOOK_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.02
 
@@ -54,7 +54,7 @@ class ReadinessWatch:
         self._database_failed_at: float | None = None
 
     def start(self) -> None:
-        """Begin to look, also after a close: what was seen before it says nothing any more."""
+        """Begin to look, also after a close: what was seen before no longer counts."""
         self._closed, self._threads = threading.Event(), []
         self._schema = self._redis = self._database_failed_at = None
         for look in (self._look_at_database, self._look_at_disk, self._look_at_redis):

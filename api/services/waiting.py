@@ -43,11 +43,11 @@ class WaitingRoom:
 
     @property
     def is_closed(self) -> bool:
-        """Tell whether all are to go, since the process is about to stop."""
+        """Whether all are to go, since the process is about to stop."""
         return self._closed
 
     def has_place(self) -> bool:
-        """Tell whether another stream of events may begin."""
+        """Whether another stream of events may begin."""
         is_full = self._num_waiters + self._num_streams >= self._max_waiters
         return not is_full and self._num_streams < self._max_waiters / 2
 
@@ -65,7 +65,7 @@ class WaitingRoom:
         return await anyio.to_thread.run_sync(look, limiter=self._looking)
 
     def close(self) -> None:
-        """Let all waiters go at their next look; the process is about to stop."""
+        """Release all waiters at their next look; the process is about to stop."""
         self._closed = True
 
     async def wait(

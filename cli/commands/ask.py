@@ -63,7 +63,7 @@ def ask_question(
 
 
 def answering_model(api: ApiClient, resource: Json) -> str:
-    """Name the model that gave an answer, with its version while it is registered."""
+    """Return the model that gave an answer, with its version while it is registered."""
     result = resource["result"]
     try:
         return model_name(api.get(f"/v1/models/{result['model_id']}"))

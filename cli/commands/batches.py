@@ -80,7 +80,7 @@ def _sentence(batch: Json) -> str:
 
 
 def _in_words(batch: Json) -> Json:
-    """Tell the pace of a batch as people do, in place of seconds and shares of them."""
+    """Put the pace of a batch as people do, in place of seconds and shares of them."""
     words = {**batch, "rate": None, "left": None}
     rate, left = words.pop("rate_per_second", None), words.pop("eta_seconds", None)
     if rate is not None:

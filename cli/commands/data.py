@@ -53,7 +53,7 @@ def check(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell what is wrong with a data set; exit with 1 if training would trip over it."""
+    """Report what is wrong with a data set; exit with 1 if training would trip over it."""
     from clipbert.datasets.answers import read_answer_labels
     from clipbert.datasets.check import check_data
     from clipbert.errors import ClipBertError
@@ -217,7 +217,7 @@ def _read_model(folder: Path) -> "tuple[TextLimit, tuple[str, ...] | None]":
 
 @contextmanager
 def _progress_bar() -> Iterator[Callable[[int, int], None]]:
-    """Give a function to call with how many videos are done and how many there are."""
+    """Return a function to call with how many videos are done and how many there are."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining

@@ -208,7 +208,7 @@ def settings_of(
 
 
 def find_device(name: str) -> tuple[str, str]:
-    """Give a device's name for torch, and what it is; `auto` is a GPU if there is one.
+    """Return a device's name for torch, and what it is; `auto` is a GPU if there is one.
 
     Raises:
         CliError: there is no such device.
@@ -231,7 +231,7 @@ def find_device(name: str) -> tuple[str, str]:
 
 
 def torch_dtype(name: str) -> "torch.dtype":
-    """Give torch's type of a name as `float32`."""
+    """Return torch's type for a name such as `float32`."""
     import torch
 
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]

@@ -74,7 +74,7 @@ def finetune(
 ) -> None:
     """Train a model on the labels; it serves if it beats what serves now on the holdout.
 
-    Exit code 1 if it failed or was cancelled; a candidate that was not promoted is no failure.
+    Exit code 1 if it failed or was cancelled; a candidate that was not promoted is not a failure.
     """
     options = FinetuneOptions(
         task=task,
@@ -112,7 +112,7 @@ def finetune(
 
 
 def request_finetune(api: ApiClient, body: Json, *, check: bool) -> Json:
-    """Ask for a finetune, or only for the check of one.
+    """Request a finetune, or only the check of one.
 
     Raises:
         CliError: it is refused; says everything that is missing, and what to do about it.
@@ -124,7 +124,7 @@ def request_finetune(api: ApiClient, body: Json, *, check: bool) -> Json:
 
 
 def refusal(problem: ApiProblem) -> CliError:
-    """Give a refusal with its cure, and all fields that are wrong."""
+    """Return a refusal with its cure, and all fields that are wrong."""
     # The sentence is about the first one already.
     fields = [str(error["message"]) for error in problem.errors[1:] if "message" in error]
     said = problem.detail.lower()

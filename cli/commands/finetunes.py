@@ -84,13 +84,13 @@ def show_finetune(
 
 @app.command("pause")
 def pause_finetune(finetune: FinetuneArgument, *, data: DataOption = None) -> None:
-    """Let a finetune stop at a checkpoint and give its device free."""
+    """Pause a finetune: it stops at a checkpoint and frees its device."""
     _act(finetune, "pause", data)
 
 
 @app.command("resume")
 def resume_finetune(finetune: FinetuneArgument, *, data: DataOption = None) -> None:
-    """Let a paused finetune go on from its checkpoint."""
+    """Resume a paused finetune from its checkpoint."""
     _act(finetune, "resume", data)
 
 
@@ -167,17 +167,18 @@ def find_finetune(api: ApiClient, wanted: str) -> Json:
     """Get a finetune by its id, or the newest.
 
     Raises:
-        CliError: it is no id, or there is no finetune yet.
+        CliError: it is not an id, or there is no finetune yet.
     """
     if wanted == LAST:
         for finetune in api.items("/v1/finetunes", limit=1):
             return finetune
-        raise CliError("there is no finetune yet", "start one: clipbert finetune --task qa")
+        raise CliError("there are no finetunes yet", "start one: clipbert finetune --task qa")
     try:
         finetune_id = UUID(wanted)
     except ValueError:
         raise CliError(
-            f"{wanted!r} is no id of a finetune", "`clipbert finetunes list` shows them; or: last"
+            f"{wanted!r} is not the id of a finetune",
+            "`clipbert finetunes list` shows them; or: last",
         ) from None
     return api.get(f"/v1/finetunes/{finetune_id}")
 

@@ -192,7 +192,7 @@ def _start(
 
 
 def _report(api: ApiClient, sent: list[_SentBatch], counts: list[Counts], *, as_json: bool) -> None:
-    """Tell what became of the batches, or how to learn it."""
+    """Report what became of the batches, or how to find out."""
     if as_json:
         found = [_as_json(api, each, is_over=bool(counts)) for each in sent]
         print_json(found[0] if len(found) == 1 else found)

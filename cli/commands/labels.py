@@ -304,7 +304,7 @@ def _filters(
 
 @contextmanager
 def _opened(file: Path) -> Iterator[Callable[[bytes], object]]:
-    """Give what writes to the file; it has its name only when it is whole."""
+    """Yield what writes to the file, which has its name only once it is whole."""
     if file == STDIN:
         yield sys.stdout.buffer.write
         sys.stdout.buffer.flush()

@@ -82,7 +82,7 @@ def promote_model(
     ] = None,
     data: DataOption = None,
 ) -> None:
-    """Let a model serve, whatever its evaluation said."""
+    """Make a model serve, whatever its evaluation said."""
     for each in task or ():
         check_one_of("--task", each, SERVED_TASKS)
     with connect(data) as api:
@@ -123,7 +123,7 @@ def roll_back(
     ] = None,
     data: DataOption = None,
 ) -> None:
-    """Let what served before a model serve again; workers follow within seconds."""
+    """Make what served before a model serve again; workers follow within seconds."""
     if (model is None) == (task is None):
         raise CliError("name a model or a --task", "such as: clipbert models rollback --task qa")
     check_one_of("--task", task, SERVED_TASKS)
@@ -149,7 +149,7 @@ def register_model(
 ) -> None:
     """Copy a model folder into the blob store and note it in the database."""
     if not (folder / "config.json").is_file():
-        raise CliError(f"{folder} is no model folder: it has no config.json")
+        raise CliError(f"{folder} is not a model folder: it has no config.json")
     sessions, blobs = open_store(find_data_folder(data))
     from clipbert.errors import ClipBertError
     from policy import registration as deployment
@@ -175,7 +175,7 @@ def _serves(model: Json) -> str:
 
 
 def _promotion_row(model: Json, promotion: Json) -> tuple[str, ...]:
-    """Say what a change of the serving model was for this one."""
+    """Describe what a change of the serving model was for this one."""
     began = promotion["model_id"] == model["id"]
     what = "began to serve" if began else "was followed"
     if promotion["action"] == "rollback":

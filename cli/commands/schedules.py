@@ -241,13 +241,13 @@ def show_schedule(
 
 @app.command("pause")
 def pause_schedule(schedule: ScheduleArgument, *, data: DataOption = None) -> None:
-    """Let a schedule start nothing until it is resumed."""
+    """Pause a schedule: it starts nothing until it is resumed."""
     _act(schedule, "pause", data)
 
 
 @app.command("resume")
 def resume_schedule(schedule: ScheduleArgument, *, data: DataOption = None) -> None:
-    """Let a paused schedule go on; what it missed meanwhile is not made up for."""
+    """Resume a paused schedule; what it missed meanwhile is not made up for."""
     _act(schedule, "resume", data)
 
 

@@ -214,5 +214,5 @@ def _arguments(options: UpOptions) -> list[str]:
 def _checked_folder(root: Path) -> Path:
     folder = root.expanduser().absolute()
     if not folder.is_dir():
-        raise CliError(f"--media-root {root} is no folder")
+        raise CliError(f"--media-root {root} is not a folder")
     return folder

@@ -55,7 +55,7 @@ def mini(
 def info(
     folder: Annotated[Path, typer.Argument(help="A model folder.")], *, as_json: JsonOption = False
 ) -> None:
-    """Say what a model folder holds."""
+    """Describe what a model folder holds."""
     from clipbert.errors import ClipBertError
 
     try:
@@ -100,7 +100,7 @@ def _count_parameters(weights: Path) -> int:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         return sum(math.prod(entry["shape"]) for name, entry in header.items() if name[:2] != "__")
     except (ValueError, TypeError, KeyError, MemoryError, OverflowError) as error:
-        raise CliError(f"{weights} is no safetensors file") from error
+        raise CliError(f"{weights} is not a safetensors file") from error
 
 
 def _shown(value: object) -> str:

@@ -191,7 +191,7 @@ def base(
 
 @contextmanager
 def _readable_errors() -> Iterator[None]:
-    """Let what a person can put right end as one line."""
+    """Turn errors that a person can put right into one line."""
     from clipbert.errors import ClipBertError
 
     try:
@@ -258,7 +258,7 @@ def _read_settings(
     try:
         fields = json.loads(path.expanduser().read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CliError(f"{path} is no JSON: {error}") from error
+        raise CliError(f"{path} is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise CliError(f"{path} holds no JSON object")
     try:

@@ -35,7 +35,7 @@ class Counts:
 
     @property
     def done(self) -> int:
-        """Items that will not change any more."""
+        """Items that will not change again."""
         return self.succeeded + self.failed + self.cancelled
 
 
@@ -48,7 +48,7 @@ class NotSent:
     message: str
 
     def as_item(self) -> Json:
-        """Give it the form of a failed item of the API."""
+        """Return it in the form of a failed item of the API."""
         error = {"code": self.code, "message": self.message}
         return {"uri": self.path.as_uri(), "state": "failed", "error": error}
 
@@ -100,7 +100,7 @@ def follow_batch(
 
 
 def describe_progress(counts: Counts, waited_seconds: float) -> str:
-    """Say in one line how far a batch is.
+    """Describe in one line how far a batch is.
 
     "indexing 120/3000, 2 failed, 4.1/s, 11:42 left"
     """
@@ -170,7 +170,7 @@ Show = Callable[[Counts | None, float], None]
 
 @contextmanager
 def _shown(told: TextIO | None) -> Iterator[Show]:
-    """Give a function to call with each answer (None: there was none) and the seconds waited."""
+    """Return a function to call with each answer (None: there was none) and the seconds waited."""
     if told is None:
         yield lambda _counts, _waited_seconds: None
     elif told.isatty():

@@ -58,7 +58,7 @@ def show_every_name() -> None:
 
 
 def discard_output() -> None:
-    """Let what is still to be written to stdout go nowhere, since nobody takes it."""
+    """Discard what is still to be written to stdout, since nobody reads it."""
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -73,7 +73,7 @@ def parse_id(argument: str) -> UUID:
     try:
         return UUID(argument)
     except ValueError:
-        raise typer.BadParameter(f"{argument!r} is no id") from None
+        raise typer.BadParameter(f"{argument!r} is not an id") from None
 
 
 def print_json(value: object) -> None:

@@ -47,7 +47,7 @@ def write_sheet(api: ApiClient, text: str, hits: Sequence[Json], target: Path) -
 
 
 def format_of(target: Path) -> str:
-    """Tell the format of a picture by its file's extension.
+    """Return the format of a picture by its file's extension.
 
     Raises:
         CliError: it is none of those that can be written.

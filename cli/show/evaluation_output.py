@@ -24,7 +24,7 @@ def note(text: str) -> None:
 
 
 def warn_of(settings: "EvaluationSettings", assessment: "Assessment") -> None:
-    """Say on stderr what makes the figures mean less than they seem to."""
+    """Warn on stderr of what makes the figures mean less than they seem to."""
     if not settings.head_is_trained:
         note(f"warning: the {settings.head} head of {settings.model} was never trained")
 

@@ -72,7 +72,7 @@ def print_outcome(finetune: Json) -> None:
 
 
 def decision_words(finetune: Json) -> str:
-    """Say in a word or two what became of a finetune; empty while it is not over."""
+    """Describe in a word or two what became of a finetune; empty while it is not over."""
     if not finetune["done"]:
         return ""  # its job may still tell of a worker that was lost
     if finetune["state"] == "succeeded":

@@ -55,7 +55,7 @@ def follow_finetune(api: ApiClient, finetune_id: str, *, told: TextIO) -> Json:
 
 
 def describe(finetune: Json) -> str:
-    """Say in one line where a finetune is.
+    """Describe in one line where a finetune is.
 
     "training 120/400, loss 0.412, rate 4.2e-05, 210 clips/s, 1:20 left"
     """
@@ -104,7 +104,7 @@ Show = Callable[[Json | None, str], None]
 
 @contextmanager
 def _shown(told: TextIO) -> Iterator[Show]:
-    """Give a function to call with each answer (None: there was none) and a note."""
+    """Return a function to call with each answer (None: there was none) and a note."""
     if told is sys.stdout and told.isatty():
         with _progress_bar() as bar:
             yield _on_bar(bar)

@@ -24,7 +24,7 @@ def table_lines(
 
     Args:
         columns: their names; one that ends in `#` is set to the right, `id` is never folded.
-        rows: one text a column; what is no letter in it becomes a space.
+        rows: one text a column; what is not printable in it becomes a space.
         width: of the terminal; None: a row is one line, however long.
         colours: what cells with just this text are coloured in; None: no colours at all.
 

@@ -141,9 +141,9 @@ BAD_LINES = [
 ]
 ERRORS = [
     (2, "unknown_video", "video: no video is named 'pigeon'"),
-    (3, "invalid_json", "the line is no valid JSON: Expecting value: line 1 column 1 (char 0)"),
+    (3, "invalid_json", "the line is not valid JSON: Expecting value: line 1 column 1 (char 0)"),
     (5, "invalid_label", "answer has an empty text"),
-    (6, "invalid_label", "the line is no JSON object"),
+    (6, "invalid_label", "the line is not a JSON object"),
 ]
 
 

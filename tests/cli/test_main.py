@@ -113,9 +113,9 @@ def test_a_wrong_option_is_a_usage_error(tmp_path):
         (["search", "a dog", "--mode", "fast"], "--mode is one of"),
         (["index", "nowhere.mp4"], "nowhere.mp4 does not exist"),
         (["index", "."], "no video or image in ."),
-        (["up", "--media-root", "nowhere"], "--media-root nowhere is no folder"),
+        (["up", "--media-root", "nowhere"], "--media-root nowhere is not a folder"),
         (["up", "--model", "nowhere", "--port", "0"], "no model in"),
-        (["models", "register", ".", "--name", "x"], "is no model folder"),
+        (["models", "register", ".", "--name", "x"], "is not a model folder"),
         (["migrate"], "STORE_DATABASE_URL"),
     ],
 )

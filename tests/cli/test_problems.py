@@ -78,7 +78,7 @@ def test_a_text_that_is_none_is_refused_and_does_not_crash(api, clipbert):
 def test_what_is_no_id_goes_nowhere(api, clipbert, arguments):
     said = clipbert(*arguments, "../videos", code=2)
 
-    assert "'../videos' is no id" in said.err
+    assert "'../videos' is not an id" in said.err
     assert api.requests == []
 
 

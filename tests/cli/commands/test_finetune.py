@@ -371,7 +371,7 @@ def test_the_newest_finetune_is_called_last(api):
 def test_there_may_be_no_newest(api, clipbert):
     api.answer_list("/v1/finetunes", [])
 
-    assert "there is no finetune yet" in clipbert("finetunes", "show", "last", code=1).err
+    assert "there are no finetunes yet" in clipbert("finetunes", "show", "last", code=1).err
 
 
 @pytest.mark.parametrize(
@@ -408,7 +408,7 @@ def test_curves_are_saved_as_picture_or_points(api, clipbert, tmp_path):
 def test_what_is_no_id_goes_nowhere(api, clipbert):
     said = clipbert("finetunes", "cancel", "../models", code=1)
 
-    assert "'../models' is no id of a finetune" in said.err
+    assert "'../models' is not the id of a finetune" in said.err
     assert api.requests == []
 
 
