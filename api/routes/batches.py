@@ -124,14 +124,24 @@ def get_batch(services: ServicesDep, batch_id: UUID) -> BatchResource:
     responses=refusals("batch_not_found", "invalid_page_token", "invalid_request"),
 )
 def list_batch_items(
-    services: ServicesDep, page: PageDep, batch_id: UUID, state: ItemState | None = None
+    services: ServicesDep,
+    page: PageDep,
+    batch_id: UUID,
+    state: ItemState | None = None,
+    is_partial: Annotated[
+        bool, Query(description="only those of which the video is read in part only")
+    ] = False,
 ) -> Page[ItemResource]:
     """List the items of a batch in the order they came."""
     with services.sessions() as session:
         batches = BatchRepository(session)
         batches.get(batch_id)
         found = batches.items(
-            batch_id, state=state, page_size=page.page_size, page_token=page.page_token
+            batch_id,
+            state=state,
+            only_partial=is_partial,
+            page_size=page.page_size,
+            page_token=page.page_token,
         )
     return Page(
         items=[item_resource(item) for item in found.items],

@@ -47,6 +47,7 @@ ITEM_EXAMPLE: JsonDict = {
     "uri": "file:///videos/parrot.mp4",
     "external_id": "asset-17",
     "state": "succeeded",
+    "is_partial": False,
     "error": None,
     "job_id": "0198c0de-7a11-7c3e-9f5a-4b1d3f0e2a61",
     "video_id": "0198c0de-8b52-7d0f-8a43-0c9e5d7f1b22",
@@ -114,6 +115,9 @@ class ItemResource(Resource):
     uri: str = Field(description="upload:///NAME for an upload")
     external_id: str | None
     state: ItemState
+    is_partial: bool = Field(
+        description="whether it succeeded in part only: its video's `damaged_spans` say what lacks"
+    )
     error: Failure | None
     job_id: UUID
     video_id: UUID | None
@@ -180,6 +184,9 @@ def item_resource(item: BatchItem) -> ItemResource:
         uri=uri or "",
         external_id=asked.get("external_id"),
         state=item.state,
+        is_partial=(
+            item.state is ItemState.SUCCEEDED and item.video is not None and item.video.is_partial
+        ),
         error=failure_of(item.error_code, item.error_message),
         job_id=item.job.id,
         video_id=item.job.video_id,

@@ -7,7 +7,7 @@ import typer
 
 from cli.api_client import connect, list_first
 from cli.data_folder import DataOption
-from cli.show.batch_outcome import count_items, failed_items, print_failures
+from cli.show.batch_outcome import count_items, failed_items, print_failures, print_partial
 from cli.show.console import (
     EveryOption,
     JsonOption,
@@ -57,6 +57,7 @@ def show_batch(
             print_json({**found, "failed_items": list(failed_items(api, str(batch)))})
             return
         print_facts(facts_of(_in_words(found)))
+        print_partial(api, str(batch))
         print_failures(api, str(batch), count_items(found))
 
 

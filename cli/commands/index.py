@@ -23,6 +23,7 @@ from cli.show.batch_outcome import (
     print_outcome,
 )
 from cli.show.console import JsonOption, print_json
+from cli.show.table import one_line
 from clipbert_client.client import ApiClient, Json
 from clipbert_client.errors import ServiceUnreachable
 from clipbert_client.text import as_text
@@ -217,7 +218,7 @@ def _list_files(files: Iterator[Path], found: FoundFiles, *, as_json: bool) -> N
         if as_json:
             listed.append(as_text(str(path)))
         else:
-            print(as_text(str(path)))
+            print(one_line(as_text(str(path))))
     if as_json:
         skipped = {reason.name.lower(): count for reason, count in found.skipped.items()}
         print_json({"files": listed, "skipped": skipped})

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from cli.show.console import console, file_name, print_table
 from cli.show.pace import ProgressLines, format_duration, format_rate
+from cli.show.table import one_line
 from clipbert_client.client import ApiClient, Json
 from clipbert_client.errors import ApiProblem, ServiceUnreachable, may_come_back
 
@@ -122,6 +123,13 @@ def failed_items(api: ApiClient, batch_id: str) -> Iterator[Json]:
         yield from api.items(f"/v1/batches/{batch_id}/items", limit=None, state=state)
 
 
+def partial_items(api: ApiClient, batch_id: str) -> Iterator[Json]:
+    """Yield every item of a batch whose video is read in part only."""
+    found = api.items(f"/v1/batches/{batch_id}/items", limit=None, is_partial="true")
+    # A service of an older version knows no such filter.
+    yield from (item for item in found if item.get("is_partial"))
+
+
 def print_outcome(
     api: ApiClient, batch_id: str, counts: Counts, not_sent: Sequence[NotSent] = ()
 ) -> None:
@@ -133,7 +141,23 @@ def print_outcome(
     if not_sent:
         parts.append(f"{len(not_sent)} not sent")
     print(", ".join(parts))
+    if counts.succeeded:
+        print_partial(api, batch_id)
     print_failures(api, batch_id, counts, not_sent)
+
+
+def print_partial(api: ApiClient, batch_id: str) -> None:
+    """Name the files that are damaged or cut off, so that a part of each cannot be found."""
+    found = list(islice(partial_items(api, batch_id), MOST_FAILURES_SHOWN + 1))
+    if not found:
+        return
+    names = [one_line(file_name(str(item.get("uri") or ""))) for item in found]
+    more = " and more" if len(names) > MOST_FAILURES_SHOWN else ""
+    print(
+        f"indexed in part only, since they are damaged or cut off: "
+        f"{', '.join(names[:MOST_FAILURES_SHOWN])}{more}; "
+        "what is missing: clipbert videos show NAME"
+    )
 
 
 def print_failures(

@@ -13,6 +13,7 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
+import av
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
@@ -100,8 +101,9 @@ def probe_video(
     opening = _opened(path, limits=limits, name=name)
     with _blaming(cut) if is_cut else nullcontext(), opening as video:
         probe = _probe_of(video, video.reader.first_frame())
+        claimed_seconds = _claimed_seconds(video)
     if is_cut:
-        probe = replace(probe, damaged_spans=_missing_end(probe))
+        probe = replace(probe, damaged_spans=_missing_end(probe, claimed_seconds))
     if num_unread_recordings(path, demuxer):
         probe = replace(probe, mended=tuple(sorted({*probe.mended, "unread_recordings"})))
     if probe.duration_seconds > limits.max_duration_seconds:
@@ -357,12 +359,28 @@ def _start_seconds(container: InputContainer, stream: VideoStream, timeline: Tim
     return max(0.0, first - min(starts, default=first))
 
 
-def _missing_end(probe: VideoProbe) -> tuple[tuple[float, float], ...]:
+def _claimed_seconds(video: _OpenVideo) -> float | None:
+    """Return how long the pictures are by the file's header, from the first frame; None: unsaid."""
+    stream, container = video.stream, video.container
+    time_base = stream.time_base or Fraction(1)
+    if stream.frames and demuxer_name(container) == "avi":
+        # FFmpeg makes the duration fit the size that is left.
+        return float(stream.frames * time_base)
+    if stream.duration is not None:
+        return float(stream.duration * time_base)
+    if container.duration is None:
+        return None
+    # Matroska says it of the whole file only.
+    end = Fraction(container.duration + (container.start_time or 0), av.time_base)
+    return float(end - int(video.timeline.frame_pts[0]) * time_base)
+
+
+def _missing_end(
+    probe: VideoProbe, claimed_seconds: float | None
+) -> tuple[tuple[float, float], ...]:
     """Return the span that a cut file lacks: from its last frame to what its header says."""
     start = probe.duration_seconds
-    claimed = probe.header_duration_pts
-    end = start if claimed is None else max(start, float(claimed * probe.time_base))
-    return ((start, end),)
+    return ((start, max(start, claimed_seconds or start)),)
 
 
 def _clip_of(

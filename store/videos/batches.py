@@ -196,29 +196,36 @@ class BatchRepository:
         batch_id: UUID,
         *,
         state: ItemState | None = None,
+        only_partial: bool = False,
         page_size: int = 50,
         page_token: str | None = None,
     ) -> Page[BatchItem]:
         """List the items of a batch in the order of the request.
 
-        Of items in a state some thousands are looked through for a page: it may be short, or have
-        nothing, and not be the last.
+        Of items in a state, or whose videos are read in part only, some thousands are looked
+        through for a page: it may be short, or have nothing, and not be the last.
 
         Raises:
             InvalidPageToken: page_token is not one of ours.
             ValueError: page_size is below 1.
         """
         size = clamp_page_size(page_size)
-        tokens = PageTokens("batch_items", batch_id=batch_id, state=state)
+        wanted = {"only_partial": True} if only_partial else {}
+        tokens = PageTokens("batch_items", batch_id=batch_id, state=state, **wanted)
         start = None if page_token is None else tokens.index_of(page_token)
-        if state is None:
+        if state is None and not only_partial:
             return _page(self._items_after(batch_id, start, limit=size + 1), size, tokens)
         began, found = time.monotonic(), list[BatchItem]()
         after, last = -1 if start is None else start, self._last_index(batch_id)
         while after < last:
             end = after + _WINDOW
             found += self._items_after(
-                batch_id, after, limit=size + 1 - len(found), end=end, state=state
+                batch_id,
+                after,
+                limit=size + 1 - len(found),
+                end=end,
+                state=state,
+                only_partial=only_partial,
             )
             after = end
             if len(found) > size:
@@ -235,6 +242,7 @@ class BatchRepository:
         limit: int,
         end: int | None = None,
         state: ItemState | None = None,
+        only_partial: bool = False,
     ) -> Sequence[BatchItem]:
         """Find items behind an index, up to another, in a state."""
         item_state = _item_state()
@@ -251,6 +259,8 @@ class BatchRepository:
             query = query.where(Job.batch_index <= end)
         if state is not None:
             query = query.where(item_state == state.value)
+        if only_partial:
+            query = query.where(_is_of_partial_video())
         rows = self._session.execute(query.execution_options(populate_existing=True)).all()
         return [_item(job, video, ItemState(value)) for job, video, value in rows]
 
@@ -306,6 +316,13 @@ class BatchRepository:
         embeds = self._session.scalars(text(FAILED_EMBEDS), {"batch_id": batch_id}).all()
         among = Job.id == any_(literal(embeds, ARRAY(Uuid())))
         return ingests + (jobs.retry_where(among & failed) if embeds else 0)
+
+
+def _is_of_partial_video() -> ColumnElement[bool]:
+    """Return the condition that Video.is_partial is true, of an item that succeeded."""
+    unread = Video.probe["mended"].contains(["unread_recordings"])
+    is_partial = (func.jsonb_array_length(Video.damaged_spans) > 0) | unread
+    return is_partial & (_item_state() == ItemState.SUCCEEDED.value)
 
 
 def _is_embed_for_nobody_after(batch_id: UUID) -> ColumnElement[bool]:

@@ -100,10 +100,16 @@ def test_the_command_lists_what_was_not_sent_and_fails(outside, clipbert, tmp_pa
     (tmp_path / "gone.mp4").symlink_to(tmp_path / "nowhere")
     (tmp_path / "good.mp4").write_bytes(b"film")
     outside.answer("GET", f"/v1/batches/{ID}", batch(ID, succeeded=1, duplicates=1))
+    cut = {"index": 0, "uri": "upload:///good.mp4", "state": "succeeded", "is_partial": True}
+    outside.answer("GET", f"/v1/batches/{ID}/items", {"items": [cut], "next_page_token": None})
 
     said = clipbert("index", tmp_path, "--wait", code=1)
 
-    first, _progress, outcome, _header, row = said.out.splitlines()
+    first, _progress, outcome, partial, _header, row = said.out.splitlines()
+    assert partial == (
+        "indexed in part only, since they are damaged or cut off: good.mp4; "
+        "what is missing: clipbert videos show NAME"
+    )
     assert first == f"batch {ID}: 2 files, 2 of them to upload"
     assert outcome == "1 indexed (1 of them known already), 0 failed, 1 not sent"
     assert row.split()[:2] == ["gone.mp4", "not_readable"]

@@ -34,19 +34,32 @@ class Candidate:
     clip_scores: dict[int, float] = field(default_factory=dict)
 
     @property
-    def recall_score(self) -> float:
-        """A video's recall score is its best clip's."""
-        return max(self.similarities.values())
+    def recall_score(self) -> float | None:
+        """A video's recall score is its best clip's; None where none is known."""
+        return max(self.similarities.values(), default=None)
 
     @property
     def score(self) -> float:
         """What the video is ranked by."""
-        return self.recall_score if self.match_score is None else self.match_score
+        if self.match_score is not None:
+            return self.match_score
+        return max(self.similarities.values())
 
     @property
     def score_by_clip(self) -> dict[int, float]:
         """What the video's clips are ranked by."""
         return self.clip_scores or self.similarities
+
+    def of_clip(self, index: int) -> "Candidate":
+        """Return one clip as a hit of its own: its scores, not its video's."""
+        return Candidate(
+            self.video_id,
+            self.uri,
+            clips={index: self.clips[index]},
+            similarities={i: each for i, each in self.similarities.items() if i == index},
+            match_score=self.clip_scores.get(index),
+            clip_scores={i: each for i, each in self.clip_scores.items() if i == index},
+        )
 
 
 def places_of(clips: Sequence[Clip]) -> tuple[float, ...]:
@@ -79,7 +92,7 @@ def rank_hits(
     """
     if group_by == "clip":
         pairs = [
-            (candidate, index, score)
+            (candidate.of_clip(index), index, score)
             for candidate in candidates
             for index, score in candidate.score_by_clip.items()
         ]

@@ -110,6 +110,7 @@ def test_following_gives_up_after_a_while(monkeypatch):
 def test_the_pace_of_a_batch_is_told_in_words(api, clipbert):
     found = {**batch(ID, queued=9, succeeded=1), "rate_per_second": 0.05, "eta_seconds": 180.0}
     api.answer("GET", BATCH, found)
+    api.answer("GET", ITEMS, {"items": []})
 
     said = clipbert("batches", "show", ID).out
 

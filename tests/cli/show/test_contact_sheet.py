@@ -14,8 +14,10 @@ from cli.show.contact_sheet import (
     FRAME_WIDTH_PX,
     MARGIN_PX,
     TITLE_HEIGHT_PX,
+    Picture,
+    describe_picture,
     draw_sheet,
-    fetch_frames,
+    fetch_pictures,
     write_sheet,
 )
 from clipbert_client.client import ApiClient
@@ -42,7 +44,7 @@ def hit(rank, score, uri="file:///v/clip.mp4", **parts):
 def test_each_hit_has_a_row_with_its_frame_unstretched():
     square = Image.new("RGB", (90, 90), RED)
 
-    sheet = draw_sheet("a dog", [(hit(1, 0.9), square), (hit(2, 0.3), None)])
+    sheet = draw_sheet("a dog", [(hit(1, 0.9), Picture(square)), (hit(2, 0.3), Picture(None))])
 
     assert sheet.height == FIRST_ROW_PX + 2 * ROW_PX
     middle = MARGIN_PX + FRAME_WIDTH_PX // 2
@@ -52,7 +54,9 @@ def test_each_hit_has_a_row_with_its_frame_unstretched():
 
 
 def test_bars_are_as_long_as_the_scores():
-    sheet = draw_sheet("a dog", [(hit(1, 0.8), None), (hit(2, 0.4), None), (hit(3, -0.1), None)])
+    sheet = draw_sheet(
+        "a dog", [(hit(n, score), Picture(None)) for n, score in enumerate([0.8, 0.4, -0.1])]
+    )
 
     left = 2 * MARGIN_PX + FRAME_WIDTH_PX
     for row, share in enumerate([1.0, 0.5, 0.0]):
@@ -66,7 +70,9 @@ def test_bars_are_as_long_as_the_scores():
 def test_long_texts_and_names_stay_on_the_sheet():
     long_name = f"file:///v/{'x' * 300}.mp4"
 
-    sheet = draw_sheet("y" * 500, [(hit(1, 0.9, long_name, match_score=0.4), None)])
+    sheet = draw_sheet(
+        "y" * 500, [(hit(1, 0.9, long_name, match_score=0.4), Picture(None, "z" * 300))]
+    )
 
     right_margin = sheet.crop((sheet.width - MARGIN_PX + 2, 0, sheet.width, sheet.height))
     assert len(right_margin.getcolors()) == 1
@@ -96,6 +102,41 @@ def test_a_hit_whose_file_is_gone_is_shown_by_its_poster(api, tmp_path):
         assert sheet.getpixel((middle, FIRST_ROW_PX + ROW_PX + 90)) == FRAME_GROUND
 
 
+@pytest.mark.parametrize(
+    ("code", "has_poster", "caption"),
+    [
+        ("media_changed", True, "the poster, not this moment: the file has changed since it was"),
+        ("media_gone", True, "the poster, not this moment: the file is missing"),
+        ("media_gone", False, "no picture: the file is missing"),
+    ],
+)
+def test_a_poster_is_not_said_to_be_the_moments_frame(api, code, has_poster, caption):
+    poster = io.BytesIO()
+    Image.new("RGB", (320, 180), RED).save(poster, format="JPEG")
+    api.refuse("GET", "/v1/videos/v/media", 409, code)
+    if has_poster:
+        api.answer("GET", "/v1/videos/v/thumbnails/poster", poster.getvalue())
+
+    with ApiClient(api.url, "key") as client:
+        [picture] = fetch_pictures(client, [hit(1, 0.9)])
+
+    said = describe_picture(hit(1, 0.9), picture)
+    assert said.startswith(caption)
+    assert "frame at" not in said
+    assert describe_picture(hit(1, 0.9), Picture(picture.image)) == "frame at 1.0 s"
+
+
+def test_control_characters_in_texts_and_names_are_drawn_as_spaces():
+    sheet = draw_sheet("bird\nx", [(hit(1, 0.9, "file:///v/new%0Aline%09.mp4"), Picture(None))])
+
+    assert (
+        sheet.tobytes()
+        == draw_sheet(
+            "bird x", [(hit(1, 0.9, "file:///v/new%20line%20.mp4"), Picture(None))]
+        ).tobytes()
+    )
+
+
 @pytest.mark.parametrize(("name", "image_format"), [("a.JPG", "JPEG"), ("a.webp", "WEBP")])
 def test_the_extension_says_the_format(tmp_path, name, image_format):
     write_sheet(None, "a dog", [], tmp_path / name)
@@ -118,7 +159,7 @@ def test_the_frame_is_the_one_that_a_player_shows_at_the_hits_second(api, tmp_pa
     late = {"start_seconds": 3.4, "end_seconds": 5.4, "instants": [4.45], "starts_at_seconds": 1.4}
 
     with ApiClient(api.url, "key") as client:
-        [frame] = fetch_frames(client, [hit(1, 0.9, **late)])
+        [picture] = fetch_pictures(client, [hit(1, 0.9, **late)])
 
     # The film begins at 1.4 s of its file's clock, so that its frame 30 is shown from 4.4 s on.
-    assert frame_number(np.asarray(frame)) == 30
+    assert frame_number(np.asarray(picture.image)) == 30

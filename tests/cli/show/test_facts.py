@@ -60,6 +60,7 @@ def test_show_prints_no_dict(api, clipbert, noun):
     api.answer("GET", f"/v1/{path}/{ID}", found)
     api.answer_list(f"/v1/{path}/{ID}/history", [])
     api.answer_list(f"/v1/{path}/{ID}/promotions", [])
+    api.answer_list(f"/v1/{path}/{ID}/items", [])
 
     said = clipbert(noun, "show", ID).out
 

@@ -131,6 +131,25 @@ def test_pages_show_every_item_once_in_the_order_of_the_request(batches, jobs):
     assert seen == list(range(7))
 
 
+def test_items_whose_videos_are_read_in_part_only_are_found(session, batches, jobs, videos):
+    batch_id = make(batches, jobs, 5)
+    damaged, joined, sound, failed, _ = [
+        ingest(jobs, videos, held, held.input["uri"]) for held in claim(jobs, limit=5)
+    ]
+    for video_id in (damaged, joined, sound):
+        videos.mark_ready(video_id)
+    videos.get(damaged).damaged_spans = [[3.5, 8.0]]
+    videos.get(joined).probe = {"mended": ["unread_recordings"]}
+    videos.get(sound).probe = {"mended": ["last_duration"]}
+    videos.get(failed).damaged_spans = [[0.0, 1.0]]  # not ready, so not indexed in part
+    session.flush()
+
+    found = batches.items(batch_id, only_partial=True).items
+
+    assert {item.video.id for item in found} == {damaged, joined}
+    assert all(item.video.is_partial for item in found)
+
+
 def test_cancelling_a_batch_leaves_no_other_batch_short(batches, jobs, videos):
     batch_id = make(batches, jobs, 4)
     embedding, running, finished = claim(jobs, limit=3)

@@ -51,6 +51,25 @@ def test_clips_are_hits_of_their_own_when_asked_for_and_ties_have_an_order():
     assert [(hit["video_id"], hit["clip_index"]) for hit in hits] == [(str(A), 3), (str(B), 0)]
 
 
+def test_a_hit_that_is_a_clip_has_the_clips_own_scores():
+    recalled = [candidate(A, {0: 0.9, 1: 0.4})]
+    scored = [candidate(A, {0: 0.9, 1: 0.4}, match_score=0.8, clip_scores={0: 0.1, 1: 0.7})]
+
+    alone = rank_hits(recalled, group_by="clip", limit=9)
+    both = rank_hits(scored, group_by="clip", limit=9)
+
+    assert [(hit["clip_index"], hit["score"], hit["recall_score"]) for hit in alone] == [
+        (0, 0.9, 0.9),
+        (1, 0.4, 0.4),
+    ]
+    assert [(hit["clip_index"], hit["match_score"], hit["recall_score"]) for hit in both] == [
+        (1, 0.7, 0.4),
+        (0, 0.1, 0.9),
+    ]
+    for hit in [*alone, *both]:
+        assert [moment["clip_index"] for moment in hit["moments"]] == [hit["clip_index"]]
+
+
 @pytest.mark.parametrize("logits", [[[0.0, 2.0]], [[2.0]]])
 def test_heads_with_one_and_two_outputs_give_probabilities(logits):
     (probability,) = match_probabilities(torch.tensor(logits))
