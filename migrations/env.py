@@ -3,8 +3,8 @@
 import sqlalchemy
 from alembic import context
 
+from store.metadata import metadata
 from store.settings import StoreSettings
-from store.tables import Table
 
 # Any constant will do, as long as nothing else locks it: "clipbert" in ASCII.
 MIGRATION_LOCK = 0x636C697062657274
@@ -17,7 +17,7 @@ def run() -> None:
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     with engine.connect() as connection:
         context.configure(
-            connection=connection, target_metadata=Table.metadata, compare_server_default=True
+            connection=connection, target_metadata=metadata, compare_server_default=True
         )
         with context.begin_transaction():
             connection.execute(

@@ -16,7 +16,9 @@ from clipbert.sampling.plan import INDEX_PLAN
 from store.jobs.repository import NewJob
 from store.jobs.state import JobKind
 from store.models.repository import GenerationRepository, ModelRepository
-from store.tables import SOUND_STATES, Generation, GenerationState, Model, Task, Video, Walk
+from store.models.tables import Generation, GenerationState, Model, Walk
+from store.table_base import Task
+from store.videos.tables import SOUND_STATES, Video
 
 log = structlog.get_logger(__name__)
 

@@ -33,7 +33,7 @@ from store.models.generation_coverage import (
     settle_videos,
 )
 from store.models.repository import GenerationRepository, ModelRepository
-from store.tables import Generation, GenerationState, Walk
+from store.models.tables import Generation, GenerationState, Walk
 from store.videos.repository import VideoRepository
 
 log = structlog.get_logger(__name__)

@@ -21,7 +21,8 @@ from store.identifiers import new_id
 from store.models.deletion import ModelDeletion
 from store.models.folders import hash_visual_side, list_folder, put_folder
 from store.models.repository import MODEL_NAME_RULE, ModelRepository, is_model_name
-from store.tables import Generation, Promotion, Task
+from store.models.tables import Generation, Promotion
+from store.table_base import Task
 
 log = structlog.get_logger(__name__)
 

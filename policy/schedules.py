@@ -27,7 +27,7 @@ from store.jobs.state import JobKind
 from store.labels.datasets import DatasetRepository
 from store.models.finetunes import FinetuneRepository
 from store.models.schedules import ScheduleRepository
-from store.tables import FireOutcome, MisfirePolicy, OverlapPolicy, Schedule, ScheduleFire
+from store.models.tables import FireOutcome, MisfirePolicy, OverlapPolicy, Schedule, ScheduleFire
 
 log = structlog.get_logger(__name__)
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from store.models.repository import GenerationRepository, ModelRepository
-from store.tables import Generation, Model, Task
+from store.models.tables import Generation, Model
+from store.table_base import Task
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,32 @@
 import hashlib
 import secrets
 import string
+from datetime import datetime
+from uuid import UUID
 
 from sqlalchemy import func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from store.tables import ApiKey
+from store.identifiers import new_id
+from store.table_base import Table
 
 ALPHABET = string.ascii_letters + string.digits
 RANDOM_CHARACTERS = 40  # 238 bits: so much chance needs no slow hash
 SHOWN_CHARACTERS = 9
+
+
+class ApiKey(Table):
+    """A key of the API; only its hash is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    name: Mapped[str]
+    prefix: Mapped[str]
+    sha256: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
 
 
 class ApiKeyRepository:

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from store.query_plans import estimated_rows
-from store.tables import Label, Video
+from store.table_base import ListedTable
 
 FEW: Final = 2000
 """As many rows as an index is asked for."""
@@ -28,7 +28,7 @@ PIECE: Final = 250
 LOOKING_SECONDS: Final = 0.03
 """How long a page that is not full goes on with another window."""
 
-Row = TypeVar("Row", Video, Label)
+Row = TypeVar("Row", bound=ListedTable)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ stays as it was counted when retention has deleted its jobs.
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import text
-from sqlalchemy.orm import Session
+from sqlalchemy import BigInteger, Identity, text
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from store.table_base import Table
 
 FOLD_CHUNK: Final = 2000
 """Changes that one step folds: a few milliseconds."""
@@ -64,6 +66,28 @@ WITH fresh AS MATERIALIZED (
 )
 SELECT count(*) FROM fresh
 """
+
+
+class Count(Table):
+    """How many rows of a name there are, but for the changes that were not folded in yet."""
+
+    __tablename__ = "counts"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[int] = mapped_column(BigInteger)
+
+
+class CountChange(Table):
+    """What one statement added to a count or took from it.
+
+    Only ever inserted and folded: transactions that change the same count do not meet.
+    """
+
+    __tablename__ = "count_changes"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    name: Mapped[str]
+    change: Mapped[int] = mapped_column(BigInteger)
 
 
 def read_counts(session: Session, prefix: str) -> dict[str, int]:

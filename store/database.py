@@ -17,6 +17,9 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.orm import Session, sessionmaker
 
+# Every table is declared before the first session: a flush follows foreign keys between rooms.
+import store.metadata  # noqa: F401
+
 Sessions = sessionmaker[Session]
 Result = TypeVar("Result")
 

@@ -18,10 +18,9 @@ StoreError
 """
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from uuid import UUID
-
-from store.jobs.state import JobState
 
 
 class StoreError(Exception):
@@ -95,7 +94,7 @@ class ScheduleNotFound(NotFound):
 class IllegalMove(StoreError):
     """A job cannot go from its state to the wanted one."""
 
-    def __init__(self, job_id: UUID, before: JobState, after: JobState, why: str = "") -> None:
+    def __init__(self, job_id: UUID, before: StrEnum, after: StrEnum, why: str = "") -> None:
         reason = f": {why}" if why else ""
         super().__init__(f"job {job_id} is {before} and cannot become {after}{reason}")
         self.job_id, self.before, self.after = job_id, before, after

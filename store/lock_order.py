@@ -20,37 +20,24 @@ victim; `store.database.run_in_transaction` runs it again.
 """
 
 from collections.abc import Collection
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, Uuid, column, func, select, table
 from sqlalchemy.orm import Session
-from sqlalchemy.sql.elements import ColumnElement
 
-from store.jobs.state import JobKind
-from store.tables import Job, Video
-
-
-def lock_videos(session: Session, video_ids: Collection[UUID]) -> None:
-    """Lock videos before the jobs that are about them; those that do not exist are left out."""
-    query = select(Video.id).where(Video.id.in_(video_ids)).order_by(Video.id)
-    session.execute(query.with_for_update(key_share=True))
+# Only its key: what locks videos lies below the repositories of jobs, and these below the videos'.
+_VIDEOS: Final = table("videos", column("id", Uuid()))
 
 
-def lock_jobs(session: Session, condition: ColumnElement[bool]) -> int:
-    """Lock all jobs that meet a condition, after the videos that embed jobs among them are about.
+def lock_videos(session: Session, video_ids: Collection[UUID] | Select[UUID | None]) -> None:
+    """Lock videos before the jobs that are about them; those that do not exist are left out.
 
-    Returns:
-        How many jobs they are.
+    Args:
+        session: in a transaction of the caller's.
+        video_ids: which, or a query for them.
     """
-    of_embeds = select(Job.video_id).where(
-        condition, Job.kind == JobKind.EMBED, Job.video_id.is_not(None)
-    )
-    lock_videos_where(session, Video.id.in_(of_embeds))
-    jobs = select(Job.id).where(condition).order_by(Job.id).with_for_update(key_share=True)
-    return session.scalar(select(func.count()).select_from(jobs.subquery())) or 0
-
-
-def lock_videos_where(session: Session, condition: ColumnElement[bool]) -> int:
-    """Lock all videos that meet a condition, by id. Returns how many they are."""
-    videos = select(Video.id).where(condition).order_by(Video.id).with_for_update(key_share=True)
-    return session.scalar(select(func.count()).select_from(videos.subquery())) or 0
+    session.flush()  # as a query over the class would: rows of this transaction count
+    key = _VIDEOS.c.id
+    videos = select(key).where(key.in_(video_ids)).order_by(key).with_for_update(key_share=True)
+    session.execute(select(func.count()).select_from(videos.subquery()))

@@ -3,10 +3,13 @@
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar
+from uuid import UUID
 
 from sqlalchemy import DateTime, Enum, Float, MetaData, Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from store.identifiers import new_id
 
 Json = dict[str, Any]
 
@@ -54,3 +57,11 @@ class Table(DeclarativeBase):
         list[str]: ARRAY(Text()),
         list[float]: ARRAY(Float()),
     }
+
+
+class ListedTable(Table):
+    """A table that people list, the newest rows first: its ids are in the order they came in."""
+
+    __abstract__ = True
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)

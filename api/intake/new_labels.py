@@ -40,7 +40,7 @@ from policy.finetunes.data import contradictions, tell_contradictions
 from store.errors import IllegalLabel
 from store.labels import repository as stored
 from store.labels.repository import LabelRepository
-from store.tables import Task
+from store.table_base import Task
 from store.videos.repository import VideoRepository
 
 MAX_LISTED_LINES: Final = 100

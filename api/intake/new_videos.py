@@ -22,7 +22,7 @@ from store.disk_space import is_storage_full
 from store.jobs.records import SINGLE_PRIORITY, priority_of_item
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind
-from store.tables import Job
+from store.jobs.tables import Job
 from store.videos.batches import BatchRepository
 from store.videos.contents import hold_content, media_key
 from store.videos.repository import VideoRepository

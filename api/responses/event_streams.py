@@ -20,7 +20,7 @@ from api.schemas.events import sent_event
 from store.jobs.events import JobEventRepository
 from store.jobs.repository import JobRepository
 from store.jobs.state import is_terminal
-from store.tables import JobEvent
+from store.jobs.tables import JobEvent
 
 EVENT_STREAM: Final = "text/event-stream"
 

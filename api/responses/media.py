@@ -13,7 +13,7 @@ from api.services.media_roots import MediaRoots
 from store.blobs import BlobStore
 from store.errors import BlobNotFound, MediaFileMissing, NotARegularFile
 from store.media_files import stamp_of, trusted_stamp
-from store.tables import Video, VideoState
+from store.videos.tables import Video, VideoState
 
 # What players need to be told, by the names FFmpeg gives containers. Anything else is bytes: never
 # a type that a browser would run.

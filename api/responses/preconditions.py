@@ -8,8 +8,9 @@ from sqlalchemy.orm import Session
 from api.errors import ApiError
 from policy.serving import read_serving
 from store.models.repository import GenerationRepository, ModelRepository
-from store.tables import Task, VideoState
+from store.table_base import Task
 from store.videos.repository import VideoRepository
+from store.videos.tables import VideoState
 
 
 def require_generation(session: Session) -> None:

@@ -21,8 +21,9 @@ from api.schemas.datasets import (
 )
 from api.schemas.resources import Page
 from store.labels.datasets import DatasetRepository
+from store.labels.tables import DatasetLabel, Split
 from store.labels.vocabularies import VocabularyRepository
-from store.tables import DatasetLabel, Split, Task
+from store.table_base import Task
 from store.videos.repository import VideoRepository
 
 _EXPORT_CHUNK: Final = 2000

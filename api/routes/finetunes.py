@@ -39,10 +39,12 @@ from store.errors import BlobNotFound
 from store.jobs.events import JobEventRepository
 from store.jobs.repository import JobRepository
 from store.jobs.state import JobKind
+from store.jobs.tables import Job
 from store.labels.datasets import DatasetRepository
 from store.models.finetunes import FinetuneRepository
 from store.models.repository import ModelRepository
-from store.tables import Finetune, Job, Task
+from store.models.tables import Finetune
+from store.table_base import Task
 from store.videos.contents import curves_key
 
 router = APIRouter(prefix="/v1/finetunes", tags=["finetunes"])

@@ -44,8 +44,10 @@ from clipbert.datasets.same_answers import merge_counts
 from store.database import run_in_transaction
 from store.errors import IllegalLabel
 from store.labels.repository import LabelFilter, LabelRepository, parse_split
-from store.tables import Label, Split, Task, Video
+from store.labels.tables import Label, Split
+from store.table_base import Task
 from store.videos.repository import VideoRepository
+from store.videos.tables import Video
 
 router = APIRouter(prefix="/v1/labels", tags=["labels"])
 

@@ -29,7 +29,8 @@ from store.jobs.state import JobKind
 from store.models.deletion import ModelDeletion
 from store.models.finetunes import FinetuneRepository
 from store.models.repository import GenerationRepository, ModelRepository
-from store.tables import Generation, GenerationState, Model, Task
+from store.models.tables import Generation, GenerationState, Model
+from store.table_base import Task
 
 router = APIRouter(prefix="/v1", tags=["models"])
 

@@ -28,7 +28,7 @@ from policy.schedules import change_schedule, create_schedule, run_schedule_now
 from store.errors import ScheduleExists
 from store.jobs.state import JobKind
 from store.models.schedules import ScheduleRepository
-from store.tables import FireOutcome, Schedule
+from store.models.tables import FireOutcome, Schedule
 
 router = APIRouter(prefix="/v1/schedules", tags=["schedules"])
 

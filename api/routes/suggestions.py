@@ -13,7 +13,7 @@ from api.schemas.suggestions import SuggestedTask, SuggestionResource, suggestio
 from policy.serving import read_serving
 from store.results.suggestions import SuggestionRepository
 from store.results.trials import TrialSource
-from store.tables import Task
+from store.table_base import Task
 
 router = APIRouter(prefix="/v1/labels/suggestions", tags=["labels"])
 

@@ -16,8 +16,8 @@ from api.schemas.system import (
 from store.jobs.repository import JobRepository
 from store.jobs.state import JobKind
 from store.models.repository import GenerationRepository
-from store.tables import VideoState
 from store.videos.repository import VideoRepository
+from store.videos.tables import VideoState
 from workers.dispatch import QUEUES
 
 router = APIRouter()

@@ -30,11 +30,11 @@ from api.schemas.videos import (
 from store.database import run_in_transaction
 from store.errors import BlobNotFound
 from store.models.repository import GenerationRepository
-from store.tables import Video, VideoState
 from store.videos.contents import remove_unneeded_content, thumbnail_key
 from store.videos.names import as_name
 from store.videos.places import VideoPlaces
 from store.videos.repository import VideoRepository
+from store.videos.tables import Video, VideoState
 
 log = structlog.get_logger(__name__)
 

@@ -11,8 +11,8 @@ from pydantic.config import JsonDict
 from api.schemas.jobs import failure_of
 from api.schemas.resources import Failure, RequestBody, Resource
 from api.schemas.text import Metadata, Name, Tags, Uri
-from store.tables import Batch
 from store.videos.batches import BatchItem, BatchProgress, ItemState
+from store.videos.tables import Batch
 
 NEW_BATCH_EXAMPLE: JsonDict = {
     "name": "holiday videos",

@@ -9,7 +9,8 @@ from pydantic.config import JsonDict
 
 from api.schemas.labels import label_line
 from api.schemas.resources import Resource
-from store.tables import Dataset, DatasetLabel, Task, Vocabulary
+from store.labels.tables import Dataset, DatasetLabel, Vocabulary
+from store.table_base import Task
 
 MAX_LISTED_ANSWERS: Final = 100
 

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
 from api.schemas.resources import Resource
-from store.tables import JobEvent
+from store.jobs.tables import JobEvent
 
 EVENT_EXAMPLE: JsonDict = {
     "seq": 3,

@@ -12,8 +12,11 @@ from api.schemas.jobs import Progress, failure_of
 from api.schemas.resources import Failure, RequestBody, Resource
 from api.schemas.text import Metadata, Name
 from store.jobs.state import JobState, is_terminal
+from store.jobs.tables import Job, JobEvent
+from store.labels.tables import Dataset
 from store.models.repository import MAX_NAME_LENGTH
-from store.tables import Dataset, Finetune, Job, JobEvent, Model, Task
+from store.models.tables import Finetune, Model
+from store.table_base import Task
 
 MAX_LISTED_ANSWERS: Final = 100
 _MAX_IDS: Final = 1000

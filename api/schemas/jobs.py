@@ -9,7 +9,7 @@ from pydantic.config import JsonDict
 
 from api.schemas.resources import Failure, Resource
 from store.jobs.state import JobKind, JobState, is_terminal
-from store.tables import Job
+from store.jobs.tables import Job
 
 JOB_EXAMPLE: JsonDict = {
     "id": "0198c0de-7a11-7c3e-9f5a-4b1d3f0e2a61",

@@ -11,7 +11,9 @@ from pydantic.config import JsonDict
 from api.schemas.player_clock import show_moment
 from api.schemas.resources import RequestBody, Resource, never_null
 from api.schemas.text import Metadata, Name, QueryText, check_storable
-from store.tables import Label, LabelRevision, Task, Video
+from store.labels.tables import Label, LabelRevision
+from store.table_base import Task
+from store.videos.tables import Video
 
 MAX_LABEL_LENGTH: Final = 10_000  # the captions of a long video are a paragraph
 MAX_CHOICES: Final = 64

@@ -10,7 +10,8 @@ from pydantic.config import JsonDict
 
 from api.schemas.resources import RequestBody, Resource
 from store.models.repository import Coverage
-from store.tables import Generation, GenerationState, Model, Promotion, PromotionAction, Task
+from store.models.tables import Generation, GenerationState, Model, Promotion, PromotionAction
+from store.table_base import Task
 
 _GENERATION_ID = "0198c0d0-2222-7aaa-8bbb-1234567890ab"
 _MINI_ID = "0198c0d0-3333-7aaa-8bbb-1234567890ab"

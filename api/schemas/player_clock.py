@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from store.errors import IllegalLabel
-from store.tables import Video
+from store.videos.tables import Video
 
 _DECIMALS = 6  # what adding leaves behind of binary fractions is less than a microsecond
 

@@ -12,7 +12,9 @@ from api.schemas.player_clock import show_answer
 from api.schemas.resources import Failure, RequestBody, Resource
 from api.schemas.text import QueryText
 from store.jobs.state import JobState, is_terminal
-from store.tables import Job, Question, Video
+from store.jobs.tables import Job
+from store.results.tables import Question
+from store.videos.tables import Video
 
 NEW_QUESTION_EXAMPLE: JsonDict = {
     "video_id": "0198c0de-8b52-7d0f-8a43-0c9e5d7f1b22",

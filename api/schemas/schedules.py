@@ -10,7 +10,7 @@ from pydantic.config import JsonDict
 from api.schemas.finetunes import NEW_FINETUNE_EXAMPLE, NewFinetune
 from api.schemas.resources import RequestBody, Resource, never_null
 from api.schemas.text import Name
-from store.tables import FireOutcome, MisfirePolicy, OverlapPolicy, Schedule, ScheduleFire
+from store.models.tables import FireOutcome, MisfirePolicy, OverlapPolicy, Schedule, ScheduleFire
 
 NEW_SCHEDULE_EXAMPLE: JsonDict = {
     "name": "every night",

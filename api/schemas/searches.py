@@ -13,7 +13,9 @@ from api.schemas.player_clock import show_search_result
 from api.schemas.resources import Failure, RequestBody, Resource
 from api.schemas.text import QueryText, Tags
 from store.jobs.state import JobState, is_terminal
-from store.tables import Job, Search, Video
+from store.jobs.tables import Job
+from store.results.tables import Search
+from store.videos.tables import Video
 
 NEW_SEARCH_EXAMPLE: JsonDict = {
     "text": "a white parrot",

@@ -8,7 +8,7 @@ from pydantic.config import JsonDict
 
 from api.schemas.resources import Resource
 from store.jobs.state import JobKind, JobState
-from store.tables import VideoState
+from store.videos.tables import VideoState
 
 STATS_EXAMPLE: JsonDict = {
     "videos": {"processing": 1, "ready": 11, "failed": 0},

@@ -12,7 +12,7 @@ from api.schemas.jobs import failure_of
 from api.schemas.player_clock import on_player_clock
 from api.schemas.resources import Failure, RequestBody, Resource
 from api.schemas.text import Metadata, Tags, Uri
-from store.tables import Clip, Video, VideoState
+from store.videos.tables import Clip, Video, VideoState
 
 NEW_VIDEO_EXAMPLE: JsonDict = {"uri": "file:///videos/parrot.mp4", "tags": ["birds"]}
 VIDEO_ID_EXAMPLE = "0198c0de-8b52-7d0f-8a43-0c9e5d7f1b22"

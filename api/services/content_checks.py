@@ -8,7 +8,7 @@ from typing import Final
 
 from api.errors import ApiError
 from store.media_files import MediaFile, hash_descriptor, is_settled, stamp_of
-from store.tables import Video
+from store.videos.tables import Video
 
 _MOST_AT_ONCE: Final = 2  # of the threads that answer requests
 _WAIT_SECONDS: Final = 10.0

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from store.database import Sessions
 from store.models.repository import GenerationRepository, ModelRepository
-from store.tables import Task
+from store.table_base import Task
 
 DIM = 8
 LEASE = timedelta(minutes=1)

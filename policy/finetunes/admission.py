@@ -33,9 +33,11 @@ from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind
 from store.labels.datasets import DatasetRepository
 from store.labels.repository import LabelFilter, LabelRepository
+from store.labels.tables import Dataset
 from store.models.finetunes import FinetuneRepository
 from store.models.repository import GenerationRepository, ModelRepository
-from store.tables import Dataset, Finetune, Model, Task
+from store.models.tables import Finetune, Model
+from store.table_base import Task
 
 __all__ = [
     "FINETUNE_TASKS",

@@ -15,9 +15,11 @@ from clipbert.training.recipe import Recipe
 from policy.finetunes.request import FinetuneRefused
 from store.labels.datasets import DatasetRepository
 from store.labels.records import DisputedQuestion
+from store.labels.tables import Dataset, Split
 from store.models.generation_coverage import dataset_videos_without_clips
 from store.models.repository import GenerationRepository, ModelRepository
-from store.tables import Dataset, Model, Split, Task
+from store.models.tables import Model
+from store.table_base import Task
 from store.videos.repository import VideoRepository
 
 _LEAST_ANSWERS: Final = 2

@@ -9,7 +9,7 @@ from uuid import UUID
 from policy.errors import PolicyError
 from store.labels.repository import LabelFilter
 from store.models.repository import MODEL_NAME_RULE, is_model_name
-from store.tables import Task
+from store.table_base import Task
 
 FINETUNE_TASKS: Final = (Task.QA, Task.RETRIEVAL, Task.MULTIPLE_CHOICE)
 

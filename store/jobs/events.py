@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
-from store.tables import JobEvent
+from store.jobs.tables import JobEvent
 
 CHUNK = 1000
 """Rows that are in memory at once."""

@@ -22,8 +22,8 @@ from store.errors import LeaseLost
 from store.jobs import sql as job_sql
 from store.jobs.records import ClaimedJob, LeaseStatus, LostJob
 from store.jobs.state import HELD_STATES, JobKind, JobState, is_terminal
+from store.jobs.tables import Job
 from store.lock_order import lock_videos
-from store.tables import Job
 
 SUSPECT_PATIENCE: Final = timedelta(seconds=20)
 """How long a job that was lost with a worker waits for a process that holds nothing else."""

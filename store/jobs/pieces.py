@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from store.errors import LeaseLost
 from store.jobs.records import ClaimedJob
 from store.jobs.state import TERMINAL_STATES
-from store.tables import Job, JobPiece
+from store.jobs.tables import Job, JobPiece
 
 # The lock keeps the job from being taken away between the check and the commit.
 _ADD: Final = """

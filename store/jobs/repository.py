@@ -30,6 +30,7 @@ from store.errors import IdempotencyConflict, IllegalMove, JobNotFound
 from store.identifiers import new_id
 from store.jobs import sql as job_sql
 from store.jobs.leases import LeasedJobs
+from store.jobs.locks import lock_jobs
 from store.jobs.records import ClaimedJob, LeaseStatus, LostJob, NewJob
 from store.jobs.state import (
     PAUSABLE_KINDS,
@@ -39,9 +40,9 @@ from store.jobs.state import (
     can_move,
     is_terminal,
 )
-from store.lock_order import lock_jobs, lock_videos
+from store.jobs.tables import Job, JobEvent
+from store.lock_order import lock_videos
 from store.pages import Page, PageTokens, clamp_page_size
-from store.tables import Job, JobEvent
 
 __all__ = ["ClaimedJob", "JobRepository", "LeaseStatus", "LostJob", "NewJob"]
 

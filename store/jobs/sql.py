@@ -6,7 +6,7 @@ The states are spelled as literals where a partial index needs them to be.
 from sqlalchemy.sql.elements import ColumnElement
 
 from store.jobs.state import TERMINAL_STATES
-from store.tables import Job
+from store.jobs.tables import Job
 
 
 def is_active() -> ColumnElement[bool]:

@@ -31,7 +31,7 @@ from store.labels.tables import Dataset, DatasetLabel, Label, Split
 from store.labels.vocabularies import VocabularyRepository
 from store.pages import Page, PageTokens, clamp_page_size
 from store.table_base import Task
-from store.tables import Video, VideoState
+from store.videos.tables import Video, VideoState
 
 __all__ = ["DatasetRepository", "VocabularyRepository"]
 

@@ -14,7 +14,7 @@ from store.errors import IllegalLabel
 from store.labels.records import parse_split
 from store.labels.tables import Label
 from store.table_base import Task
-from store.tables import Video
+from store.videos.tables import Video
 
 _FIRST = datetime.min.replace(tzinfo=UTC)
 _LAST = datetime.max.replace(tzinfo=UTC)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -12,6 +11,7 @@ from uuid import UUID
 from store.errors import IllegalLabel
 from store.labels.tables import Label, Split
 from store.table_base import Task
+from store.texts import can_be_stored
 
 LABEL_TASKS = (Task.QA, Task.MULTIPLE_CHOICE, Task.RETRIEVAL)
 """The tasks that labels teach."""
@@ -19,7 +19,6 @@ LABEL_TASKS = (Task.QA, Task.MULTIPLE_CHOICE, Task.RETRIEVAL)
 HOLDOUT_SHARE = 0.2
 """How much of the videos goes to the holdout where nobody says otherwise."""
 
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 # As data sets call them. To measure on what others call validation or test is the same to us.
 _SPLITS: Mapping[str, Split] = {
@@ -197,11 +196,6 @@ def to_new(label: Label) -> NewLabel:
         source=label.source,
         provenance=label.provenance,
     )
-
-
-def can_be_stored(said: str) -> bool:
-    """Tell whether PostgreSQL can hold a text: it holds no NUL, and UTF-8 no half of a pair."""
-    return "\0" not in said and (said.isascii() or _HALF_PAIR.search(said) is None)
 
 
 def _right_choice(new: NewLabel, choices: Sequence[str]) -> int:

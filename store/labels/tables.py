@@ -13,7 +13,7 @@ from sqlalchemy import ForeignKey, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from store.identifiers import new_id
-from store.table_base import Json, Table, Task, enum_column
+from store.table_base import Json, ListedTable, Table, Task, enum_column
 
 
 class Split(StrEnum):
@@ -46,7 +46,7 @@ class VideoSplit(Table):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
-class Label(Table):
+class Label(ListedTable):
     """What somebody says is true of a video: an answer, the right choice, or a caption."""
 
     __tablename__ = "labels"
@@ -63,7 +63,6 @@ class Label(Table):
         Index("ix_labels_created_at", "created_at", postgresql_where=text("deleted_at IS NULL")),
     )
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     video_id: Mapped[UUID] = mapped_column(ForeignKey("videos.id", ondelete="CASCADE"))
     task: Mapped[Task] = mapped_column(enum_column(Task))
     text: Mapped[str]  # the question; of retrieval the caption

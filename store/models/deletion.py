@@ -8,10 +8,10 @@ from sqlalchemy.orm import Session
 
 from store.errors import ModelNeeded
 from store.jobs.state import ACTIVE_STATES
-from store.models.finetune_tables import Finetune, Schedule
+from store.jobs.tables import Job
 from store.models.repository import GenerationRepository, ModelRepository
+from store.models.tables import Finetune, Generation, GenerationState, Model, Schedule, Serving
 from store.table_base import Task
-from store.tables import Generation, GenerationState, Job, Model, Serving
 
 # Of each task the newest that are not looked at; of the rest those that came of a finetune, were
 # never promoted, and were made before all that are kept.

@@ -9,10 +9,10 @@ from sqlalchemy.orm import Session
 
 from store.errors import FinetuneNotFound
 from store.jobs.state import ACTIVE_STATES, JobState
-from store.models.finetune_tables import Finetune
+from store.jobs.tables import Job
+from store.models.tables import Finetune
 from store.pages import Page, PageTokens, clamp_page_size
 from store.table_base import Task
-from store.tables import Job
 
 _CAME_TO_NOTHING = (JobState.FAILED, JobState.CANCELLED, JobState.QUARANTINED)
 

@@ -10,16 +10,10 @@ from sqlalchemy import exists, func, select, text, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from store.labels.tables import DatasetLabel
 from store.models.repository import index_name
-from store.tables import (
-    SOUND_STATES,
-    Clip,
-    DatasetLabel,
-    Generation,
-    GenerationState,
-    Video,
-    VideoState,
-)
+from store.models.tables import Generation, GenerationState
+from store.videos.tables import SOUND_STATES, Clip, Video, VideoState
 
 _LOCK_SECONDS = 2
 _REVIVABLE = (VideoState.PROCESSING, VideoState.FAILED)

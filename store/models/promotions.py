@@ -14,9 +14,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from store.errors import IllegalRollback, ModelNotFound
-from store.models.finetune_tables import Promotion, PromotionAction
+from store.models.tables import Model, Promotion, PromotionAction, Serving
 from store.table_base import Task
-from store.tables import Model, Serving
 
 ModelState = Literal["serving", "candidate", "retired"]
 

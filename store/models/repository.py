@@ -13,7 +13,9 @@ from store.counts import count_indexed_videos, read_counts
 from store.errors import GenerationNotFound, ModelNotFound
 from store.identifiers import new_id
 from store.models.promotions import PromotedModels
-from store.tables import SOUND_STATES, Generation, GenerationState, Model, Task
+from store.models.tables import Generation, GenerationState, Model
+from store.table_base import Task
+from store.videos.tables import SOUND_STATES
 
 MAX_NAME_LENGTH = 100
 MODEL_NAME_RULE = f"1 to {MAX_NAME_LENGTH} printable characters without @, the first not -"

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from store.errors import ScheduleExists, ScheduleNotFound
 from store.identifiers import new_id
-from store.models.finetune_tables import FireOutcome, Schedule, ScheduleFire
+from store.models.tables import FireOutcome, Schedule, ScheduleFire
 from store.pages import Page, PageTokens, clamp_page_size
 
 

@@ -8,9 +8,12 @@ from sqlalchemy import ColumnElement, Text, exists, func, literal, select, updat
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from store.errors import QuestionNotFound
-from store.lock_order import lock_jobs
+from store.jobs.locks import lock_jobs
+from store.jobs.tables import Job
+from store.labels.tables import Label
 from store.pages import Page, PageTokens, clamp_page_size
-from store.tables import Job, Label, Question, Task
+from store.results.tables import Question
+from store.table_base import Task
 
 
 class QuestionRepository:

@@ -8,9 +8,10 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from store.errors import SearchNotFound
-from store.lock_order import lock_jobs
+from store.jobs.locks import lock_jobs
+from store.jobs.tables import Job
 from store.pages import Page, PageTokens, clamp_page_size
-from store.tables import Job, Search
+from store.results.tables import Search
 
 
 class SearchRepository:

@@ -8,8 +8,10 @@ from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.orm import Session, aliased
 
 from store.results.questions import is_labelled
+from store.results.tables import Question
 from store.results.trials import TrialSource
-from store.tables import Question, Task, Video
+from store.table_base import Task
+from store.videos.tables import Video
 
 
 @dataclass(frozen=True)

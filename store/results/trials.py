@@ -26,9 +26,13 @@ from sqlalchemy.orm import Session, aliased
 
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import HELD_STATES, JobKind, JobState
+from store.jobs.tables import Job
+from store.labels.tables import Label
 from store.results.questions import QuestionRepository, is_labelled, normal_text
-from store.tables import Job, Label, Question, Task, Video, VideoState
+from store.results.tables import Question
+from store.table_base import Task
 from store.videos.repository import VideoRepository
+from store.videos.tables import Video, VideoState
 
 TRIAL_PRIORITY: Final = 100
 """Far behind what people ask (5); lower runs first."""

@@ -20,8 +20,9 @@ from store.errors import BatchNotFound, IdempotencyConflict
 from store.identifiers import new_id
 from store.jobs.repository import JobRepository
 from store.jobs.state import JobKind, JobState
+from store.jobs.tables import Job
 from store.pages import Page, PageTokens, clamp_page_size
-from store.tables import Batch, BatchDelta, Job, Video
+from store.videos.tables import Batch, BatchDelta, Video
 
 _WINDOW: Final = 1000
 """Items that are looked through at once for those in a state, which is their videos' too."""

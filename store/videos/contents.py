@@ -7,12 +7,12 @@ holds and no row needs removes it. So a deletion never takes away what an upload
 from datetime import timedelta
 
 from sqlalchemy import func, select, text
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from store.blobs import BlobStore
-from store.database import Sessions
 from store.jobs.state import ACTIVE_STATES, RETRYABLE_STATES, JobKind
-from store.tables import Job, Video
+from store.jobs.tables import Job
+from store.videos.tables import Video
 
 MEDIA = "media"
 THUMBNAILS = "thumbnails"
@@ -52,7 +52,11 @@ def hold_content(session: Session, sha256: str) -> None:
 
 
 def remove_unneeded_content(
-    sessions: Sessions, blobs: BlobStore, sha256: str, *, retryable_for: timedelta = timedelta(0)
+    sessions: sessionmaker[Session],
+    blobs: BlobStore,
+    sha256: str,
+    *,
+    retryable_for: timedelta = timedelta(0),
 ) -> None:
     """Remove a content's blobs that no video and no job needs, unless somebody is adding it now.
 

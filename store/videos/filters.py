@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, select
 
 from store.bounded_lists import Filters
-from store.tables import Video, VideoState
 from store.videos.name_parts import NameFilter
+from store.videos.tables import Video, VideoState
 
 WINDOW = 1000
 """Videos that are looked through at once, each with the ingest jobs that tell its other names."""

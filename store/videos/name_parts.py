@@ -13,7 +13,8 @@ from sqlalchemy import ColumnElement, Select, func, literal, or_, select, text
 from sqlalchemy.orm import InstrumentedAttribute
 
 from store.jobs.state import JobKind
-from store.tables import Job, Video
+from store.jobs.tables import Job
+from store.videos.tables import Video
 
 _COPY_NAME: Final = Job.result["filename"].astext
 _IS_COPY: Final = (Job.kind == JobKind.INGEST, Job.video_id.is_not(None))

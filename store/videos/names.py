@@ -7,8 +7,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from store.labels.records import can_be_stored
-from store.tables import COPY_STEM, FILENAME_STEM, URI_STEM
+from store.jobs.tables import COPY_STEM
+from store.texts import can_be_stored
+from store.videos.tables import FILENAME_STEM, URI_STEM
 
 VideoIds = list[UUID]
 """Of the videos that a name may mean."""

@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased, defer
 
 from store.query_plans import estimated_rows
-from store.tables import Clip, Video
+from store.videos.tables import Clip, Video
 
 Columns = TypeVarTuple("Columns")
 # A clip without its vector, its video's uri, and its distance.

@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 
 from store.jobs.repository import JobRepository
 from store.jobs.state import JobKind
-from store.tables import Clip, Job, Video, VideoState
+from store.jobs.tables import Job
+from store.videos.tables import Clip, Video, VideoState
 
 GROWING = "growing"
 """The event of an ingest job whose file was being written to when it was looked at."""

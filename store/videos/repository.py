@@ -23,11 +23,12 @@ from store.counts import read_counts
 from store.errors import VideoNotFound, VideoSuperseded
 from store.jobs.repository import JobRepository
 from store.jobs.state import JobKind
+from store.jobs.tables import Job
 from store.pages import Page, PageTokens, clamp_page_size
-from store.tables import Clip, Job, Video, VideoState
 from store.videos.damaged_spans import join_spans
 from store.videos.filters import WINDOW, VideoFilter
 from store.videos.name_parts import NameFilter
+from store.videos.tables import Clip, Video, VideoState
 
 
 @dataclass(frozen=True)

@@ -17,21 +17,14 @@ from api.settings import ApiSettings
 from store.api_keys import ApiKeyRepository
 from store.blobs import BlobStore, open_blobs
 from store.database import Sessions, make_sessions
+from store.jobs.tables import Job
+from store.labels.tables import Dataset, Vocabulary
 from store.models.repository import GenerationRepository, ModelRepository
+from store.models.tables import Generation, Model, Schedule, Serving
 from store.settings import StoreSettings
-from store.tables import (
-    Batch,
-    Dataset,
-    Generation,
-    Job,
-    Model,
-    Schedule,
-    Serving,
-    Task,
-    Video,
-    Vocabulary,
-)
+from store.table_base import Task
 from store.videos.repository import NewClip, VideoRepository
+from store.videos.tables import Batch, Video
 
 MakeVideo = Callable[..., UUID]
 # Of rows that others point to; those go with them.

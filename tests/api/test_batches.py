@@ -7,9 +7,10 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from api.main import create_app
+from store.api_keys import ApiKey
 from store.jobs.repository import JobRepository
 from store.jobs.state import JobKind, JobState
-from store.tables import ApiKey, Job
+from store.jobs.tables import Job
 from store.videos.repository import VideoRepository
 from workers.dispatch import MAX_RINGS, Doorbell
 

@@ -11,9 +11,9 @@ from api.intake import content_checks
 from api.responses.media import FileWritten, open_media
 from api.services.media_roots import MediaRoots
 from store.media_files import stamp_of
-from store.tables import VideoState
 from store.videos.places import VideoPlaces
 from store.videos.repository import VideoRepository
+from store.videos.tables import VideoState
 
 
 @pytest.fixture

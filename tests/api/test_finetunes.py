@@ -9,9 +9,10 @@ from store.jobs.repository import JobRepository
 from store.jobs.state import JobKind
 from store.labels.datasets import DatasetRepository
 from store.labels.repository import LabelRepository, NewLabel
+from store.labels.tables import Dataset
 from store.models.finetunes import FinetuneRepository
 from store.models.repository import GenerationRepository, ModelRepository
-from store.tables import Dataset, Task
+from store.table_base import Task
 from store.videos.contents import curves_key
 
 REPORT = {

@@ -3,7 +3,8 @@ from uuid import uuid4
 import pytest
 
 from store.models.repository import GenerationRepository, ModelRepository
-from store.tables import GenerationState, Task
+from store.models.tables import GenerationState
+from store.table_base import Task
 
 
 @pytest.fixture

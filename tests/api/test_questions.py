@@ -9,7 +9,7 @@ from store.jobs.repository import JobRepository
 from store.jobs.state import JobKind
 from store.models.repository import ModelRepository
 from store.results.questions import QuestionRepository
-from store.tables import Task
+from store.table_base import Task
 from store.videos.repository import VideoRepository
 
 pytestmark = pytest.mark.usefixtures("generation_id")

@@ -163,7 +163,7 @@ def test_searches_are_listed_newest_first(client):
 def test_before_the_first_model_there_is_no_searching(client, sessions):
     from sqlalchemy import delete
 
-    from store.tables import Generation
+    from store.models.tables import Generation
 
     with sessions.begin() as session:
         session.execute(delete(Generation))

@@ -8,9 +8,9 @@ from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind
 from store.labels.repository import LabelRepository, NewLabel
 from store.models.repository import ModelRepository
+from store.models.tables import Model
 from store.results.questions import QuestionRepository
 from store.results.trials import TrialRepository, TrialSource
-from store.tables import Model
 from tests.api.test_questions import RESULT
 
 pytestmark = pytest.mark.usefixtures("generation_id")

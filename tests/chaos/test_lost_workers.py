@@ -20,7 +20,7 @@ from store.blobs import open_blobs
 from store.database import make_sessions
 from store.jobs.repository import JobRepository
 from store.jobs.state import JobState
-from store.tables import VideoState
+from store.videos.tables import VideoState
 from tests.conftest import TEMPLATE, Services
 from tests.workers.library import add_video, read_clips, read_video, write_long_video
 from tests.workers.service import ONE_FRAME_PASSES, Service, child_of, running_service, wait_for

@@ -12,7 +12,7 @@ from store.jobs.repository import JobRepository
 from store.jobs.state import JobKind
 from store.models.finetunes import FinetuneRepository
 from store.models.schedules import ScheduleRepository
-from store.tables import FireOutcome
+from store.models.tables import FireOutcome
 from tests.workers.labelled import add_questions
 from tests.workers.service import wait_for
 from tests.workers.small_models import save_recall_model

@@ -16,8 +16,8 @@ from store.jobs.state import JobKind, JobState
 from store.models.repository import GenerationRepository
 from store.results.questions import QuestionRepository
 from store.results.searches import SearchRepository
-from store.tables import VideoState
 from store.videos.repository import VideoRepository
+from store.videos.tables import VideoState
 from tests.workers.conftest import media_folder, service
 from tests.workers.service import REPOSITORY, SAMPLES, child_of, wait_for
 from tests.workers.small_models import save_tiny

@@ -8,8 +8,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from store.database import alembic_config, make_sessions, upgrade_schema
+from store.metadata import metadata
 from store.models.repository import ModelRepository
-from store.tables import Question, Table, Task
+from store.results.tables import Question
+from store.table_base import Task
 
 
 def tables_of(url):
@@ -26,7 +28,7 @@ def test_the_schema_goes_up_and_down_and_up(empty_database_url):
     after_down = tables_of(empty_database_url)
     command.upgrade(config, "head")
 
-    assert after_up == tables_of(empty_database_url) == set(Table.metadata.tables)
+    assert after_up == tables_of(empty_database_url) == set(metadata.tables)
     assert after_down == set()
 
 
@@ -38,7 +40,7 @@ def test_the_migrations_make_just_what_the_tables_say(empty_database_url):
         context = MigrationContext.configure(
             connection, opts={"compare_type": True, "compare_server_default": True}
         )
-        assert compare_metadata(context, Table.metadata) == []
+        assert compare_metadata(context, metadata) == []
 
 
 def test_what_was_there_before_labels_is_carried_over(empty_database_url):

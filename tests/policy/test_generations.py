@@ -13,9 +13,11 @@ from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind, JobState
 from store.models.generation_coverage import look_at_videos
 from store.models.repository import GenerationRepository, ModelRepository, index_name
+from store.models.tables import Generation, GenerationState
 from store.results.questions import QuestionRepository
-from store.tables import Generation, GenerationState, Task, VideoState
+from store.table_base import Task
 from store.videos.repository import VideoRepository
+from store.videos.tables import VideoState
 from tests.workers.labelled import add_clips, add_indexed_video
 from tests.workers.library import add_video, embed_all
 from tests.workers.small_models import save_recall_model, save_tiny

@@ -8,9 +8,11 @@ from policy.generations import follow_serving
 from policy.library_walk import FILLING_STEP, advance, take_step
 from policy.registration import ensure_default, promote_in, register_model
 from store.jobs.state import JobKind
+from store.jobs.tables import Job
 from store.models.generation_coverage import look_at_videos, settle_videos
 from store.models.repository import GenerationRepository, ModelRepository
-from store.tables import Generation, GenerationState, Job, Video, VideoState, Walk
+from store.models.tables import Generation, GenerationState, Walk
+from store.videos.tables import Video, VideoState
 from tests.workers.labelled import add_clips, add_indexed_video
 from tests.workers.small_models import save_recall_model, save_tiny
 

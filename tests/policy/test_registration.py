@@ -11,7 +11,8 @@ from policy.registration import ensure_default, promote, register_model
 from store.errors import InvalidModelFolder
 from store.jobs.repository import JobRepository
 from store.models.repository import GenerationRepository, ModelRepository
-from store.tables import GenerationState, Task
+from store.models.tables import GenerationState
+from store.table_base import Task
 from store.videos.repository import VideoRepository
 from tests.workers.service import wait_for
 from tests.workers.small_models import save_recall_model, save_tiny

@@ -12,9 +12,11 @@ from policy.schedules import change_schedule, create_schedule, fire_due, run_sch
 from store.errors import ScheduleExists, ScheduleNotFound
 from store.jobs.repository import JobRepository
 from store.jobs.state import JobKind, JobState
+from store.labels.tables import Dataset
 from store.models.finetunes import FinetuneRepository
 from store.models.schedules import ScheduleRepository
-from store.tables import Dataset, FireOutcome, Schedule, Task
+from store.models.tables import FireOutcome, Schedule
+from store.table_base import Task
 from tests.workers.labelled import add_questions
 from tests.workers.small_models import save_recall_model
 

@@ -4,12 +4,13 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import func, select, text
 
-from store.counts import fold_counts, read_counts
+from store.counts import CountChange, fold_counts, read_counts
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind, JobState
+from store.jobs.tables import Job
 from store.models.repository import GenerationRepository, ModelRepository
-from store.tables import Clip, CountChange, Job, Video, VideoState
 from store.videos.repository import NewClip, VideoRepository
+from store.videos.tables import Clip, Video, VideoState
 
 MINUTE = timedelta(minutes=1)
 

@@ -14,9 +14,9 @@ from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind, JobState
 from store.lock_order import lock_videos
 from store.results.questions import QuestionRepository
-from store.tables import VideoState
 from store.videos.batches import BatchRepository
 from store.videos.repository import VideoRepository
+from store.videos.tables import VideoState
 
 MINUTE = timedelta(minutes=1)
 

@@ -12,11 +12,12 @@ from policy.finetunes.request import Gate
 from policy.registration import ensure_default
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind
+from store.jobs.tables import Job, JobEvent
 from store.labels.datasets import DatasetRepository
 from store.labels.repository import LabelFilter, LabelRepository, NewLabel
 from store.models.finetunes import FinetuneRepository
 from store.models.repository import GenerationRepository, ModelRepository
-from store.tables import Finetune, Job, JobEvent
+from store.models.tables import Finetune
 from store.videos.repository import NewClip, VideoRepository
 from tests.workers.service import Service
 from tests.workers.small_models import save_recall_model

@@ -11,8 +11,8 @@ from store.jobs.records import BULK_PRIORITY
 from store.jobs.repository import JobRepository
 from store.media_files import hash_file
 from store.models.repository import GenerationRepository
-from store.tables import Clip, Video
 from store.videos.repository import VideoRepository
+from store.videos.tables import Clip, Video
 from tests.workers.service import Service
 from workers.child.lifecycle import Workplace
 from workers.indexing.embedding import embed_next

@@ -18,8 +18,8 @@ from store.blobs import BlobStore
 from store.database import Sessions
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind, JobState
+from store.jobs.tables import Job
 from store.settings import StoreSettings
-from store.tables import Job
 from workers.child.lifecycle import Workplace
 from workers.settings import WorkerSettings
 

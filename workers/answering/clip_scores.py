@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from store.tables import Clip
+from store.videos.tables import Clip
 
 _MAX_MOMENTS = 5
 

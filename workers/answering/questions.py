@@ -22,9 +22,10 @@ from clipbert.inference.predictor import (
 )
 from policy.serving import Serving
 from store.errors import VideoNotFound
+from store.models.tables import Model
 from store.results.questions import QuestionRepository
-from store.tables import Clip, Model, VideoState
 from store.videos.repository import VideoRepository
+from store.videos.tables import Clip, VideoState
 from workers.answering.clip_scores import places_of
 from workers.answering.uncertainty import Uncertainty, measure_uncertainty
 from workers.child.lifecycle import Workplace

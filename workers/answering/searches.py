@@ -20,8 +20,8 @@ from torch import Tensor
 
 from clipbert.inference.predictor import Predictor
 from policy.serving import Serving
+from store.models.tables import Model
 from store.results.searches import SearchRepository
-from store.tables import Clip, Model
 from store.videos.nearest_clips import (
     FoundClip,
     clips_after,
@@ -31,6 +31,7 @@ from store.videos.nearest_clips import (
     nearest_clips,
 )
 from store.videos.repository import VideoRepository
+from store.videos.tables import Clip
 from workers.answering.clip_scores import Candidate, place_in, rank_hits
 from workers.answering.library_scores import LibraryScores, VideoScores, read_scores
 from workers.child.lifecycle import Workplace

@@ -15,7 +15,7 @@ from policy.registration import promote_in, register_model
 from store.models.finetunes import FinetuneRepository
 from store.models.folders import list_folder
 from store.models.repository import ModelRepository
-from store.tables import Model
+from store.models.tables import Model
 from workers.finetuning.folder import remove_folder
 from workers.finetuning.run_watch import put_curves
 from workers.finetuning.scoring import Scored, score_candidate, score_reference

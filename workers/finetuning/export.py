@@ -27,8 +27,10 @@ from clipbert.video.formats import MEDIA_EXTENSIONS
 from store.blobs import BlobStore
 from store.errors import BlobNotFound, VideoNotFound
 from store.labels.datasets import DatasetRepository
-from store.tables import Clip, DatasetLabel, Task, Video
+from store.labels.tables import DatasetLabel
+from store.table_base import Task
 from store.videos.repository import VideoRepository
+from store.videos.tables import Clip, Video
 from workers.child.lifecycle import Workplace
 from workers.errors import JobError
 from workers.finetuning.folder import remove_folder, write_lines

@@ -15,7 +15,7 @@ import structlog
 from store.errors import JobNotFound
 from store.jobs.repository import JobRepository
 from store.jobs.state import is_terminal
-from store.tables import Job
+from store.jobs.tables import Job
 from store.videos.contents import FINETUNES, RUNS
 from workers.child.lifecycle import Workplace
 

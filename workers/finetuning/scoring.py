@@ -9,7 +9,8 @@ from typing import Any, Final
 import structlog
 
 from store.models.repository import ModelRepository
-from store.tables import Model, Task
+from store.models.tables import Model
+from store.table_base import Task
 from workers.errors import HoldLost, JobError
 from workers.finetuning.devices import choose_device
 from workers.finetuning.export import DataFolder

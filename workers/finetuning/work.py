@@ -16,9 +16,11 @@ from clipbert.training.recipe import Recipe
 from policy.finetunes.request import Gate
 from store.errors import DatasetNotFound, FinetuneNotFound, GenerationNotFound, ModelNotFound
 from store.labels.datasets import DatasetRepository
+from store.labels.tables import Dataset
 from store.models.finetunes import FinetuneRepository
 from store.models.repository import GenerationRepository, ModelRepository
-from store.tables import Dataset, Finetune, Generation, Model, Task
+from store.models.tables import Finetune, Generation, Model
+from store.table_base import Task
 from workers.child.lifecycle import Workplace
 from workers.errors import JobError
 from workers.finetuning.export import DataFolder

@@ -48,10 +48,10 @@ from store.database import Sessions
 from store.errors import VideoNotFound
 from store.jobs.state import JobKind
 from store.media_files import is_settled
-from store.tables import Video, VideoState
 from store.videos.contents import hold_content, remove_unneeded_content, thumbnail_key
 from store.videos.places import GROWING, VideoPlaces, seconds_growing
 from store.videos.repository import VideoRepository
+from store.videos.tables import Video, VideoState
 from workers.child.lifecycle import Workplace
 from workers.errors import JobError, MediaChanged, WorkerError
 from workers.indexing.media import OpenMedia, name_in_uri, open_media

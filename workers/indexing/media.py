@@ -28,8 +28,8 @@ from store.media_files import (
     stamp_of,
     trusted_stamp,
 )
-from store.tables import Video
 from store.videos.names import as_name
+from store.videos.tables import Video
 from workers.errors import JobError, MediaChanged
 
 

@@ -20,11 +20,11 @@ from store.jobs.records import SINGLE_PRIORITY
 from store.jobs.repository import JobRepository
 from store.jobs.state import JobState
 from store.lock_order import lock_videos
-from store.tables import Video, VideoState
 from store.videos.contents import hold_content
 from store.videos.names import as_name
 from store.videos.places import VideoPlaces
 from store.videos.repository import VideoRepository
+from store.videos.tables import Video, VideoState
 from workers.errors import JobError, WorkerError
 from workers.indexing.media import OpenMedia, name_in_uri
 from workers.jobs.lease import Hold, Outcome

@@ -25,7 +25,7 @@ from store.models.generation_coverage import (
     mark_deleted,
 )
 from store.models.repository import GenerationRepository, ModelRepository
-from store.tables import GenerationState
+from store.models.tables import GenerationState
 from store.videos.contents import MEDIA, THUMBNAILS, TOKENS, media_key, remove_unneeded_content
 from store.videos.repository import VideoRepository
 from workers.child.lifecycle import Workplace

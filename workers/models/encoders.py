@@ -17,7 +17,7 @@ from clipbert.inference.predictor import Predictor
 from clipbert.sampling.plan import Clip
 from clipbert.video.decode import stream_clips
 from store.models.repository import GenerationRepository, ModelRepository
-from store.tables import Generation
+from store.models.tables import Generation
 from workers.child.lifecycle import Workplace
 from workers.errors import JobError
 

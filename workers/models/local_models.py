@@ -13,7 +13,7 @@ from store.blobs import COPY_BYTES, BlobStore
 from store.errors import BlobNotFound, InvalidModelFolder
 from store.media_files import hash_file
 from store.models.folders import Manifest, read_manifest
-from store.tables import Model
+from store.models.tables import Model
 
 # A copy is read when a model is loaded, and then every time that it is loaded again. Finetunes of
 # every night would fill the disk with models that nobody asks any more.

@@ -9,7 +9,7 @@ import structlog
 
 from clipbert.inference.predictor import Predictor
 from store.blobs import BlobStore
-from store.tables import Model
+from store.models.tables import Model
 from workers.models.local_models import find_local_folder
 
 log = structlog.get_logger(__name__)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from policy.serving import Serving, read_serving
-from store.tables import Model, Task
+from store.models.tables import Model
+from store.table_base import Task
 from workers.errors import JobError
 
 if TYPE_CHECKING:

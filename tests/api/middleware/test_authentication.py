@@ -4,8 +4,7 @@ import pytest
 from sqlalchemy import delete, select
 
 from api.middleware.authentication import KeyVerifier
-from store.api_keys import ApiKeyRepository
-from store.tables import ApiKey
+from store.api_keys import ApiKey, ApiKeyRepository
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/openapi.json", "/docs"])

@@ -18,10 +18,11 @@ from store.errors import IdempotencyConflict
 from store.jobs.state import JobKind, JobState
 from store.labels.datasets import DatasetRepository
 from store.labels.repository import LabelRepository, NewLabel
+from store.labels.tables import Dataset
 from store.models.finetunes import FinetuneRepository
 from store.models.repository import GenerationRepository, ModelRepository
-from store.tables import Clip, Dataset, VideoState
 from store.videos.repository import VideoRepository
+from store.videos.tables import Clip, VideoState
 from tests.workers.labelled import add_indexed_video, add_questions
 from tests.workers.small_models import save_recall_model, save_tiny
 

@@ -12,8 +12,8 @@ from store.errors import IllegalMove, LeaseLost
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import HELD_STATES, JobKind, JobState, can_move
 from store.models.repository import GenerationRepository, ModelRepository
-from store.tables import VideoState
 from store.videos.repository import NewClip, VideoRepository
+from store.videos.tables import VideoState
 
 MINUTE = timedelta(minutes=1)
 KINDS = [JobKind.SEARCH, JobKind.QUESTION]

@@ -10,7 +10,7 @@ from store.errors import IllegalMove, JobNotFound, LeaseLost
 from store.jobs.records import LeaseStatus
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind, JobState
-from store.tables import Job
+from store.jobs.tables import Job
 
 MINUTE = timedelta(minutes=1)
 

@@ -13,7 +13,7 @@ from store.errors import IdempotencyConflict, IllegalMove, InvalidPageToken, Job
 from store.jobs import sql as job_sql
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind, JobState
-from store.tables import Job
+from store.jobs.tables import Job
 from store.videos.batches import BatchRepository
 
 MINUTE = timedelta(minutes=1)

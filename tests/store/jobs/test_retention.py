@@ -8,12 +8,13 @@ from store.errors import JobNotFound
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.retention import prune_events, prune_jobs
 from store.jobs.state import JobKind
+from store.jobs.tables import Job, JobEvent
 from store.results.questions import QuestionRepository
 from store.results.searches import SearchRepository
-from store.tables import Job, JobEvent, VideoState
 from store.videos.batches import BatchRepository
 from store.videos.places import VideoPlaces
 from store.videos.repository import VideoRepository
+from store.videos.tables import VideoState
 
 MONTH = timedelta(days=30)
 MINUTE = timedelta(minutes=1)

@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from store.errors import DatasetNotFound, VocabularyNotFound
 from store.labels.datasets import DatasetRepository, VocabularyRepository
 from store.labels.repository import LabelFilter, LabelRepository, NewLabel
-from store.tables import Dataset, DatasetLabel
+from store.labels.tables import Dataset, DatasetLabel
 from store.videos.repository import VideoRepository
 
 

@@ -15,7 +15,7 @@ from store.labels.repository import (
     default_split,
     parse_split,
 )
-from store.tables import Label, LabelRevision, Split, VideoSplit
+from store.labels.tables import Label, LabelRevision, Split, VideoSplit
 from store.videos.repository import VideoRepository
 
 

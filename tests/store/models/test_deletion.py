@@ -8,7 +8,7 @@ from store.models.deletion import ModelDeletion
 from store.models.finetunes import FinetuneRepository
 from store.models.repository import GenerationRepository, ModelRepository
 from store.models.schedules import ScheduleRepository
-from store.tables import Task
+from store.table_base import Task
 
 
 @pytest.fixture

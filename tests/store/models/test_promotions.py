@@ -5,7 +5,7 @@ import pytest
 
 from store.errors import IllegalRollback, ModelNotFound
 from store.models.repository import ModelRepository
-from store.tables import Task
+from store.table_base import Task
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from store.errors import GenerationNotFound, ModelNotFound
 from store.models.repository import Coverage, GenerationRepository, ModelRepository
-from store.tables import Generation, GenerationState, Task
+from store.models.tables import Generation, GenerationState
+from store.table_base import Task
 from store.videos.repository import NewClip, VideoRepository
 
 

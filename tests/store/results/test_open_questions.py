@@ -18,10 +18,11 @@ from store.errors import LabelNotFound, QuestionNotFound
 from store.identifiers import new_id
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind
+from store.jobs.tables import Job
 from store.labels.repository import LabelRepository, NewLabel
 from store.results.questions import QuestionRepository
 from store.results.suggestions import SuggestionRepository
-from store.tables import Job, Question
+from store.results.tables import Question
 from store.videos.repository import VideoRepository
 from tests.conftest import TEMPLATE, new_database
 

@@ -15,9 +15,10 @@ from store.database import alembic_config, make_sessions
 from store.errors import IllegalMove, LeaseLost, VideoNotFound
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind, JobState
-from store.tables import Batch, BatchDelta, Job, Video
+from store.jobs.tables import Job
 from store.videos.batches import BatchRepository, ItemState
 from store.videos.repository import VideoRepository
+from store.videos.tables import Batch, BatchDelta, Video
 
 MINUTE = timedelta(minutes=1)
 

@@ -14,8 +14,9 @@ from store.jobs.state import JobKind, JobState
 from store.models.repository import ModelRepository
 from store.results.questions import QuestionRepository
 from store.results.searches import SearchRepository
-from store.tables import Task, VideoState
+from store.table_base import Task
 from store.videos.repository import VideoRepository
+from store.videos.tables import VideoState
 from tests.workers.library import add_video, embed_all, read_clips, read_video
 from tests.workers.small_models import save_recall_model, save_tiny
 from workers.answering.interactive import serve_interactive, warm_up

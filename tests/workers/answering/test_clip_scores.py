@@ -3,7 +3,7 @@ from uuid import UUID
 import pytest
 import torch
 
-from store.tables import Clip
+from store.videos.tables import Clip
 from workers.answering.clip_scores import Candidate, places_of, rank_hits
 from workers.answering.searches import match_probabilities
 

@@ -16,7 +16,7 @@ from store.jobs.pieces import JobPieces
 from store.jobs.repository import JobRepository
 from store.jobs.state import JobState
 from store.models.repository import GenerationRepository, ModelRepository
-from store.tables import Task
+from store.table_base import Task
 from store.videos.repository import NewClip, VideoRepository
 from tests.workers.answering.test_answering_and_searching import ask, count_passes, search
 from tests.workers.indexing.test_embedding import note_frames, serving_model

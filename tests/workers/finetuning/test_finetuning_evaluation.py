@@ -9,7 +9,7 @@ from store.jobs.state import JobState
 from store.labels.datasets import DatasetRepository
 from store.labels.repository import LabelFilter, LabelRepository, NewLabel
 from store.models.repository import GenerationRepository
-from store.tables import GenerationState
+from store.models.tables import GenerationState
 from store.videos.repository import VideoRepository
 from tests.workers.finetunes import (
     COLOURS,

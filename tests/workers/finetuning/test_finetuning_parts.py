@@ -14,7 +14,7 @@ import pytest
 
 from store.blobs import open_blobs
 from store.jobs.state import JobKind, JobState
-from store.tables import Job
+from store.jobs.tables import Job
 from store.videos.contents import curves_key
 from workers.errors import HoldLost, JobError
 from workers.finetuning.devices import choose_device, count_processes, fit_videos_per_forward

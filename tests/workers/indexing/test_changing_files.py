@@ -15,10 +15,12 @@ from policy.generations import embed_job
 from store.errors import VideoSuperseded
 from store.jobs.repository import JobRepository
 from store.jobs.state import JobKind, JobState
+from store.jobs.tables import JobEvent
+from store.labels.tables import Label
 from store.models.repository import GenerationRepository, ModelRepository
-from store.tables import JobEvent, Label, Video, VideoState
 from store.videos.names import find_videos
 from store.videos.repository import NewClip, VideoRepository
+from store.videos.tables import Video, VideoState
 from tests.workers.library import read_video
 from tests.workers.service import wait_for
 from workers.indexing import ingestion

@@ -15,9 +15,11 @@ from policy.registration import ensure_default
 from store.jobs.records import SINGLE_PRIORITY
 from store.jobs.repository import JobRepository
 from store.jobs.state import JobKind, JobState
+from store.jobs.tables import Job
 from store.models.repository import ModelRepository
-from store.tables import Job, Task, VideoState
+from store.table_base import Task
 from store.videos.repository import VideoRepository
+from store.videos.tables import VideoState
 from tests.workers.library import add_video, embed_all, read_clips, read_video
 from tests.workers.small_models import save_recall_model
 from workers.indexing.embedding import embed_next

@@ -15,10 +15,11 @@ from policy.registration import ensure_default
 from store.blobs import STAGED
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind, JobState
-from store.tables import Job, VideoState
+from store.jobs.tables import Job
 from store.videos.batches import BatchRepository
 from store.videos.contents import media_key
 from store.videos.repository import VideoRepository
+from store.videos.tables import VideoState
 from tests.workers.library import embed_all
 from tests.workers.service import SAMPLES
 from tests.workers.small_models import save_recall_model

@@ -4,7 +4,7 @@ import pytest
 
 from clipbert.errors import MediaNotFound, UnsupportedMedia
 from store.media_files import hash_descriptor, hash_file, stamp_of
-from store.tables import Video
+from store.videos.tables import Video
 from workers.errors import JobError, MediaChanged
 from workers.indexing.media import name_in_uri, open_media, open_video_media
 

@@ -6,8 +6,10 @@ import redis
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind, JobState
 from store.models.repository import GenerationRepository, ModelRepository
-from store.tables import GenerationState, Task, VideoState
+from store.models.tables import GenerationState
+from store.table_base import Task
 from store.videos.repository import NewClip, VideoRepository
+from store.videos.tables import VideoState
 from workers.dispatch import MAX_RINGS, Doorbell
 from workers.maintenance.reconciler import (
     reconcile,

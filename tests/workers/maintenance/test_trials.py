@@ -13,12 +13,14 @@ from clipbert.inference.predictor import Predictor, QuestionRequest
 from policy.registration import ensure_default, promote, register_model
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind, JobState
+from store.jobs.tables import Job
 from store.labels.repository import LabelRepository, NewLabel
 from store.models.repository import ModelRepository
 from store.results.questions import QuestionRepository
 from store.results.suggestions import SuggestionRepository
+from store.results.tables import Question
 from store.results.trials import AskedText, TrialSource, UnlabelledVideo
-from store.tables import Job, Question, Task
+from store.table_base import Task
 from store.videos.repository import VideoRepository
 from tests.workers.library import add_video, embed_all, read_clips
 from tests.workers.service import wait_for

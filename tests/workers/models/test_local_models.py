@@ -6,7 +6,7 @@ import pytest
 
 from store.blobs import LocalBlobs
 from store.models.folders import list_folder, put_folder
-from store.tables import Model
+from store.models.tables import Model
 from workers.models.local_models import find_local_folder
 
 
