@@ -21,6 +21,7 @@ MODEL = {
     "clipbert.inference.predictor",
     "clipbert.video.decode",
     "workers.child.lifecycle",
+    "workers.child.workplace",
 }
 
 

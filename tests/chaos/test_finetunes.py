@@ -25,7 +25,7 @@ from tests.workers.finetunes import (
     weights_of,
 )
 from tests.workers.service import child_of, running_service, wait_for
-from workers.finetuning import finetune_next
+from workers.finetuning.finetuning import finetune_next
 
 pytestmark = pytest.mark.slow
 

@@ -25,6 +25,7 @@ from workers.answering.interactive import serve_interactive
 from workers.indexing.embedding import embed_next
 from workers.maintenance.reconciler import reconcile, switch_generation
 from workers.maintenance.sweeping import remove_old_generations, sweep
+from workers.models.loaded_models import LoadedModels
 
 
 @pytest.fixture
@@ -263,7 +264,7 @@ def test_jobs_of_a_retired_generation_compute_nothing(
 
     (job,) = embeds(sessions, generations(sessions)[1])
     assert (job.state, job.result) == (JobState.SUCCEEDED, {"clips": 0})
-    assert tiny not in workplace.models._predictors  # not even loaded for it
+    assert tiny not in workplace.own(LoadedModels).cache._predictors  # not even loaded for it
 
 
 def test_questions_are_answered_between_the_videos_of_a_rebuild(

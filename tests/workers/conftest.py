@@ -10,7 +10,7 @@ from store.blobs import BlobStore
 from store.database import Sessions
 from tests.workers.library import add_video, write_long_video
 from tests.workers.service import SAMPLES, Service, running_service
-from workers.child.lifecycle import Workplace
+from workers.child.workplace import Workplace
 
 
 @pytest.fixture

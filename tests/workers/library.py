@@ -14,7 +14,7 @@ from store.models.repository import GenerationRepository
 from store.videos.repository import VideoRepository
 from store.videos.tables import Clip, Video
 from tests.workers.service import Service
-from workers.child.lifecycle import Workplace
+from workers.child.workplace import Workplace
 from workers.indexing.embedding import embed_next
 
 

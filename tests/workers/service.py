@@ -20,7 +20,7 @@ from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind, JobState
 from store.jobs.tables import Job
 from store.settings import StoreSettings
-from workers.child.lifecycle import Workplace
+from workers.child.workplace import Workplace
 from workers.settings import WorkerSettings
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -11,6 +11,7 @@ from store.results.searches import SearchRepository
 from tests.workers.library import read_clips
 from tests.workers.service import SAMPLES, wait_for
 from tests.workers.small_models import save_recall_model, save_tiny
+from workers.models.loaded_models import LoadedModels
 
 pytestmark = [
     pytest.mark.gpu,
@@ -71,12 +72,12 @@ def test_a_worker_on_the_gpu_indexes_searches_and_answers(gpu_service, workplace
 
     with gpu_service.sessions.begin() as session:
         row = ModelRepository(session).serving("retrieval")
-    on_cpu = workplace.models.get(row)
+    on_cpu = workplace.own(LoadedModels).cache.get(row)
     assert isinstance(on_cpu, Predictor)
     assert done[JobKind.SEARCH]["stages"] == ["recall", "rerank"]
     for hit in done[JobKind.SEARCH]["hits"]:
         clips = read_clips(gpu_service, hit["video_id"])
-        tokens = workplace.tokens.get(clips[0].tokens_key)
+        tokens = workplace.own(LoadedModels).tokens.get(clips[0].tokens_key)
         (match,) = on_cpu.match([MatchRequest(tokens=tokens, text="a dog")])
         assert hit["match_score"] == pytest.approx(match.score, abs=TOLERANCE)
     assert len(done[JobKind.QUESTION]["answers"]) == 3

@@ -24,9 +24,10 @@ from store.jobs.state import JobKind
 from store.results.trials import TrialRepository
 from workers.answering.questions import Question, QuestionDesk
 from workers.answering.searches import Search, SearchDesk
-from workers.child.lifecycle import Workplace
+from workers.child.workplace import Workplace
 from workers.jobs.group import JobGroup
 from workers.jobs.lease import Hold
+from workers.models.loaded_models import LoadedModels
 
 Begun = TypeVar("Begun", Question, Search)
 
@@ -174,12 +175,12 @@ def serve_interactive(workplace: Workplace) -> int:
     Returns:
         How many were claimed.
     """
-    return _clear(workplace, workplace.desk.claim())
+    return _clear(workplace, workplace.own(InteractiveDesk).claim())
 
 
 def serve_between(workplace: Workplace) -> None:
     """Serve people between two slices of other work: briefly, even if more and more come."""
-    desk = workplace.desk
+    desk = workplace.own(InteractiveDesk)
     ends_at = time.monotonic() + _BETWEEN_SECONDS
     desk.claim()
     while desk.has_short and time.monotonic() < ends_at and not workplace.is_stopping():
@@ -199,19 +200,21 @@ def warm_up(workplace: Workplace) -> None:
         serving = read_serving(session)
     if serving is not None:
         for model in serving.models:
-            workplace.models.begin_loading(model)  # beside what is asked meanwhile
+            workplace.own(LoadedModels).cache.begin_loading(model)  # beside what is asked meanwhile
 
 
 def _serve_trials(workplace: Workplace) -> int:
     with workplace.sessions.begin() as session:
         if not TrialRepository(session).may_run():
             return 0
-    claimed = workplace.desk.put(workplace.leases.claim([JobKind.TRIAL], limit=_TRIALS_AT_ONCE))
+    claimed = workplace.own(InteractiveDesk).put(
+        workplace.leases.claim([JobKind.TRIAL], limit=_TRIALS_AT_ONCE)
+    )
     return _clear(workplace, claimed)
 
 
 def _clear(workplace: Workplace, num_claimed: int) -> int:
-    desk = workplace.desk
+    desk = workplace.own(InteractiveDesk)
     ends_at = time.monotonic() + workplace.settings.look_seconds
     while not desk.is_empty:
         desk.work()

@@ -28,11 +28,12 @@ from store.videos.repository import VideoRepository
 from store.videos.tables import Clip, VideoState
 from workers.answering.clip_scores import places_of
 from workers.answering.uncertainty import Uncertainty, measure_uncertainty
-from workers.child.lifecycle import Workplace
+from workers.child.workplace import Workplace
 from workers.errors import JobError
 from workers.jobs.batching import batches_by_cost, forward_each
 from workers.jobs.group import JobGroup
 from workers.jobs.lease import Hold, Outcome
+from workers.models.loaded_models import LoadedModels
 from workers.models.pair_slices import PairRow, score_slice
 from workers.models.ready_models import read_ready
 
@@ -71,6 +72,13 @@ class QuestionDesk:
         self._workplace = workplace
         self._group = group
 
+    @property
+    def _models(self) -> LoadedModels:
+        return self._workplace.own(LoadedModels)
+
+    def _read_ready(self) -> Serving:
+        return read_ready(self._workplace.sessions, self._models.ready)
+
     def begin(self, holds: Sequence[Hold]) -> list[Question]:
         """Load what questions are about.
 
@@ -79,7 +87,7 @@ class QuestionDesk:
         """
         if not holds:
             return []
-        serving = self._group.attempt(partial(read_ready, self._workplace), *holds)
+        serving = self._group.attempt(self._read_ready, *holds)
         if serving is None:
             return []
         questions = []
@@ -101,7 +109,7 @@ class QuestionDesk:
         """
         together = [each for each in questions if _model_of(each) == _model_of(questions[0])]
         predictor = self._group.attempt(
-            partial(self._workplace.models.get, questions[0].model),
+            partial(self._models.cache.get, questions[0].model),
             *(question.hold for question in together),
         )
         if predictor is not None:
@@ -111,7 +119,7 @@ class QuestionDesk:
                     group=self._group,
                     predictor=predictor,
                     head=questions[0].task,
-                    limit=self._workplace.match_limit,
+                    limit=self._models.match_limit,
                 )
             else:
                 self._choose_by_recall(together, predictor)
@@ -137,7 +145,7 @@ class QuestionDesk:
                 raise JobError("video_not_ready", "the video has no recall vectors")
             recall = torch.tensor(vectors)  # (K, R)
         request = QuestionRequest(
-            tokens=self._workplace.tokens.get(clips[0].tokens_key),  # (K, h, w, D)
+            tokens=self._models.tokens.get(clips[0].tokens_key),  # (K, h, w, D)
             question=wanted["text"],
             choices=choices,
             recall=recall,
@@ -165,7 +173,7 @@ class QuestionDesk:
 
     def _choose_by_recall(self, questions: Sequence[Question], predictor: Predictor) -> None:
         """Answer, without a trained head, as many questions as fit into a slice."""
-        limit = self._workplace.match_limit
+        limit = self._models.match_limit
         batch = next(batches_by_cost(questions, lambda each: len(each.request.choices), limit))
         going_on = [question for question in batch if self._group.advance(question.hold)]
         outcomes = self._group.attempt(

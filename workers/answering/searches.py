@@ -34,11 +34,12 @@ from store.videos.repository import VideoRepository
 from store.videos.tables import Clip
 from workers.answering.clip_scores import Candidate, place_in, rank_hits
 from workers.answering.library_scores import LibraryScores, VideoScores, read_scores
-from workers.child.lifecycle import Workplace
+from workers.child.workplace import Workplace
 from workers.errors import JobError
 from workers.jobs.batching import forward_each
 from workers.jobs.group import JobGroup
 from workers.jobs.lease import Hold, Outcome
+from workers.models.loaded_models import LoadedModels
 from workers.models.pair_slices import PairRow, score_slice
 from workers.models.ready_models import read_ready
 
@@ -128,6 +129,13 @@ class SearchDesk:
         self._workplace = workplace
         self._group = group
 
+    @property
+    def _models(self) -> LoadedModels:
+        return self._workplace.own(LoadedModels)
+
+    def _read_ready(self) -> Serving:
+        return read_ready(self._workplace.sessions, self._models.ready)
+
     def begin(self, holds: Sequence[Hold]) -> list[Search]:
         """Find the candidates of searches; those that need no model more are finished.
 
@@ -138,7 +146,7 @@ class SearchDesk:
         """
         if not holds:
             return []
-        serving = self._group.attempt(partial(read_ready, self._workplace), *holds)
+        serving = self._group.attempt(self._read_ready, *holds)
         if serving is None:
             return []
         searches = []
@@ -171,7 +179,7 @@ class SearchDesk:
         together = [each for each in searches if each.retrieval and each.retrieval.id == model.id]
         search_of = {search.hold.claim.id: search for search in together}
         predictor = self._group.attempt(
-            partial(self._workplace.models.get, model), *(search.hold for search in together)
+            partial(self._models.cache.get, model), *(search.hold for search in together)
         )
         if predictor is not None:
             over = score_slice(
@@ -179,7 +187,7 @@ class SearchDesk:
                 group=self._group,
                 predictor=predictor,
                 head="retrieval",
-                limit=self._workplace.match_limit,
+                limit=self._models.match_limit,
             )
             for row in over:
                 search = search_of[row.hold.claim.id]
@@ -201,7 +209,7 @@ class SearchDesk:
             )
 
     def _encode(self, searches: Sequence[Search], serving: Serving) -> None:
-        predictor = self._workplace.models.get(serving.recall)
+        predictor = self._models.cache.get(serving.recall)
 
         def encode(batch: Sequence[Search]) -> list[Tensor]:
             return list(predictor.encode_texts([search.text for search in batch]))
@@ -332,7 +340,7 @@ class SearchDesk:
         """Read the tokens of clips; None if their video was deleted since they were found."""
         key, indices = clips[0].tokens_key, [clip.index for clip in clips]
         try:
-            return self._workplace.tokens.rows(key, indices, keep=not search.is_long)
+            return self._models.tokens.rows(key, indices, keep=not search.is_long)
         except JobError:
             # A deletion removes rows first, then blobs: while there are rows, the blob is lost.
             with self._workplace.sessions.begin() as session:

@@ -1,6 +1,13 @@
 """Which device a child of the pool works on. Imports torch: for children only."""
 
+from billiard import current_process
+
 from clipbert.engines.devices import Devices, TorchDevices
+
+
+def child_index() -> int:
+    """Return this process's number in its pool, from 0; a child that died leaves its own."""
+    return int(getattr(current_process(), "index", 0))
 
 
 def take_device(

@@ -31,7 +31,7 @@ from store.labels.tables import DatasetLabel
 from store.table_base import Task
 from store.videos.repository import VideoRepository
 from store.videos.tables import Clip, Video
-from workers.child.lifecycle import Workplace
+from workers.child.workplace import Workplace
 from workers.errors import JobError
 from workers.finetuning.folder import remove_folder, write_lines
 from workers.indexing.media import name_in_uri, open_video_media

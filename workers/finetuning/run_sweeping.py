@@ -17,7 +17,7 @@ from store.jobs.repository import JobRepository
 from store.jobs.state import is_terminal
 from store.jobs.tables import Job
 from store.videos.contents import FINETUNES, RUNS
-from workers.child.lifecycle import Workplace
+from workers.child.workplace import Workplace
 
 log = structlog.get_logger(__name__)
 

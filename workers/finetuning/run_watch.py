@@ -14,7 +14,7 @@ import structlog
 from store.blobs import BlobStore
 from store.jobs.repository import JobRepository
 from store.videos.contents import curves_key
-from workers.child.lifecycle import Workplace
+from workers.child.workplace import Workplace
 from workers.finetuning.folder import FinetuneFolder, Progress
 from workers.jobs.lease import Hold
 

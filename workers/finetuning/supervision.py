@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from workers.child.lifecycle import Workplace
+from workers.child.workplace import Workplace
 from workers.errors import PauseRequested, Stopping
 from workers.finetuning.subprocesses import BoundProcess
 from workers.jobs.lease import Hold

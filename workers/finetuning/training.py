@@ -15,7 +15,7 @@ import structlog
 
 from clipbert.training.recipe import Recipe
 from store.labels.datasets import DatasetRepository
-from workers.child.lifecycle import Workplace
+from workers.child.workplace import Workplace
 from workers.errors import HoldLost, JobError, StorageFull
 from workers.finetuning.devices import (
     TrainerDevice,

@@ -21,7 +21,7 @@ from store.models.finetunes import FinetuneRepository
 from store.models.repository import GenerationRepository, ModelRepository
 from store.models.tables import Finetune, Generation, Model
 from store.table_base import Task
-from workers.child.lifecycle import Workplace
+from workers.child.workplace import Workplace
 from workers.errors import JobError
 from workers.finetuning.export import DataFolder
 from workers.finetuning.folder import FinetuneFolder

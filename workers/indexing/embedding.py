@@ -38,18 +38,19 @@ from store.jobs.pieces import JobPieces
 from store.jobs.state import JobKind
 from store.models.repository import GenerationRepository
 from store.videos.repository import NewClip, VideoRepository
-from workers.answering.interactive import serve_between
-from workers.child.lifecycle import Workplace, leave_process
+from workers.answering.interactive import InteractiveDesk, serve_between
+from workers.child.workplace import Workplace
 from workers.errors import CancelRequested, JobError
 from workers.indexing.cores import usable_cores
 from workers.indexing.kept_clips import Encoded, about_clips, pack_clips, read_kept_clips
 from workers.indexing.media import OpenMedia, open_video_media
 from workers.indexing.passages import part_into_passages, seconds_to_decode
 from workers.indexing.turns import Share
-from workers.jobs.batching import batches_by_cost, forward_each
-from workers.jobs.group import JobGroup
+from workers.jobs.batching import CostLimit, batches_by_cost, forward_each
+from workers.jobs.group import JobGroup, leave_process
 from workers.jobs.lease import Hold, Outcome
 from workers.models.encoders import ClipFrames, ClipStream, Encoders, open_encoders
+from workers.models.loaded_models import LoadedModels
 from workers.models.token_cache import put_tokens, tokens_key
 
 log = structlog.get_logger(__name__)
@@ -186,7 +187,7 @@ def embed_next(workplace: Workplace) -> int:
     Returns:
         How many were claimed; more than none if one is under way still.
     """
-    return workplace.embedder.work(workplace.settings.look_seconds)
+    return workplace.own(Embedder).work(workplace.settings.look_seconds)
 
 
 class Embedder:
@@ -215,6 +216,14 @@ class Embedder:
         self._num_begun = 0
         self._claimed_at = 0.0
 
+    @property
+    def _desk(self) -> InteractiveDesk:
+        return self._workplace.own(InteractiveDesk)
+
+    @property
+    def _forward_limit(self) -> CostLimit:
+        return self._workplace.own(LoadedModels).forward_limit
+
     def work(self, seconds: float) -> int:
         """Work on what is under way and on what is due, for as long as that.
 
@@ -237,8 +246,8 @@ class Embedder:
             self._look_after_videos()
             serve_between(self._workplace)
             claimed += self._claim_at_times()
-        if not self._workplace.desk.is_empty:
-            self._workplace.desk.hand_back()
+        if not self._desk.is_empty:
+            self._desk.hand_back()
             self._workplace.doorbell.ring(JobKind.SEARCH)
         if not self._videos:
             self._encoders.clear()
@@ -270,7 +279,7 @@ class Embedder:
         self._group.add(holds)
         for hold in holds:
             if hold.claim.worker_losses:
-                self._workplace.desk.hand_back()  # it may end this process
+                self._desk.hand_back()  # it may end this process
             self._group.attempt(partial(self._begin, hold), hold)
         return len(holds)
 
@@ -346,7 +355,7 @@ class Embedder:
         )
         budget = self._stall_seconds / 2 + _SECONDS_PER_SECOND * to_decode
         turn = _Turn(video, budget, passage)
-        most_cost = self._workplace.forward_limit.allowed
+        most_cost = self._forward_limit.allowed
         self._submit(turn, partial(_decode, turn, passage, most_cost=most_cost))
         return True
 
@@ -361,7 +370,7 @@ class Embedder:
             for piece in self._ready
             if piece.video.level <= level and self._has_a_turn(piece.video)
         ]
-        return sum(map(_cost, ready)) > 2 * self._workplace.forward_limit.allowed
+        return sum(map(_cost, ready)) > 2 * self._forward_limit.allowed
 
     def _submit(self, turn: _Turn, work: Callable[[], list[_Decoded]]) -> None:
         turn.video.share.begin_turn()
@@ -460,13 +469,13 @@ class Embedder:
             return []
         first = min(waiting, key=lambda piece: (piece.video.level, piece.decoded_at))
         together = [p for p in waiting if p.video.generation_id == first.video.generation_id]
-        allowed = self._workplace.forward_limit.allowed
+        allowed = self._forward_limit.allowed
         is_full = sum(map(_cost, together)) >= allowed
         is_old = time.monotonic() - first.decoded_at > _GATHER_SECONDS
         if not is_full and not is_old and self._turns:
             return []
         together.sort(key=lambda piece: (piece.video.level, piece.video.place, piece.clip.index))
-        pieces = next(batches_by_cost(together, _cost, self._workplace.forward_limit))
+        pieces = next(batches_by_cost(together, _cost, self._forward_limit))
         for piece in pieces:
             self._ready.remove(piece)
         return pieces
@@ -477,7 +486,7 @@ class Embedder:
         going_on = [piece for piece in pieces if self._group.advance(piece.video.hold)]
         if not going_on:
             return
-        limit = self._workplace.forward_limit
+        limit = self._forward_limit
         encoders = going_on[0].video.encoders
         began_at = time.monotonic()
         outcomes = self._group.attempt(

@@ -52,7 +52,7 @@ from store.videos.contents import hold_content, remove_unneeded_content, thumbna
 from store.videos.places import GROWING, VideoPlaces, seconds_growing
 from store.videos.repository import VideoRepository
 from store.videos.tables import Video, VideoState
-from workers.child.lifecycle import Workplace
+from workers.child.workplace import Workplace
 from workers.errors import JobError, MediaChanged, WorkerError
 from workers.indexing.media import OpenMedia, name_in_uri, open_media
 from workers.indexing.video_rows import (

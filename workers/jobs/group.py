@@ -25,6 +25,8 @@ Interleavings that this is about, worst first:
    try again later, each with an attempt spent; those outside of the pass are handed back.
 """
 
+import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, NoReturn, TypeVar
@@ -33,7 +35,6 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
-from workers.child.lifecycle import leave_process
 from workers.errors import HandedBack
 from workers.jobs.lease import Hold, LeaseKeeper, Outcome
 from workers.jobs.retry import is_device_lost
@@ -41,6 +42,13 @@ from workers.jobs.retry import is_device_lost
 log = structlog.get_logger(__name__)
 
 Value = TypeVar("Value")
+
+
+def leave_process(event: str, error: BaseException | None = None) -> NoReturn:
+    """End this child at once, its jobs being settled; Celery starts a new one in its place."""
+    log.critical(event, exc_info=error)
+    logging.shutdown()
+    os._exit(1)
 
 
 @dataclass(frozen=True)

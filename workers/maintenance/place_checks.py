@@ -13,7 +13,7 @@ import structlog
 from store.errors import MediaFileError
 from store.media_files import open_media_file
 from store.videos.places import CheckedPlace, VideoPlaces
-from workers.child.lifecycle import Workplace
+from workers.child.workplace import Workplace
 from workers.errors import JobError
 from workers.indexing.media import place_of_uri
 

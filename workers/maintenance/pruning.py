@@ -14,7 +14,7 @@ from policy.registration import remove_model_files
 from store.errors import ModelNeeded
 from store.jobs.retention import Pruned, prune_events, prune_jobs
 from store.models.deletion import ModelDeletion
-from workers.child.lifecycle import Workplace
+from workers.child.workplace import Workplace
 
 log = structlog.get_logger(__name__)
 

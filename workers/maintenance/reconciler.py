@@ -14,7 +14,7 @@ from store.counts import FOLD_CHUNK, fold_batch_deltas, fold_counts
 from store.database import run_in_transaction
 from store.jobs.repository import JobRepository
 from store.jobs.state import JobKind, JobState
-from workers.child.lifecycle import Workplace
+from workers.child.workplace import Workplace
 from workers.dispatch import MAX_RINGS, queue_of
 from workers.jobs.owners import is_gone
 

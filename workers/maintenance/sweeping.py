@@ -28,7 +28,7 @@ from store.models.repository import GenerationRepository, ModelRepository
 from store.models.tables import GenerationState
 from store.videos.contents import MEDIA, THUMBNAILS, TOKENS, media_key, remove_unneeded_content
 from store.videos.repository import VideoRepository
-from workers.child.lifecycle import Workplace
+from workers.child.workplace import Workplace
 from workers.finetuning.run_sweeping import sweep_curves, sweep_runs
 from workers.maintenance.place_checks import check_places
 from workers.maintenance.pruning import prune

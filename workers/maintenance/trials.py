@@ -18,7 +18,7 @@ from policy.serving import read_serving
 from store.jobs.repository import JobRepository
 from store.jobs.state import JobKind
 from store.results.trials import AskedText, TrialRepository, TrialSource, UnlabelledVideo
-from workers.child.lifecycle import Workplace
+from workers.child.workplace import Workplace
 
 log = structlog.get_logger(__name__)
 

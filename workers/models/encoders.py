@@ -18,8 +18,9 @@ from clipbert.sampling.plan import Clip
 from clipbert.video.decode import stream_clips
 from store.models.repository import GenerationRepository, ModelRepository
 from store.models.tables import Generation
-from workers.child.lifecycle import Workplace
+from workers.child.workplace import Workplace
 from workers.errors import JobError
+from workers.models.loaded_models import LoadedModels
 
 
 @dataclass(frozen=True)
@@ -99,5 +100,5 @@ def open_encoders(workplace: Workplace, generation_id: UUID) -> Encoders:
         generation = GenerationRepository(session).get(generation_id)
         models = ModelRepository(session)
         rows = [models.get(id_) for id_ in (generation.model_id, generation.recall_model_id)]
-    model, recall = (workplace.models.get(row) for row in rows)
+    model, recall = (workplace.own(LoadedModels).cache.get(row) for row in rows)
     return Encoders(generation, model, recall)

@@ -7,16 +7,14 @@ until the promoted one is loaded beside it.
 import dataclasses
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from policy.serving import Serving, read_serving
+from store.database import Sessions
 from store.models.tables import Model
 from store.table_base import Task
 from workers.errors import JobError
-
-if TYPE_CHECKING:
-    from workers.child.lifecycle import Workplace
-    from workers.models.model_cache import ModelCache
+from workers.models.model_cache import ModelCache
 
 _BUSY_SECONDS: Final = 30.0
 """Whoever comes later than this after the one before waits for the load, and gets the new model."""
@@ -37,7 +35,7 @@ class ReadyModels:
         cache: of the same process.
     """
 
-    def __init__(self, cache: "ModelCache") -> None:
+    def __init__(self, cache: ModelCache) -> None:
         self._cache = cache
         self._last: dict[Task, _Use] = {}
 
@@ -70,17 +68,20 @@ class ReadyModels:
         return chosen
 
 
-def read_ready(workplace: "Workplace") -> Serving:
+def read_ready(sessions: Sessions, ready: ReadyModels) -> Serving:
     """Return what answers in this process now.
+
+    Args:
+        sessions: for a transaction of its own.
+        ready: of this process.
 
     Raises:
         JobError: `no_active_generation`.
     """
-    with workplace.sessions.begin() as session:
+    with sessions.begin() as session:
         serving = read_serving(session)
     if serving is None:
         raise JobError("no_active_generation", "nothing is indexed yet: no generation is active")
-    ready = workplace.ready_models
     return dataclasses.replace(
         serving,
         retrieval=ready.choose(Task.RETRIEVAL, serving.retrieval),

@@ -12,7 +12,7 @@ from workers.dispatch import FINETUNE, LOOK_TASKS
 def look(job_id: str | None = None) -> None:
     """Run the finetune that is due."""
     # Imports numpy, which the parent of this process has no use for.
-    from workers.finetuning import finetune_next  # noqa: PLC0415
+    from workers.finetuning.finetuning import finetune_next  # noqa: PLC0415
 
     with looking(FINETUNE, job_id) as workplace:
         if work_until_idle(workplace, finetune_next):

@@ -21,6 +21,7 @@ from tests.workers.library import add_video, embed_all, read_clips, read_video
 from tests.workers.small_models import save_recall_model, save_tiny
 from workers.answering.interactive import serve_interactive, warm_up
 from workers.maintenance.reconciler import switch_generation
+from workers.models.loaded_models import LoadedModels
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def count_passes(workplace, task):
     with workplace.sessions.begin() as session:
         row = ModelRepository(session).serving(task)
     passes = []
-    workplace.models.get(row)._model.cross_encoder.register_forward_pre_hook(
+    workplace.own(LoadedModels).cache.get(row)._model.cross_encoder.register_forward_pre_hook(
         lambda _, inputs: passes.append(len(inputs[0]))
     )
     return passes
@@ -202,7 +203,7 @@ def test_reranked_scores_are_the_library_calls(service, workplace, library, tiny
         assert len(result["hits"]) == 3
         for hit in result["hits"]:
             (clip, *_) = clips = read_clips(service, hit["video_id"])
-            tokens = workplace.tokens.get(clip.tokens_key)
+            tokens = workplace.own(LoadedModels).tokens.get(clip.tokens_key)
             assert len(tokens) == len(clips)
             (match,) = predictor.match([MatchRequest(tokens=tokens, text="a dog")])
             assert hit["match_score"] == pytest.approx(match.score, abs=1e-3)
@@ -238,7 +239,7 @@ def test_an_open_ended_question_is_answered_as_by_the_library(
 
     result = service.job(job_id).result
     clips = read_clips(service, library["c"])
-    tokens = workplace.tokens.get(clips[0].tokens_key)
+    tokens = workplace.own(LoadedModels).tokens.get(clips[0].tokens_key)
     (answer,) = Predictor.load(tiny_folder).answer(
         [QuestionRequest(tokens=tokens, question="what is it?")], top_k=3
     )
@@ -336,7 +337,7 @@ def test_a_promotion_is_seen_by_the_next_claim(service, workplace, library, tmp_
 
 
 def test_a_cancelled_search_ends_between_two_passes(service, workplace, library, tiny_folder):
-    workplace.match_limit.limit = 4
+    workplace.own(LoadedModels).match_limit.limit = 4
     jobs = [search(service, mode="exhaustive"), search(service, mode="exhaustive")]
     with workplace.sessions.begin() as session:
         row = ModelRepository(session).serving(Task.RETRIEVAL)
@@ -348,7 +349,7 @@ def test_a_cancelled_search_ends_between_two_passes(service, workplace, library,
                 repository.request_cancel(jobs[0])
         workplace.leases.beat()
 
-    workplace.models.get(row)._model.cross_encoder.register_forward_hook(cancel)
+    workplace.own(LoadedModels).cache.get(row)._model.cross_encoder.register_forward_hook(cancel)
     serve_interactive(workplace)
 
     assert [service.job(job_id).state for job_id in jobs] == [

@@ -23,12 +23,13 @@ from tests.workers.indexing.test_embedding import note_frames, serving_model
 from tests.workers.library import add_video, embed_all, read_clips, read_video, write_long_video
 from tests.workers.service import ONE_FRAME_PASSES, child_of, wait_for
 from tests.workers.small_models import save_recall_model, save_tiny
-from workers.answering.interactive import serve_interactive
+from workers.answering.interactive import InteractiveDesk, serve_interactive
 from workers.indexing.embedding import Embedder, embed_next
 from workers.jobs.batching import CostLimit
 from workers.maintenance.reconciler import reconcile
 from workers.maintenance.sweeping import sweep_pieces
 from workers.models.encoders import Encoders
+from workers.models.loaded_models import LoadedModels
 from workers.models.token_cache import put_tokens, tokens_key
 
 SHORT_LEASE = {"lease_seconds": "3", "heartbeat_seconds": "0.5"}
@@ -91,7 +92,7 @@ def serve_all(workplace):
 def hook_passes(workplace, task, hook):
     with workplace.sessions.begin() as session:
         row = ModelRepository(session).serving(task)
-    model = workplace.models.get(row)._model
+    model = workplace.own(LoadedModels).cache.get(row)._model
 
     def call(_, inputs, __):
         hook(len(inputs[0]))  # what a hook returns would take the output's place
@@ -108,7 +109,7 @@ def test_a_question_in_the_middle_of_an_exhaustive_search_is_answered_before_its
     service, workplace, fill
 ):
     videos = fill(*[4] * 16)
-    workplace.match_limit = CostLimit(8)
+    workplace.own(LoadedModels).match_limit = CostLimit(8)
     long = search(service, mode="exhaustive", limit=5)
     asked, passes = [], []
 
@@ -134,7 +135,7 @@ def test_no_more_questions_are_begun_than_memory_should_hold(service, workplace,
     for _ in range(65):
         ask(service, video_id)
 
-    claimed = [workplace.desk.claim() for _ in range(5)]
+    claimed = [workplace.own(InteractiveDesk).claim() for _ in range(5)]
 
     assert claimed == [16, 16, 16, 16, 0]
 
@@ -143,7 +144,7 @@ def test_a_small_search_does_not_wait_for_exhaustive_ones_nor_they_for_ever(
     service, workplace, fill
 ):
     fill(*[4] * 6)
-    workplace.match_limit = CostLimit(4)
+    workplace.own(LoadedModels).match_limit = CostLimit(4)
     long = [search(service, mode="exhaustive") for _ in range(3)]
     short = search(service, "a cat", limit=1, filters={"video_ids": []})
 
@@ -157,7 +158,7 @@ def test_a_small_search_does_not_wait_for_exhaustive_ones_nor_they_for_ever(
 def test_no_slice_is_longer_than_it_may_be(service, workplace, fill):
     fill(*[30] * 3)
     passes = count_passes(workplace, Task.RETRIEVAL)
-    workplace.match_limit = CostLimit(20)
+    workplace.own(LoadedModels).match_limit = CostLimit(20)
 
     long = search(service, mode="exhaustive")
     serve_all(workplace)
@@ -172,20 +173,20 @@ def test_a_short_search_behind_many_exhaustive_ones_is_claimed(service, workplac
     long = [search(service, mode="exhaustive") for _ in range(70)]
     short = search(service, mode="recall")
 
-    while workplace.desk.claim():
+    while workplace.own(InteractiveDesk).claim():
         pass
 
     states = Counter(service.job(job_id).state for job_id in long)
     assert states == {JobState.RUNNING: 64, JobState.QUEUED: 6}
     assert service.job(short).state == JobState.SUCCEEDED
-    workplace.desk.hand_back()
+    workplace.own(InteractiveDesk).hand_back()
 
 
 def test_an_exhaustive_search_goes_on_from_its_kept_slices(service, fill, tiny_folder):
     videos = fill(*[8] * 12)
     job_id = search(service, "a dog", mode="exhaustive", limit=30)
     with closing(service.workplace(keep_seconds=0)) as first:
-        first.match_limit = CostLimit(16)
+        first.own(LoadedModels).match_limit = CostLimit(16)
         passes = count_passes(first, Task.RETRIEVAL)
         stop = []
         first.leases._is_stopping = lambda: bool(stop)
@@ -201,7 +202,9 @@ def test_an_exhaustive_search_goes_on_from_its_kept_slices(service, fill, tiny_f
         predictor = Predictor.load(tiny_folder)
         hits = {hit["video_id"]: hit["match_score"] for hit in done.result["hits"]}
         for video_id in videos:
-            tokens = second.tokens.get(read_clips(service, video_id)[0].tokens_key)
+            tokens = second.own(LoadedModels).tokens.get(
+                read_clips(service, video_id)[0].tokens_key
+            )
             (match,) = predictor.match([MatchRequest(tokens, "a dog")])
             assert hits[str(video_id)] == pytest.approx(match.score, abs=1e-3)
     assert (halfway.state, halfway.attempt) == (JobState.QUEUED, 0)
@@ -215,7 +218,7 @@ def test_slices_that_another_model_scored_are_not_mixed_in(service, fill, tmp_pa
     fill(*[8] * 10)
     job_id = search(service, mode="exhaustive")
     with closing(service.workplace(keep_seconds=0)) as first:
-        first.match_limit = CostLimit(16)
+        first.own(LoadedModels).match_limit = CostLimit(16)
         stop = []
         first.leases._is_stopping = lambda: bool(stop)
         passes = count_passes(first, Task.RETRIEVAL)
@@ -251,7 +254,7 @@ def test_a_look_that_is_over_hands_an_exhaustive_search_back_and_it_ends(service
     fill(*[8] * 8)
     job_id = search(service, mode="exhaustive")
     with closing(service.workplace(look_seconds=0.01, keep_seconds=0)) as workplace:
-        workplace.match_limit = CostLimit(16)
+        workplace.own(LoadedModels).match_limit = CostLimit(16)
         hook_passes(workplace, Task.RETRIEVAL, lambda _: time.sleep(0.02))
 
         looks = 0
@@ -268,7 +271,7 @@ def test_what_was_kept_of_a_cancelled_search_is_removed(service, fill):
     fill(*[8] * 10)
     first, second = (search(service, mode="exhaustive") for _ in range(2))
     with closing(service.workplace(look_seconds=0.01, keep_seconds=0)) as workplace:
-        workplace.match_limit = CostLimit(8)
+        workplace.own(LoadedModels).match_limit = CostLimit(8)
         hook_passes(workplace, Task.RETRIEVAL, lambda _: time.sleep(0.02))
         serve_interactive(workplace)
         kept, other = sorted((first, second), key=lambda id_: -len(pieces_of(service, id_)))
@@ -286,7 +289,7 @@ def test_a_video_deleted_while_it_is_reranked_drops_out_and_another_takes_its_pl
 ):
     videos = fill(*[4] * 24)
     job_id = search(service, "a dog", limit=20)
-    workplace.match_limit = CostLimit(4)
+    workplace.own(LoadedModels).match_limit = CostLimit(4)
     deleted = []
 
     def delete(_):
@@ -310,7 +313,7 @@ def test_a_video_deleted_while_it_is_reranked_drops_out_and_another_takes_its_pl
 def test_a_video_deleted_during_an_exhaustive_search_drops_out(service, workplace, fill):
     videos = fill(*[4] * 12)
     job_id = search(service, "a dog", limit=12, mode="exhaustive")
-    workplace.match_limit = CostLimit(4)
+    workplace.own(LoadedModels).match_limit = CostLimit(4)
     passes = []
 
     def delete(_):
@@ -345,8 +348,10 @@ def test_two_long_videos_leave_room_for_all_that_a_search_asks_for(service, work
 def test_rerank_reads_the_clips_that_it_scores_and_no_others(service, workplace, fill):
     fill(250, 250, 250)
     read = []
-    real = workplace.tokens._read
-    workplace.tokens._read = lambda key, indices: read.append(indices) or real(key, indices)
+    real = workplace.own(LoadedModels).tokens._read
+    workplace.own(LoadedModels).tokens._read = lambda key, indices: (
+        read.append(indices) or real(key, indices)
+    )
 
     job_id = search(service)
     serve_all(workplace)
@@ -469,7 +474,7 @@ def test_a_hung_decoder_fails_its_job_and_hands_the_others_back(
         passes = note_frames(serving_model(workplace))
         # The others are in the middle when the process ends.
         serving_model(workplace).backbone.register_forward_hook(lambda *_: time.sleep(0.1))
-        workplace.forward_limit.limit = 0.001
+        workplace.own(LoadedModels).forward_limit.limit = 0.001
 
         with pytest.raises(Left, match=r"decode\.stuck"):
             embedder.work(60)
@@ -496,13 +501,13 @@ def test_a_decode_that_ended_while_the_process_did_something_else_is_not_late(
         embedder = Embedder(workplace, leave=leave)
         use_encoders(service, workplace, embedder, HangingEncoders)
         HangingEncoders.slow_seconds = 0.3
-        real = workplace.models.get(recall_row(workplace)).encode_texts
+        real = workplace.own(LoadedModels).cache.get(recall_row(workplace)).encode_texts
 
         def slowly(texts):
             time.sleep(1.5)
             return real(texts)
 
-        workplace.models.get(recall_row(workplace)).encode_texts = slowly
+        workplace.own(LoadedModels).cache.get(recall_row(workplace)).encode_texts = slowly
         question.append(search(service, "a dog"))
         try:
             embedder.work(60)
@@ -522,7 +527,7 @@ def recall_row(workplace):
 def use_encoders(service, workplace, embedder, kind):
     with service.sessions.begin() as session:
         generation = GenerationRepository(session).active()
-    predictor = workplace.models.get(recall_row(workplace))
+    predictor = workplace.own(LoadedModels).cache.get(recall_row(workplace))
     embedder._encoders[generation.id] = kind(generation, predictor, predictor)
 
 

@@ -8,8 +8,7 @@ import pytest
 from billiard.pool import Pool
 
 from tests.clipbert.engines.test_devices import FakeDevices
-from workers.child.device import take_device
-from workers.child.lifecycle import child_index
+from workers.child.device import child_index, take_device
 from workers.child.visible_gpus import num_model_children, visible_gpus
 
 

@@ -22,8 +22,8 @@ from tests.workers.finetunes import (
     serving_model,
 )
 from tests.workers.service import PATIENCE_SECONDS, wait_for
-from workers.finetuning import finetune_next
 from workers.finetuning.devices import TrainerDevice
+from workers.finetuning.finetuning import finetune_next
 
 pytestmark = pytest.mark.slow
 

@@ -20,7 +20,7 @@ from tests.workers.finetunes import (
 )
 from tests.workers.library import add_video, embed_all
 from tests.workers.small_models import save_recall_model, save_tiny
-from workers.finetuning import finetune_next
+from workers.finetuning.finetuning import finetune_next
 
 pytestmark = pytest.mark.slow
 

@@ -24,6 +24,7 @@ from tests.workers.library import add_video, embed_all, read_clips, read_video
 from tests.workers.small_models import save_recall_model
 from workers.indexing.embedding import embed_next
 from workers.jobs.batching import CostLimit
+from workers.models.loaded_models import LoadedModels
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def serving_model(workplace):
     """The torch module that the workplace runs."""
     with workplace.sessions.begin() as session:
         row = ModelRepository(session).serving(Task.RECALL)
-    return workplace.models.get(row)._model
+    return workplace.own(LoadedModels).cache.get(row)._model
 
 
 def note_frames(module):
@@ -60,7 +61,9 @@ def note_frames(module):
 
 def test_one_forward_pass_serves_several_videos(service, workplace, counting_videos):
     passes = note_frames(serving_model(workplace))
-    workplace.forward_limit = CostLimit(50.0)  # megapixels; by no time, for machines differ
+    workplace.own(LoadedModels).forward_limit = CostLimit(
+        50.0
+    )  # megapixels; by no time, for machines differ
 
     assert embed_next(workplace) == 3
 
@@ -155,7 +158,7 @@ def test_what_is_stored_is_what_the_library_gives(
         decode_clips(path, clips, max_side_px=predictor.config.max_side_px)
     )
     rows = read_clips(service, counting_videos[2][0])
-    tokens = workplace.tokens.get(rows[0].tokens_key)
+    tokens = workplace.own(LoadedModels).tokens.get(rows[0].tokens_key)
     assert [row.instants for row in rows] == [list(clip.instants) for clip in clips]
     assert [(r.start_seconds, r.end_seconds) for r in rows] == [
         (c.start_seconds, c.end_seconds) for c in clips
@@ -234,12 +237,12 @@ def test_a_full_memory_halves_the_batch_and_is_remembered(service, workplace, co
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     model.backbone.register_forward_pre_hook(refuse)
-    before = workplace.forward_limit.limit
+    before = workplace.own(LoadedModels).forward_limit.limit
 
     embed_all(workplace)
 
     assert all(service.job(j).state == JobState.SUCCEEDED for _, j in counting_videos)
-    assert workplace.forward_limit.limit < before
+    assert workplace.own(LoadedModels).forward_limit.limit < before
 
 
 def test_a_video_that_never_fits_fails_alone(service, workplace, counting_videos):
@@ -263,7 +266,7 @@ def test_a_video_that_never_fits_fails_alone(service, workplace, counting_videos
 
 def test_a_cancelled_job_stops_between_two_passes(service, workplace, counting_videos):
     _, job_id = counting_videos[2]
-    workplace.forward_limit.limit = 0.05  # three frames of 128 px
+    workplace.own(LoadedModels).forward_limit.limit = 0.05  # three frames of 128 px
 
     def cancel(_, inputs):
         with service.sessions.begin() as session:
@@ -305,7 +308,7 @@ def test_a_question_never_waits_behind_a_bulk_of_videos(service, workplace, coun
     (answered, _), *_ = counting_videos
     embed_all(workplace)
     bulk = [add_again(service, job_id) for _, job_id in counting_videos]
-    workplace.forward_limit.limit = 0.05
+    workplace.own(LoadedModels).forward_limit.limit = 0.05
     questions = []
 
     def ask(*_):
@@ -335,7 +338,7 @@ def test_a_stopping_worker_gives_its_videos_back(service, counting_videos):
     stop = []
     workplace.leases._is_stopping = lambda: bool(stop)
     serving_model(workplace).backbone.register_forward_hook(lambda *_: stop.append(1))
-    workplace.forward_limit.limit = 0.05
+    workplace.own(LoadedModels).forward_limit.limit = 0.05
 
     embed_next(workplace)
     workplace.close()

@@ -30,6 +30,7 @@ from workers.answering.uncertainty import measure_uncertainty
 from workers.dispatch import KEY_PREFIX, MAINTENANCE, TRIALS_TASK, celery_queues
 from workers.maintenance.reconciler import switch_generation
 from workers.maintenance.trials import pair_trials, put_trials
+from workers.models.loaded_models import LoadedModels
 
 COLOUR, SHAPE = "What colour is it?", "which shape?"
 
@@ -112,7 +113,7 @@ def test_an_answer_says_how_unsure_it_is_over_the_whole_vocabulary(
     measured = service.job(job_id).result["uncertainty"]
     clips = read_clips(service, library["d"])
     predictor = Predictor.load(tmp_path / "tiny")
-    tokens = workplace.tokens.get(clips[0].tokens_key)
+    tokens = workplace.own(LoadedModels).tokens.get(clips[0].tokens_key)
     (answer,) = predictor.answer([QuestionRequest(tokens=tokens, question=COLOUR)], top_k=1)
     expected = measure_uncertainty(answer.clip_logits, aggregation=predictor.config.aggregation)
     assert measured["score"] == pytest.approx(expected.score, abs=1e-3)
