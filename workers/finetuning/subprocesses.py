@@ -11,21 +11,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import psutil
 import structlog
 
 import clipbert
 from workers.finetuning.folder import read_json, write_text
-from workers.jobs.process_files import DEAD, START_FIELD, boot_id, read_stat
+from workers.jobs.process_files import boot_id, start_ticks
 
 log = structlog.get_logger(__name__)
 
 _BOUND_PROCESS: Final = Path(__file__).parents[2] / "clipbert" / "runs" / "bound_process.py"
 _MAX_LOG_BYTES: Final = 10_000_000
 _KILL_SECONDS: Final = 5.0
-# As read_stat gives them.
-_PARENT_FIELD: Final = 1
-_GROUP_FIELD: Final = 2
-_CPU_FIELDS: Final = slice(11, 13)
+_ENDED: Final = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 
 
 class BoundProcess:
@@ -66,8 +64,8 @@ class BoundProcess:
                 start_new_session=True,
             )
         self.pid = self._process.pid
-        start = read_stat(self.pid)[START_FIELD]
-        write_text(identity, json.dumps({"pid": self.pid, "start": start, "boot": boot_id()}))
+        known = {"pid": self.pid, "start": start_ticks(self.pid), "boot": boot_id()}
+        write_text(identity, json.dumps(known))
 
     def wait(self, seconds: float) -> int | None:
         """Wait for its end; give the exit status, or None if it still runs then."""
@@ -86,20 +84,20 @@ class BoundProcess:
         if self.wait(_KILL_SECONDS) is None:  # it hangs in a driver; the next one looks for it
             log.warning("trainer.not_dead", pid=self.pid)
 
-    def cpu_ticks(self) -> int:
-        """Count the processor time that it and its processes have had."""
-        stats = _read_stats()
-        return sum(sum(map(int, stats[pid][_CPU_FIELDS])) for pid in _family(self.pid, stats))
+    def cpu_seconds(self) -> float:
+        """Sum the processor time that it and its processes have had."""
+        times = [member.info["cpu_times"] for member in _family(self.pid)]
+        return float(sum(each.user + each.system for each in times if each is not None))
 
 
 def works_on_of(process: BoundProcess) -> Callable[[], bool]:
     """Make the question whether a process has computed anything since it was asked last."""
-    ticks = 0
+    seconds = 0.0
 
     def works_on() -> bool:
-        nonlocal ticks
-        before, ticks = ticks, process.cpu_ticks()
-        return ticks > before
+        nonlocal seconds
+        before, seconds = seconds, process.cpu_seconds()
+        return seconds > before
 
     return works_on
 
@@ -115,7 +113,7 @@ def end_survivor(identity: Path) -> None:
         return
     pid = int(known["pid"])
     with suppress(OSError, IndexError):
-        if read_stat(pid)[START_FIELD] == known["start"]:
+        if start_ticks(pid) == known["start"]:
             log.warning("trainer.survivor_killed", pid=pid)
             _kill_tree(pid)
 
@@ -130,36 +128,35 @@ def _kill_tree(pid: int) -> None:
     """Kill a process, its descendants (those of torchrun have groups of their own), its group."""
     ends_at = time.monotonic() + _KILL_SECONDS
     # Again, for what was being forked meanwhile.
-    while alive := _family(pid, _read_stats()):
+    while alive := _family(pid):
         for member in alive:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(member, signal.SIGKILL)
+            with suppress(psutil.Error):
+                member.kill()
         if time.monotonic() > ends_at:
             log.error("trainer.not_killed", pid=pid)
             return
         time.sleep(0.02)
 
 
-def _family(pid: int, stats: Mapping[int, Sequence[str]]) -> list[int]:
+def _family(pid: int) -> list[psutil.Process]:
     """List the living among a process, its descendants, and those left in its group."""
+    processes = {
+        process.pid: process for process in psutil.process_iter(["ppid", "status", "cpu_times"])
+    }
     by_parent: dict[int, list[int]] = {}
-    for child, stat in stats.items():
-        by_parent.setdefault(int(stat[_PARENT_FIELD]), []).append(child)
+    for child, process in processes.items():
+        by_parent.setdefault(process.info["ppid"], []).append(child)
     family: set[int] = set()
-    group = str(pid)
-    todo = [one for one, stat in stats.items() if one == pid or stat[_GROUP_FIELD] == group]
+    todo = [one for one in processes if one == pid or _group_of(one) == pid]
     while todo:
         member = todo.pop()
         if member not in family:
             family.add(member)
             todo += by_parent.get(member, [])
-    return [member for member in family if stats[member][0] not in DEAD]
+    return [processes[one] for one in family if processes[one].info["status"] not in _ENDED]
 
 
-def _read_stats() -> dict[int, list[str]]:
-    stats = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            with suppress(OSError):  # it ended meanwhile
-                stats[int(entry.name)] = read_stat(int(entry.name))
-    return stats
+def _group_of(pid: int) -> int | None:
+    with suppress(OSError):  # it ended meanwhile
+        return os.getpgid(pid)
+    return None

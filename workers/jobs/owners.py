@@ -8,13 +8,19 @@ what the job's first holder writes is refused by its token.
 import os
 import socket
 from pathlib import Path
+from typing import Final
 
-from workers.jobs.process_files import DEAD, START_FIELD, boot_id, read_stat
+import psutil
+
+from workers.jobs.process_files import boot_id, start_ticks
+
+_ENDED: Final = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+"""Of a process that has ended and whose parent has not taken note of it."""
 
 
 def own_name() -> str:
     """Return the name of this process, which no other has or had, on no machine."""
-    return f"{_here()}:{os.getpid()}:{read_stat(os.getpid())[START_FIELD]}"
+    return f"{_here()}:{os.getpid()}:{start_ticks(os.getpid())}"
 
 
 def is_gone(owner: str) -> bool:
@@ -25,12 +31,12 @@ def is_gone(owner: str) -> bool:
         return False
     try:
         os.kill(int(number), 0)
-        stat = read_stat(int(number))
-    except (ProcessLookupError, FileNotFoundError):
+        is_another = start_ticks(int(number)) != start
+        return is_another or psutil.Process(int(number)).status() in _ENDED
+    except (ProcessLookupError, FileNotFoundError, psutil.NoSuchProcess):
         return True
-    except OSError:  # of another user
+    except (OSError, psutil.AccessDenied):  # of another user
         return False
-    return stat[0] in DEAD or stat[START_FIELD] != start
 
 
 def _here() -> str:

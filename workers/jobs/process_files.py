@@ -1,23 +1,23 @@
-"""What Linux says of a process in /proc."""
+"""What tells a process from all others, on this machine and any other, for longer than it lives.
+
+Read from /proc by hand: psutil gives the start of a process by the machine's clock, and moves it
+when the clock is set, so that a process that lives would be taken for another one.
+"""
 
 from pathlib import Path
 from typing import Final
 
-START_FIELD: Final = 19
-"""When it started, in ticks since the machine did: two processes of one number differ by it."""
-
-DEAD: Final = ("Z", "X")
-"""States, in field 0, of a process that has ended and whose parent has not taken note of it."""
+_START_FIELD: Final = 19
 
 
-def read_stat(pid: int) -> list[str]:
-    """Read the fields of /proc/<pid>/stat from the state on, after the name in brackets.
+def start_ticks(pid: int) -> str:
+    """Read when a process started, in ticks since the machine did.
 
     Raises:
         OSError: there is no such process.
     """
     text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    return text.rpartition(")")[2].split()
+    return text.rpartition(")")[2].split()[_START_FIELD]
 
 
 def boot_id() -> str:
