@@ -226,7 +226,10 @@ def _too_few_labels(session: Session, schedule: Schedule, request: FinetuneReque
         return None
     last = FinetuneRepository(session).last_of_schedule(schedule.id)
     count = DatasetRepository(session).count_new(
-        None if last is None else last.dataset_id, request.task, request.labels, only_ready=True
+        None if last is None else last.dataset_id,
+        request.task,
+        request.labels.as_filter(),
+        only_ready=True,
     )
     if count >= schedule.min_new_labels:
         return None

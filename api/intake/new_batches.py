@@ -15,8 +15,8 @@ from api.dependencies import Services
 from api.errors import MAX_LISTED_ERRORS, ApiError
 from api.intake.batch_bodies import DocumentReader, RawItem, read_lines
 from api.schemas.batches import NewItem
-from api.schemas.text import Name
 from api.services.media_roots import Folders
+from policy.texts import Name
 from store.errors import IdempotencyConflict
 from store.jobs.records import MAX_SMALL_BATCH, priority_of_item
 from store.jobs.repository import JobRepository, NewJob

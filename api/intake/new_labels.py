@@ -30,13 +30,14 @@ from api.schemas.labels import (
     RefusedLine,
 )
 from api.schemas.player_clock import take_span
-from api.schemas.text import MAX_TEXT_LENGTH, Metadata
+from api.schemas.text import MAX_TEXT_LENGTH
 from clipbert.datasets.annotation import Annotation
 from clipbert.datasets.kinds import AnnotationKind, read_line, recognise_kind
 from clipbert.datasets.line_fields import LineFields
 from clipbert.datasets.same_answers import merge_counts
 from clipbert.errors import AnnotationError
 from policy.finetunes.data import contradictions, tell_contradictions
+from policy.texts import Metadata
 from store.errors import IllegalLabel
 from store.labels import repository as stored
 from store.labels.repository import LabelRepository

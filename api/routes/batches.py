@@ -24,7 +24,7 @@ from api.schemas.batches import (
     item_resource,
 )
 from api.schemas.resources import Page
-from api.schemas.text import Name
+from policy.texts import Name
 from store.database import run_in_transaction
 from store.jobs.state import JobKind
 from store.videos.batches import BatchRepository, ItemState

@@ -28,9 +28,9 @@ from api.schemas.finetunes import (
 )
 from api.schemas.resources import Page
 from policy.finetunes.admission import (
+    FinetuneGate,
     FinetuneRefused,
     FinetuneRequest,
-    Gate,
     check_finetune,
     request_finetune,
     warnings_of,
@@ -84,13 +84,12 @@ def create_finetune(
     frozen as a data set, so that the finetune can be repeated whatever is labelled meanwhile.
     """
     try:
-        request = FinetuneRequest.from_json(new.to_json())
         if validate_only:
             return Response(
-                _plan(services, request).model_dump_json().encode(), media_type="application/json"
+                _plan(services, new).model_dump_json().encode(), media_type="application/json"
             )
         with services.sessions.begin() as session:
-            finetune_id = request_finetune(session, request, idempotency_key=idempotency_key).id
+            finetune_id = request_finetune(session, new, idempotency_key=idempotency_key).id
     except FinetuneRefused as error:
         raise finetune_refused(error) from error
     services.doorbell.ring(JobKind.FINETUNE, finetune_id)
@@ -278,7 +277,7 @@ def _plan(services: Services, request: FinetuneRequest) -> FinetunePlan:
             base_model=model_title(admission.base),
             dataset=finetune_dataset(admission.dataset, is_kept=request.dataset_id is not None),
             recipe=dataclasses.asdict(admission.recipe),
-            gate=request.gate.to_json(),
+            gate=request.gate.model_dump(mode="json"),
             warnings=list(admission.warnings),
         )
         session.rollback()
@@ -297,7 +296,7 @@ def _resources(session: Session, found: Sequence[tuple[Finetune, Job]]) -> list[
     resources = []
     for finetune, job in found:
         dataset = datasets.get(finetune.dataset_id)  # the session knows each after the first time
-        gate = Gate.from_json(finetune.gate)
+        gate = FinetuneGate.model_validate(finetune.gate)
         # Once it is decided, the decision says it.
         warnings = [] if finetune.report is not None else warnings_of(gate, dataset)
         resources.append(

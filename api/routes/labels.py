@@ -38,9 +38,9 @@ from api.schemas.labels import (
 )
 from api.schemas.player_clock import take_span
 from api.schemas.resources import Page
-from api.schemas.text import Name
 from clipbert.datasets.kinds import AnnotationKind
 from clipbert.datasets.same_answers import merge_counts
+from policy.texts import Name
 from store.database import run_in_transaction
 from store.errors import IllegalLabel
 from store.labels.repository import LabelFilter, LabelRepository, parse_split

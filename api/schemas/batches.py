@@ -10,7 +10,8 @@ from pydantic.config import JsonDict
 
 from api.schemas.jobs import failure_of
 from api.schemas.resources import Failure, RequestBody, Resource
-from api.schemas.text import Metadata, Name, Tags, Uri
+from api.schemas.text import Tags, Uri
+from policy.texts import Metadata, Name
 from store.videos.batches import BatchItem, BatchProgress, ItemState
 from store.videos.tables import Batch
 

@@ -2,24 +2,22 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Any, Final
 from uuid import UUID
 
-from pydantic import AwareDatetime, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
 from api.schemas.jobs import Progress, failure_of
 from api.schemas.resources import Failure, RequestBody, Resource
-from api.schemas.text import Metadata, Name
+from policy.finetunes.request import FinetuneRequest
 from store.jobs.state import JobState, is_terminal
 from store.jobs.tables import Job, JobEvent
 from store.labels.tables import Dataset
-from store.models.repository import MAX_NAME_LENGTH
 from store.models.tables import Finetune, Model
 from store.table_base import Task
 
 MAX_LISTED_ANSWERS: Final = 100
-_MAX_IDS: Final = 1000
 
 NEW_FINETUNE_EXAMPLE: JsonDict = {
     "task": "qa",
@@ -105,68 +103,11 @@ CURVES_EXAMPLE: JsonDict = {
     "evaluations": [{"candidate": {"metrics": {"accuracy": 0.941}}}],
 }
 
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
-
-class FinetuneLabels(RequestBody):
-    """Which labels of the task are used; what is left out asks for nothing."""
-
-    sources: list[Name] = Field(default=[], max_length=_MAX_IDS, description="from one of these")
-    tags: list[Name] = Field(
-        default=[], max_length=_MAX_IDS, description="of a video with one of these"
-    )
-    video_ids: list[UUID] = Field(
-        default=[], max_length=_MAX_IDS, description="of one of these videos"
-    )
-    created_after: AwareDatetime | None = None
-    created_before: AwareDatetime | None = None
-
-
-class FinetuneGate(RequestBody):
-    """When the finetuned model takes the place of the one that serves."""
-
-    min_holdout: int = Field(
-        default=50, ge=1, le=2**31 - 1, description="on fewer examples nothing is promoted"
-    )
-    min_gain: Share = Field(default=0.0, description="least gain in the share of right answers")
-    max_drop: Share = Field(default=0.02, description="most loss on the regression data set")
-    confidence: float = Field(default=0.95, gt=0, lt=1, description="of the gain's interval")
-    require_significance: bool = Field(
-        default=True, description="the whole interval of the gain must be above zero"
-    )
-    promote: bool = Field(default=True, description="false: compare only")
-    regression_dataset_id: UUID | None = Field(
-        default=None, description="a data set on which it may not get much worse"
-    )
-
-
-class NewFinetune(RequestBody):
+class NewFinetune(FinetuneRequest, RequestBody):
     """A model to be trained on labels, judged on held-out ones, and promoted if it is better."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [NEW_FINETUNE_EXAMPLE]})
-
-    task: str = Field(
-        json_schema_extra={"enum": ["qa", "retrieval", "multiple_choice"]},
-        max_length=50,
-    )
-    base_model_id: UUID | None = Field(
-        default=None, description="null: the model of the active generation"
-    )
-    name: Annotated[Name, Field(max_length=MAX_NAME_LENGTH)] | None = Field(
-        default=None, description="of the new model; null: clipbert-TASK"
-    )
-    recipe: Metadata = Field(
-        default={}, description="fields of the recipe that differ from the defaults"
-    )
-    labels: FinetuneLabels = FinetuneLabels()
-    dataset_id: UUID | None = Field(
-        default=None, description="train on this data set again instead of the labels as they are"
-    )
-    gate: FinetuneGate = FinetuneGate()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what was said, and nothing that was not: as a schedule keeps it."""
-        return self.model_dump(mode="json", exclude_unset=True, exclude_none=True)
 
 
 class FinetuneDataset(Resource):

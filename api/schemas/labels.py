@@ -10,7 +10,8 @@ from pydantic.config import JsonDict
 
 from api.schemas.player_clock import show_moment
 from api.schemas.resources import RequestBody, Resource, never_null
-from api.schemas.text import Metadata, Name, QueryText, check_storable
+from api.schemas.text import QueryText
+from policy.texts import Metadata, Name, check_storable
 from store.labels.tables import Label, LabelRevision
 from store.table_base import Task
 from store.videos.tables import Video

@@ -9,7 +9,7 @@ from pydantic.config import JsonDict
 
 from api.schemas.finetunes import NEW_FINETUNE_EXAMPLE, NewFinetune
 from api.schemas.resources import RequestBody, Resource, never_null
-from api.schemas.text import Name
+from policy.texts import Name
 from store.models.tables import FireOutcome, MisfirePolicy, OverlapPolicy, Schedule, ScheduleFire
 
 NEW_SCHEDULE_EXAMPLE: JsonDict = {

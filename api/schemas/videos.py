@@ -11,7 +11,8 @@ from pydantic.config import JsonDict
 from api.schemas.jobs import failure_of
 from api.schemas.player_clock import on_player_clock
 from api.schemas.resources import Failure, RequestBody, Resource
-from api.schemas.text import Metadata, Tags, Uri
+from api.schemas.text import Tags, Uri
+from policy.texts import Metadata
 from store.videos.tables import Clip, Video, VideoState
 
 NEW_VIDEO_EXAMPLE: JsonDict = {"uri": "file:///videos/parrot.mp4", "tags": ["birds"]}

@@ -27,7 +27,7 @@ from policy.finetunes.data import (
     doubts_about,
     no_active_generation,
 )
-from policy.finetunes.request import FINETUNE_TASKS, FinetuneRefused, FinetuneRequest, Gate
+from policy.finetunes.request import FINETUNE_TASKS, FinetuneGate, FinetuneRefused, FinetuneRequest
 from store.errors import DatasetNotFound, ModelNotFound
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind
@@ -42,9 +42,9 @@ from store.table_base import Task
 __all__ = [
     "FINETUNE_TASKS",
     "Admission",
+    "FinetuneGate",
     "FinetuneRefused",
     "FinetuneRequest",
-    "Gate",
     "check_finetune",
     "check_settings",
     "request_finetune",
@@ -81,6 +81,7 @@ def check_settings(request: FinetuneRequest) -> None:
     Raises:
         FinetuneRefused: `unknown_recipe_field` or `invalid_recipe`.
     """
+    request.check()
     _check_field_names(request)
     _make_recipe(request, num_examples=1)
 
@@ -101,6 +102,7 @@ def check_finetune(session: Session, request: FinetuneRequest) -> Admission:
             visual_side_differs, no_labels, train_empty, one_answer, one_video, holdout_empty,
             dataset_not_found, dataset_wrong_task, video_deleted, tokens_missing.
     """
+    request.check()
     _check_field_names(request)
     base = _find_base(session, request)
     dataset, num_left_out = _find_dataset(session, request)
@@ -149,17 +151,17 @@ def request_finetune(
     return finetunes.create(
         jobs.enqueue(new),
         name=request.model_name,
-        task=request.task,
+        task=Task(request.task),
         base_model_id=admission.base.id,
         dataset_id=admission.dataset.id,
         recipe=_recipe_json(admission.recipe),
-        gate=request.gate.to_json(),
+        gate=request.gate.model_dump(mode="json"),
         request=request.to_json(),
         schedule_id=schedule_id,
     )
 
 
-def warnings_of(gate: Gate, dataset: Dataset) -> list[str]:
+def warnings_of(gate: FinetuneGate, dataset: Dataset) -> list[str]:
     """Say what keeps a finetune from being promoted although it can be trained."""
     if not gate.promote or dataset.num_holdout >= gate.min_holdout:
         return []
@@ -186,7 +188,7 @@ def _check_field_names(request: FinetuneRequest) -> None:
     if task != request.task:
         raise FinetuneRefused(
             "invalid_recipe",
-            f"recipe.task is {task!r} and the finetune's task {str(request.task)!r}: leave it out",
+            f"recipe.task is {task!r} and the finetune's task {request.task!r}: leave it out",
             field="recipe.task",
         )
 
@@ -222,7 +224,7 @@ def _find_dataset(session: Session, request: FinetuneRequest) -> tuple[Dataset, 
     wanted = request.label_filter
     num_labels = LabelRepository(session).count(wanted)
     if num_labels == 0:
-        others = LabelRepository(session).count(LabelFilter(task=str(request.task)))
+        others = LabelRepository(session).count(LabelFilter(task=request.task))
         sentence = (
             f"there is no label to train {request.task} from: none of the "
             f"{count_of(others, 'label')} for it fits the filter"
@@ -230,9 +232,9 @@ def _find_dataset(session: Session, request: FinetuneRequest) -> tuple[Dataset, 
             else f"there is no label for {request.task} yet: import some with "
             "`clipbert label import` or POST /v1/labels"
         )
-        raise FinetuneRefused("no_labels", sentence, task=str(request.task), num_labels=others)
+        raise FinetuneRefused("no_labels", sentence, task=request.task, num_labels=others)
     dataset = DatasetRepository(session).freeze(
-        str(request.task), wanted, only_ready=True, merge=merge_counts
+        request.task, wanted, only_ready=True, merge=merge_counts
     )
     num_frozen = dataset.num_train + dataset.num_holdout
     if num_frozen == 0:
@@ -240,13 +242,13 @@ def _find_dataset(session: Session, request: FinetuneRequest) -> tuple[Dataset, 
             "no_labels",
             f"the videos of all {count_of(num_labels, 'label')} are not indexed: wait for them, or "
             "see `clipbert videos list` for what is wrong with them",
-            task=str(request.task),
+            task=request.task,
             num_labels=num_labels,
         )
     return dataset, num_labels - num_frozen
 
 
-def _get_dataset(session: Session, dataset_id: UUID, task: Task) -> Dataset:
+def _get_dataset(session: Session, dataset_id: UUID, task: str) -> Dataset:
     try:
         dataset = DatasetRepository(session).get(dataset_id)
     except DatasetNotFound as error:
@@ -264,7 +266,7 @@ def _get_dataset(session: Session, dataset_id: UUID, task: Task) -> Dataset:
 
 def _make_recipe(request: FinetuneRequest, num_examples: int) -> Recipe:
     try:
-        defaults = default_recipe(cast("TrainedTask", request.task.value), num_examples)
+        defaults = default_recipe(cast("TrainedTask", request.task), num_examples)
         return dataclass_from_json(Recipe, dataclasses.asdict(defaults) | dict(request.recipe))
     except ConfigError as error:
         raise FinetuneRefused("invalid_recipe", f"recipe: {error}", field="recipe") from error

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from clipbert.evaluation.bootstrap import paired_bootstrap
-from policy.finetunes.request import Gate
+from policy.finetunes.request import FinetuneGate
 
 
 class Verdict(StrEnum):
@@ -96,7 +96,7 @@ class Decision:
         }
 
 
-def decide(gate: Gate, holdout: Compared, regression: Compared | None = None) -> Decision:
+def decide(gate: FinetuneGate, holdout: Compared, regression: Compared | None = None) -> Decision:
     """Say whether a candidate is promoted.
 
     Args:
@@ -114,7 +114,7 @@ def decide(gate: Gate, holdout: Compared, regression: Compared | None = None) ->
 
 
 def _judge(
-    gate: Gate,
+    gate: FinetuneGate,
     holdout: Compared,
     measured: Difference | None,
     regression: Compared | None,
@@ -137,7 +137,7 @@ def _judge(
 
 
 def _find_no_gain(
-    gate: Gate, holdout: Compared, measured: Difference
+    gate: FinetuneGate, holdout: Compared, measured: Difference
 ) -> tuple[Verdict, str] | None:
     figures = _figures(holdout, measured)
     if holdout.is_baseline:
@@ -155,7 +155,7 @@ def _find_no_gain(
 
 
 def _find_regression(
-    gate: Gate, regression: Compared, dropped: Difference | None
+    gate: FinetuneGate, regression: Compared, dropped: Difference | None
 ) -> tuple[Verdict, str] | None:
     if dropped is None:
         return Verdict.REGRESSION, "the regression data set has no held-out examples"
@@ -167,7 +167,7 @@ def _find_regression(
     return None
 
 
-def _measure(compared: Compared, gate: Gate) -> Difference | None:
+def _measure(compared: Compared, gate: FinetuneGate) -> Difference | None:
     candidate, reference = compared.candidate, compared.reference
     if len(candidate) != len(reference):
         raise ValueError(f"{len(candidate)} and {len(reference)} scores cannot be compared")

@@ -1,17 +1,24 @@
-"""What somebody asks for who wants a model finetuned, and why it may be refused. Pure."""
+"""What somebody asks for who wants a model finetuned, and why it may be refused. Pure.
 
-import dataclasses
+The one form of such a request: the body of POST /v1/finetunes, what a schedule keeps as JSON, and
+the input of the job.
+"""
+
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Annotated, Any, Final, Self
 from uuid import UUID
 
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
 from policy.errors import PolicyError
+from policy.texts import Metadata, Name
 from store.labels.repository import LabelFilter
-from store.models.repository import MODEL_NAME_RULE, is_model_name
+from store.models.repository import MAX_NAME_LENGTH, MODEL_NAME_RULE, is_model_name
 from store.table_base import Task
 
 FINETUNE_TASKS: Final = (Task.QA, Task.RETRIEVAL, Task.MULTIPLE_CHOICE)
+_MAX_IDS: Final = 1000
 
 
 class FinetuneRefused(PolicyError):
@@ -28,88 +35,72 @@ class FinetuneRefused(PolicyError):
         self.fields = fields
 
 
-@dataclass(frozen=True)
-class Gate:
-    """When a finetuned model takes the place of the one that serves.
+class _Request(BaseModel):
+    """A request; a field that is not known is an error, not a silence."""
 
-    Attributes:
-        min_holdout: on fewer held-out examples nothing is promoted.
-        min_gain: least difference of the share of right ones, candidate - serving, 0 to 1.
-        max_drop: most that may be lost on the regression data set, 0 to 1.
-        confidence: of the interval around the difference, above 0 and below 1.
-        require_significance: the interval's low end must be above 0.
-        promote: False only compares.
-        regression_dataset_id: a frozen data set on which nothing may get much worse; None for none.
-    """
-
-    min_holdout: int = 50
-    min_gain: float = 0.0
-    max_drop: float = 0.02
-    confidence: float = 0.95
-    require_significance: bool = True
-    promote: bool = True
-    regression_dataset_id: UUID | None = None
-
-    def __post_init__(self) -> None:
-        if self.min_holdout < 1:
-            raise ValueError(f"min_holdout is {self.min_holdout}: must be at least 1")
-        for name in ("min_gain", "max_drop"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: must be 0 to 1")
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence is {self.confidence}: must be above 0 and below 1")
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Read a gate.
-
-        Raises:
-            FinetuneRefused: `invalid_gate`, naming the field.
-        """
-        known = {known.name: known for known in dataclasses.fields(cls)}
-        values: dict[str, Any] = {}
-        for name, value in fields.items():
-            if name not in known:
-                raise FinetuneRefused(
-                    "invalid_gate",
-                    f"gate.{name} is unknown: the fields are {', '.join(sorted(known))}",
-                    field=f"gate.{name}",
-                )
-            values[name] = _read_gate_field(name, value, known[name].default)
-        try:
-            return cls(**values)
-        except ValueError as error:
-            raise FinetuneRefused("invalid_gate", f"gate: {error}", field="gate") from error
-
-    def to_json(self) -> dict[str, Any]:
-        """Give what `from_json` reads."""
-        fields = dataclasses.asdict(self)
-        if self.regression_dataset_id is not None:
-            fields["regression_dataset_id"] = str(self.regression_dataset_id)
-        return fields
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-@dataclass(frozen=True)
-class FinetuneRequest:
-    """A finetune to be done: the body of POST /v1/finetunes, and what a schedule keeps.
+_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
-    Attributes:
-        task: qa, retrieval or multiple_choice.
-        base_model_id: what training starts from; None for the active generation's model.
-        name: of the model that comes out; None for clipbert-<task>.
-        recipe: fields of the recipe that are to differ from the defaults.
-        labels: which labels are used; its task is the request's.
-        dataset_id: a frozen data set instead of labels.
-        gate: when the model is promoted.
-    """
 
-    task: Task
-    base_model_id: UUID | None = None
-    name: str | None = None
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    labels: LabelFilter = field(default_factory=LabelFilter)
-    dataset_id: UUID | None = None
-    gate: Gate = field(default_factory=Gate)
+class FinetuneLabels(_Request):
+    """Which labels of the task are used; what is left out asks for nothing."""
+
+    sources: list[Name] = Field(default=[], max_length=_MAX_IDS, description="from one of these")
+    tags: list[Name] = Field(
+        default=[], max_length=_MAX_IDS, description="of a video with one of these"
+    )
+    video_ids: list[UUID] = Field(
+        default=[], max_length=_MAX_IDS, description="of one of these videos"
+    )
+    created_after: AwareDatetime | None = None
+    created_before: AwareDatetime | None = None
+
+    def as_filter(self, task: str | None = None) -> LabelFilter:
+        """Return the same as a filter on the rows of labels, of one task if it is given."""
+        return LabelFilter(task=task, **self.model_dump())
+
+
+class FinetuneGate(_Request):
+    """When the finetuned model takes the place of the one that serves."""
+
+    min_holdout: int = Field(
+        default=50, ge=1, le=2**31 - 1, description="on fewer examples nothing is promoted"
+    )
+    min_gain: _Share = Field(default=0.0, description="least gain in the share of right answers")
+    max_drop: _Share = Field(default=0.02, description="most loss on the regression data set")
+    confidence: float = Field(default=0.95, gt=0, lt=1, description="of the gain's interval")
+    require_significance: bool = Field(
+        default=True, description="the whole interval of the gain must be above zero"
+    )
+    promote: bool = Field(default=True, description="false: compare only")
+    regression_dataset_id: UUID | None = Field(
+        default=None, description="a data set on which it may not get much worse"
+    )
+
+
+class FinetuneRequest(_Request):
+    """A finetune to be done."""
+
+    task: str = Field(
+        json_schema_extra={"enum": ["qa", "retrieval", "multiple_choice"]},
+        max_length=50,
+    )
+    base_model_id: UUID | None = Field(
+        default=None, description="null: the model of the active generation"
+    )
+    name: Annotated[Name, Field(max_length=MAX_NAME_LENGTH)] | None = Field(
+        default=None, description="of the new model; null: clipbert-TASK"
+    )
+    recipe: Metadata = Field(
+        default={}, description="fields of the recipe that differ from the defaults"
+    )
+    labels: FinetuneLabels = FinetuneLabels()
+    dataset_id: UUID | None = Field(
+        default=None, description="train on this data set again instead of the labels as they are"
+    )
+    gate: FinetuneGate = FinetuneGate()
 
     @property
     def model_name(self) -> str:
@@ -119,99 +110,58 @@ class FinetuneRequest:
     @property
     def label_filter(self) -> LabelFilter:
         """The labels wanted, of this task only."""
-        return dataclasses.replace(self.labels, task=str(self.task))
+        return self.labels.as_filter(self.task)
+
+    def check(self) -> None:
+        """Check what the types of the fields do not say.
+
+        Raises:
+            FinetuneRefused: `unknown_task` or `invalid_request`, naming the field.
+        """
+        if self.task not in FINETUNE_TASKS:
+            able = ", ".join(FINETUNE_TASKS)
+            sentence = f"task is {self.task!r}: must be one of {able}"
+            raise FinetuneRefused("unknown_task", sentence, field="task")
+        if self.name is not None and not is_model_name(self.name):
+            raise _invalid("name", f"name is {self.name!r}: must be {MODEL_NAME_RULE}")
+        if self.dataset_id is not None and self.labels.as_filter() != LabelFilter():
+            raise _invalid(
+                "labels", "labels are chosen and so is dataset_id: a data set is taken as it is"
+            )
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Self:
-        """Read the body of a request.
+        """Read and check the body of a request; a value of another type is not converted.
 
         Raises:
             FinetuneRefused: `unknown_task`, `invalid_gate` or `invalid_request`, naming the field.
         """
-        known = [known.name for known in dataclasses.fields(cls)]
-        for name in body:
-            if name not in known:
-                raise _invalid(name, f"{name} is unknown: the fields are {', '.join(known)}")
         try:
-            labels = LabelFilter.from_json(_mapping(body, "labels"))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise _invalid("labels", f"labels cannot be read: {error}") from error
-        if body.get("dataset_id") is not None and labels != LabelFilter():
-            raise _invalid(
-                "labels", "labels are chosen and so is dataset_id: a data set is taken as it is"
-            )
-        return cls(
-            task=_read_task(body.get("task")),
-            base_model_id=_read_id(body, "base_model_id"),
-            name=_read_name(body.get("name")),
-            recipe=_mapping(body, "recipe"),
-            labels=labels,
-            dataset_id=_read_id(body, "dataset_id"),
-            gate=Gate.from_json(_mapping(body, "gate")),
-        )
+            request = cls.model_validate_json(json.dumps(body), strict=True)
+        except ValidationError as error:
+            raise _refusal_of(error) from error
+        request.check()
+        return request
 
     def to_json(self) -> dict[str, Any]:
-        """Give what `from_json` reads."""
-        return {
-            "task": str(self.task),
-            "base_model_id": None if self.base_model_id is None else str(self.base_model_id),
-            "name": self.name,
-            "recipe": dict(self.recipe),
-            "labels": self.labels.to_json(),
-            "dataset_id": None if self.dataset_id is None else str(self.dataset_id),
-            "gate": self.gate.to_json(),
-        }
+        """Return what `from_json` reads: equal requests give equal JSON."""
+        return self.model_dump(mode="json") | {"labels": self.labels.as_filter().to_json()}
 
 
-def _read_gate_field(name: str, value: object, default: object) -> object:
-    """Check a value of the gate against the type of its default."""
-    if name == "regression_dataset_id":
-        return _read_id({name: value}, name)
-    if isinstance(default, float) and isinstance(value, int | float):
-        is_right = not isinstance(value, bool)
-    else:
-        is_right = type(value) is type(default)
-    if not is_right:
-        kind = {bool: "true or false", int: "an integer", float: "a number"}[type(default)]
-        raise FinetuneRefused(
-            "invalid_gate", f"gate.{name} is {value!r}: must be {kind}", field=f"gate.{name}"
-        )
-    return value
-
-
-def _read_task(value: object) -> Task:
-    if value not in FINETUNE_TASKS:
-        able = ", ".join(FINETUNE_TASKS)
-        raise FinetuneRefused(
-            "unknown_task", f"task is {value!r}: must be one of {able}", field="task"
-        )
-    return Task(str(value))
-
-
-def _read_name(value: object) -> str | None:
-    if value is None:
-        return None
-    name = value.strip() if isinstance(value, str) else ""
-    if not is_model_name(name):
-        raise _invalid("name", f"name is {value!r}: must be {MODEL_NAME_RULE}")
-    return name
-
-
-def _read_id(body: Mapping[str, Any], name: str) -> UUID | None:
-    value = body.get(name)
-    try:
-        return None if value is None else UUID(str(value))
-    except ValueError as error:
-        raise _invalid(name, f"{name} is {value!r}: must be an id") from error
-
-
-def _mapping(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = body.get(name)
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise _invalid(name, f"{name} is {value!r}: must be an object")
-    return value
+def _refusal_of(error: ValidationError) -> FinetuneRefused:
+    """Name the first field that is wrong, and what is wrong with it."""
+    first = error.errors(include_url=False)[0]
+    where = [str(part) for part in first["loc"]]
+    sentence = f"{'.'.join(where)}: {first['msg']}"
+    match where[:1]:
+        case ["task"]:
+            return FinetuneRefused("unknown_task", sentence, field="task")
+        case ["gate"]:
+            return FinetuneRefused("invalid_gate", sentence, field=".".join(where[:2]))
+        case [name]:
+            return _invalid(name, sentence)
+        case _:
+            return _invalid("finetune", sentence)
 
 
 def _invalid(field_name: str, message: str) -> FinetuneRefused:

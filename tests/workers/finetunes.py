@@ -8,7 +8,7 @@ from uuid import UUID
 import torch
 
 from clipbert.training.finetune_recipes import default_recipe
-from policy.finetunes.request import Gate
+from policy.finetunes.request import FinetuneGate
 from policy.registration import ensure_default
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind
@@ -81,11 +81,11 @@ def ask_for_finetune(
     service: Service,
     *,
     task: str = "qa",
-    gate: Gate | None = None,
+    gate: FinetuneGate | None = None,
     **recipe: object,
 ) -> UUID:
     """Write the rows that a checked request leaves."""
-    gate = gate or Gate(min_holdout=4)
+    gate = gate or FinetuneGate(min_holdout=4)
     with service.sessions.begin() as session:
         generation = GenerationRepository(session).active()
         dataset = DatasetRepository(session).freeze(task, LabelFilter(task=task))

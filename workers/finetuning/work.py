@@ -13,7 +13,7 @@ import structlog
 from clipbert.errors import CheckpointError, ConfigError
 from clipbert.model.config_json import dataclass_from_json
 from clipbert.training.recipe import Recipe
-from policy.finetunes.request import Gate
+from policy.finetunes.request import FinetuneGate
 from store.errors import DatasetNotFound, FinetuneNotFound, GenerationNotFound, ModelNotFound
 from store.labels.datasets import DatasetRepository
 from store.labels.tables import Dataset
@@ -56,7 +56,7 @@ class Work:
     base: Model
     dataset: Dataset
     recipe: Recipe
-    gate: Gate
+    gate: FinetuneGate
     folder: FinetuneFolder
     generation: Generation | None
     mirror: Mirror
@@ -167,7 +167,7 @@ def open_work(workplace: Workplace, hold: Hold) -> Work:
                         f"{base.name} {base.version} looks at pixels otherwise than the model that "
                         "made the visual tokens",
                     )
-        gate = Gate.from_json(finetune.gate)
+        gate = FinetuneGate.model_validate(finetune.gate)
     except (FinetuneNotFound, DatasetNotFound, ModelNotFound, GenerationNotFound) as error:
         raise JobError("finetune_incomplete", str(error)) from error
     except ConfigError as error:

@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import select
 
 from policy.finetunes.admission import (
+    FinetuneGate,
     FinetuneRefused,
     FinetuneRequest,
-    Gate,
     check_finetune,
     check_settings,
     request_finetune,
@@ -102,7 +102,9 @@ def test_the_same_idempotency_key_gives_the_same_finetune(session, labelled):
 
 def test_a_small_holdout_is_allowed_and_said_to_keep_it_from_promotion(session, labelled):
     admission = check_finetune(session, QA)
-    relaxed = check_finetune(session, FinetuneRequest(QA.task, gate=Gate(min_holdout=2)))
+    relaxed = check_finetune(
+        session, FinetuneRequest(task=QA.task, gate=FinetuneGate(min_holdout=2))
+    )
 
     assert len(admission.warnings) == 1
     assert "2 labels" in admission.warnings[0]
@@ -311,7 +313,7 @@ def test_an_unknown_recipe_field_is_refused_with_the_nearest(session, labelled):
             "invalid_request",
             "labels",
         ),
-        ({"task": "qa", "gate": {"min_holdout": 0}}, "invalid_gate", "gate"),
+        ({"task": "qa", "gate": {"min_holdout": 0}}, "invalid_gate", "gate.min_holdout"),
         ({"task": "qa", "gate": {"min_gain": True}}, "invalid_gate", "gate.min_gain"),
         ({"task": "qa", "gate": {"colour": 1}}, "invalid_gate", "gate.colour"),
     ],

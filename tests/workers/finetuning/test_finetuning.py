@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from policy.finetunes.request import Gate
+from policy.finetunes.request import FinetuneGate
 from store.jobs.repository import JobRepository
 from store.jobs.state import JobState
 from store.models.repository import ModelRepository
@@ -130,7 +130,7 @@ def assert_left_nothing_behind(service, finetune):
 
 def test_too_few_held_out_examples_keep_a_model_as_a_candidate(service, workplace, tmp_path):
     add_library(service, tmp_path)
-    finetune_id = ask_for_finetune(service, gate=Gate())
+    finetune_id = ask_for_finetune(service, gate=FinetuneGate())
 
     finetune_next(workplace)
 

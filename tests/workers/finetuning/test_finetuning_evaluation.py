@@ -3,7 +3,7 @@
 import pytest
 from videos import write_counting_video
 
-from policy.finetunes.request import Gate
+from policy.finetunes.request import FinetuneGate
 from policy.registration import ensure_default, promote, register_model
 from store.jobs.state import JobState
 from store.labels.datasets import DatasetRepository
@@ -55,7 +55,7 @@ def test_other_tasks_are_compared_with_the_recall_vectors(
 ):
     add_library(service, tmp_path)
     label_videos(service, task)
-    finetune_id = ask_for_finetune(service, task=task, gate=Gate(promote=False), **BRIEF)
+    finetune_id = ask_for_finetune(service, task=task, gate=FinetuneGate(promote=False), **BRIEF)
 
     finetune_next(workplace)
 
@@ -73,8 +73,10 @@ def test_nothing_may_get_worse_on_the_regression_data_set(service, workplace, tm
     with service.sessions.begin() as session:
         regression = DatasetRepository(session).freeze("qa", LabelFilter(split="train")).id
         fixed = DatasetRepository(session).freeze("qa", LabelFilter(split="holdout")).id
-    kept = ask_for_finetune(service, gate=Gate(min_holdout=4, regression_dataset_id=regression))
-    taken = ask_for_finetune(service, gate=Gate(min_holdout=4, regression_dataset_id=fixed))
+    kept = ask_for_finetune(
+        service, gate=FinetuneGate(min_holdout=4, regression_dataset_id=regression)
+    )
+    taken = ask_for_finetune(service, gate=FinetuneGate(min_holdout=4, regression_dataset_id=fixed))
 
     finetune_next(workplace)
     finetune_next(workplace)
@@ -119,7 +121,7 @@ def test_a_model_whose_eyes_are_trained_too_learns_from_the_videos(
 ):
     finetune_id = ask_for_finetune(
         service,
-        gate=Gate(min_holdout=1),
+        gate=FinetuneGate(min_holdout=1),
         visual="trained",
         frames_per_clip=1,
         videos_per_step=4,
@@ -146,7 +148,7 @@ def test_a_serving_model_that_sees_otherwise_is_measured_on_the_videos(
     )
     promote(service.sessions, tiny, ["qa"])
     finetune_id = ask_for_finetune(
-        service, gate=Gate(min_holdout=1, promote=False), videos_per_step=4, **BRIEF
+        service, gate=FinetuneGate(min_holdout=1, promote=False), videos_per_step=4, **BRIEF
     )
 
     finetune_next(workplace)
