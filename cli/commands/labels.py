@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from cli.show.console import (
 from cli.show.facts import facts_of
 from cli.show.label_rows import label_answer, label_text, revision_row, suggestion_row, video_name
 from cli.video_names import find_video
+from clipbert.runs.whole_files import write_beside
 from clipbert_client.client import ApiClient, Json
 from clipbert_client.errors import ApiProblem
 
@@ -310,18 +310,14 @@ def _opened(file: Path) -> Iterator[Callable[[bytes], object]]:
         sys.stdout.buffer.flush()
         return
     target = file.expanduser()
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        opened = temporary.open("wb")
-    except OSError as error:
-        raise CliError(f"{file} cannot be written: {error.strerror}") from error
-    try:
+    with write_beside(target) as beside:
+        try:
+            opened = beside.open("wb")
+        except OSError as error:
+            raise CliError(f"{file} cannot be written: {error.strerror}") from error
         with opened as plain:
             if target.suffix == ".gz":
                 with gzip.GzipFile(filename="", fileobj=plain, mode="wb") as packed:
                     yield packed.write
             else:
                 yield plain.write
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,7 +1,6 @@
 """Our model -> a checkpoint that the authors' code reads: its names, and its file format."""
 
 import typing
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from clipbert.checkpoints.folder import first_few
 from clipbert.errors import CheckpointError
 from clipbert.model.config import ClipBertConfig
 from clipbert.model.network import ClipBert
+from clipbert.runs.whole_files import write_beside
 
 # What their code hard-codes. A model that differs in one of them has the same shapes, and would
 # compute something else there.
@@ -131,11 +131,8 @@ def _rename(tensors: Mapping[str, Tensor], head: AuthorsHead) -> dict[str, Tenso
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        torch.save(dict(tensors), temporary)
-        temporary.replace(path)
+        with write_beside(path) as beside:
+            torch.save(dict(tensors), beside)
     except (OSError, RuntimeError) as error:  # RuntimeError: torch could not open or write it
         raise CheckpointError(f"{path} cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from clipbert.errors import CheckpointError
 from clipbert.model.config import CONFIG_FILE, ClipBertConfig
 from clipbert.model.network import ClipBert
 from clipbert.model.text import TOKENIZER_FILE, TextTokenizer
+from clipbert.runs.whole_files import replace_file, write_beside
 
 WEIGHTS_FILE = "model.safetensors"
 # What cached visual tokens depend on, in parameter names and in configuration fields.
@@ -76,19 +76,14 @@ def save_folder(
         name: tensor.detach().to("cpu", dtypes.get(name, tensor.dtype)).contiguous()
         for name, tensor in _state(model).items()
     }
-    temporary = folder / f".{WEIGHTS_FILE}.{uuid.uuid4().hex}"
-    try:
-        save_file(state, temporary, metadata={"format": "pt"})
+    with write_beside(folder / WEIGHTS_FILE) as beside:
+        save_file(state, beside, metadata={"format": "pt"})
         # safetensors writes for the owner only; other users may share a model folder.
-        temporary.chmod(0o644)
-        # The configuration comes last: a folder without one is no model folder.
-        temporary.replace(folder / WEIGHTS_FILE)
-        if model.tokenizer is not None:
-            model.tokenizer.save(folder)
-        temporary.write_text(json.dumps(model.config.to_json(), indent=2) + "\n")
-        temporary.replace(folder / CONFIG_FILE)
-    finally:
-        temporary.unlink(missing_ok=True)
+        beside.chmod(0o644)
+    if model.tokenizer is not None:
+        model.tokenizer.save(folder)
+    # The configuration comes last: a folder without one is not a model folder.
+    replace_file(folder / CONFIG_FILE, json.dumps(model.config.to_json(), indent=2) + "\n")
 
 
 def build_from_state(

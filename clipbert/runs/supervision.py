@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from clipbert.errors import FenceLost, TrainingStopped
 from clipbert.runs.failures import code_of
+from clipbert.runs.whole_files import replace_file
 
 PROGRESS_FILE = "progress.json"
 ERROR_FILE = "error.json"
@@ -207,13 +208,6 @@ def limit_memory(share: float | None) -> None:
 
     if share is not None and torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(share, int(os.environ.get("LOCAL_RANK", "0")))
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a file so that readers see the old text or the new one."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
 
 
 def write_error(folder: Path, code: str, message: str) -> None:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from clipbert.runs.supervision import replace_file
+from clipbert.runs.whole_files import replace_file, write_beside
 from clipbert.training.run_log import read_metrics
 
 CURVES_FILE, PICTURE_FILE = "curves.json", "curves.png"
@@ -56,9 +56,8 @@ def _draw(points: list[dict[str, float]], path: Path) -> None:
         _line(others, points, accuracy, label="accuracy", color="tab:green", marker="s")
         others.set_ylabel("%")
     figure.legend(loc="outside upper center", ncols=4)
-    unfinished = path.with_name(f".{path.name}")
-    figure.savefig(unfinished, format="png")
-    unfinished.replace(path)
+    with write_beside(path) as beside:
+        figure.savefig(beside, format="png")
 
 
 def _line(axes: Any, points: list[dict[str, float]], name: str, **style: Any) -> None:  # noqa: ANN401

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from clipbert.errors import ConfigError
-from clipbert.runs.supervision import ERROR_FILE, PROGRESS_FILE, replace_file
+from clipbert.runs.supervision import ERROR_FILE, PROGRESS_FILE
+from clipbert.runs.whole_files import replace_file
 from clipbert.training.recipe import RECIPE_FILE, Recipe, read_recipe
 
 RUN_FILE = "run.json"

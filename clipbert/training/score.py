@@ -26,9 +26,9 @@ from clipbert.runs.supervision import (
     add_supervision,
     die_with_parent,
     limit_memory,
-    replace_file,
     run_supervised,
 )
+from clipbert.runs.whole_files import replace_file
 
 if TYPE_CHECKING:
     from clipbert.evaluation.line_scores import Scores

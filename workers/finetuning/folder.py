@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
+from clipbert.runs.whole_files import write_beside
 from workers.errors import HoldLost
 
 FENCE_FILE: Final = "fence"
@@ -187,21 +188,17 @@ def read_text(path: Path) -> str | None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file, which is there whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("w", encoding="utf-8") as file:
+    with write_beside(path) as beside, beside.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    beside.replace(path)
 
 
 def write_lines(path: Path, lines: Iterator[Mapping[str, Any]]) -> None:
     """Write a file of JSON objects, which is there whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("w", encoding="utf-8") as file:
+    with write_beside(path) as beside, beside.open("w", encoding="utf-8") as file:
         for line in lines:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    beside.replace(path)
 
 
 def remove_folder(path: Path) -> None:
