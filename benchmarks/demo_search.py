@@ -16,9 +16,11 @@ from pathlib import Path
 
 from cli.commands.demo import SEARCHES
 from clipbert.checkpoints.mini.build import build_mini
+from clipbert.inference.clips import decode_clips
 from clipbert.inference.predictor import EncodedClips, Predictor
-from clipbert.sampling.plan import INDEX_PLAN, plan_clips
-from clipbert.video.decode import decode_clips, probe_video
+from clipbert.sampling.plan import INDEX_PLAN
+from clipbert.sampling.plan_clips import plan_clips
+from clipbert.video.decode import probe_video
 
 PROJECT = Path(__file__).resolve().parent.parent
 OUT = PROJECT / "benchmarks" / "out" / "demo_search.json"

@@ -30,8 +30,10 @@ import numpy as np
 from av.stream import Disposition
 
 from clipbert.errors import VideoError
-from clipbert.sampling.plan import SamplingPlan, plan_clips
-from clipbert.video.decode import decode_clips, decode_frames, probe_video
+from clipbert.inference.clips import decode_clips
+from clipbert.sampling.plan import SamplingPlan
+from clipbert.sampling.plan_clips import plan_clips
+from clipbert.video.decode import decode_frames, probe_video
 
 PROJECT = Path(__file__).resolve().parent.parent
 OUT = PROJECT / "benchmarks" / "out" / "fuzz_videos.json"

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from clipbert.errors import ConfigError as ConfigError
     from clipbert.errors import MissingHead as MissingHead
     from clipbert.errors import VideoError as VideoError
+    from clipbert.inference.clips import decode_clips as decode_clips
     from clipbert.inference.evidence import ClipEvidence as ClipEvidence
     from clipbert.inference.evidence import TextScore as TextScore
     from clipbert.inference.evidence import VideoAnswer as VideoAnswer
@@ -51,8 +52,7 @@ if TYPE_CHECKING:
     from clipbert.sampling.plan import INDEX_PLAN as INDEX_PLAN
     from clipbert.sampling.plan import Clip as Clip
     from clipbert.sampling.plan import SamplingPlan as SamplingPlan
-    from clipbert.sampling.plan import plan_clips as plan_clips
-    from clipbert.video.decode import decode_clips as decode_clips
+    from clipbert.sampling.plan_clips import plan_clips as plan_clips
     from clipbert.video.decode import decode_frames as decode_frames
     from clipbert.video.decode import probe_video as probe_video
     from clipbert.video.probed_video import MediaLimits as MediaLimits
@@ -89,9 +89,9 @@ _MODULE_OF = {
     "Clip": "sampling.plan",
     "INDEX_PLAN": "sampling.plan",
     "SamplingPlan": "sampling.plan",
-    "plan_clips": "sampling.plan",
+    "plan_clips": "sampling.plan_clips",
     "TextTokenizer": "model.text",
-    "decode_clips": "video.decode",
+    "decode_clips": "inference.clips",
     "decode_frames": "video.decode",
     "probe_video": "video.decode",
 }

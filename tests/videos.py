@@ -13,8 +13,8 @@ import numpy as np
 from av.stream import Disposition
 
 from clipbert.errors import FrameDamaged
+from clipbert.inference.clips import stream_clips
 from clipbert.sampling.plan import Clip
-from clipbert.video.decode import stream_clips
 from store.videos.damaged_spans import join_spans
 
 NUM_BITS = 12

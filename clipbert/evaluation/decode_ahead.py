@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from clipbert.datasets.annotation import Span
 from clipbert.errors import VideoError
-from clipbert.inference.evidence import read_clips
+from clipbert.inference.clips import read_clips
 from clipbert.sampling.plan import SamplingPlan
 
 

@@ -12,17 +12,11 @@ is exact: exp(logit of the clip) over the sum of them, the log-sum-exp's own gra
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from clipbert.datasets.annotation import WHOLE, Span
-from clipbert.inference.planned_clips import decode_planned_clips
 from clipbert.inference.requests import ScoredAnswer
-from clipbert.sampling.plan import Clip, SamplingPlan, plan_clips
-from clipbert.video.decode import probe_video
+from clipbert.sampling.plan import Clip, SamplingPlan
 
 
 @dataclass(frozen=True)
@@ -99,49 +93,6 @@ class TextScore:
     text: str
     score: float
     evidence: tuple[ClipEvidence, ...]
-
-
-@dataclass(frozen=True)
-class DecodedClips:
-    """The clips of a video before a model has seen them.
-
-    Attributes:
-        clips: K clips.
-        frames: for each clip its frames, uint8, (T, H, W, 3), RGB.
-        duration_seconds: of the video.
-    """
-
-    clips: tuple[Clip, ...]
-    frames: list[NDArray[np.uint8]]
-    duration_seconds: float
-
-
-def read_clips(
-    path: Path,
-    plan: SamplingPlan,
-    *,
-    max_side_px: int,
-    span: Span = WHOLE,
-    num_threads: int = 0,
-) -> DecodedClips:
-    """Choose a video's clips and decode them; see decode_planned_clips.
-
-    Args:
-        path: the video.
-        plan: how to place the clips.
-        max_side_px: S of the model.
-        span: the part of the video to look at.
-        num_threads: of the decoder; 0 is one for each core.
-
-    Raises:
-        VideoError: one of its subclasses says what is wrong with the file.
-    """
-    probe = probe_video(path)
-    clips = plan_clips(probe, plan, window=span.window_in(probe.duration_seconds))
-    frames = decode_planned_clips(
-        path, clips, plan, max_side_px=max_side_px, num_threads=num_threads
-    )
-    return DecodedClips(tuple(clips), frames, probe.duration_seconds)
 
 
 def join_evidence(

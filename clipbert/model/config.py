@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from clipbert.errors import CheckpointError, ConfigError
 from clipbert.model.config_json import dataclass_from_json
+from clipbert.model.presets import PRESETS
 from clipbert.sampling.plan import SamplingPlan
 
 HeadName = Literal["retrieval", "qa", "multiple_choice", "count", "pretraining"]
@@ -197,18 +198,16 @@ class ClipBertConfig:
 
     @classmethod
     def preset(cls, name: str) -> "ClipBertConfig":
-        """Give a named configuration: clipbert-base (the paper's), clipbert-mini, clipbert-tiny.
+        """Return a named configuration: clipbert-base (the paper's), clipbert-mini, clipbert-tiny.
 
         dataclasses.replace() changes it, and checks again.
 
         Raises:
             ConfigError: there is no preset of this name.
         """
-        from clipbert.model.presets import PRESETS  # noqa: PLC0415 (which imports this module)
-
         if name not in PRESETS:
             raise ConfigError(f"preset is {name!r}: must be one of {', '.join(PRESETS)}")
-        return PRESETS[name]()
+        return dataclass_from_json(cls, PRESETS[name])
 
     def to_json(self) -> dict[str, Any]:
         """Give what stands in config.json: only JSON's own types, nothing left out."""

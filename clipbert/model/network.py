@@ -8,13 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from clipbert.errors import CheckpointError, MissingHead
-from clipbert.inference.evidence import (
-    TextScore,
-    VideoAnswer,
-    VideoTokens,
-    join_evidence,
-    read_clips,
-)
+from clipbert.inference.clips import read_clips
+from clipbert.inference.evidence import TextScore, VideoAnswer, VideoTokens, join_evidence
 from clipbert.inference.requests import AnswerResult, QuestionRequest
 from clipbert.model.aggregation import aggregate, clip_shares, match_probability
 from clipbert.model.backbone import build_backbone, fold_batch_norm

@@ -67,7 +67,7 @@ def plan_authors_clips(
 def _frames_of(
     window: tuple[float, float] | None, probe: VideoProbe, num_frames: int
 ) -> tuple[float, float]:
-    """Give the (fractional) frames between which clips are placed."""
+    """Return the (fractional) frames between which clips are placed."""
     if window is None or not probe.duration_seconds:
         return 0.0, float(num_frames)
     per_second = num_frames / probe.duration_seconds
@@ -85,7 +85,7 @@ def _held(instants: tuple[float, ...], window: tuple[float, float]) -> tuple[flo
 def _clip_start(
     index: int, free: float, plan: SamplingPlan, generator: random.Random | None
 ) -> float:
-    """Give the (fractional) frame where a clip begins."""
+    """Return the (fractional) frame where a clip begins."""
     if plan.strategy in _THIRDS:
         return free * _THIRDS[plan.strategy] / len(_THIRDS)
     if generator is not None:
@@ -96,7 +96,7 @@ def _clip_start(
 def _believed_duration(
     probe: VideoProbe, plan: SamplingPlan, generator: random.Random | None
 ) -> int | None:
-    """Give the duration that frame numbers are turned into timestamps with."""
+    """Return the duration that frame numbers are turned into timestamps with."""
     duration = probe.header_duration_pts
     is_spread = plan.strategy == "clips" and generator is None
     if duration is not None and is_spread:
@@ -109,7 +109,7 @@ def _believed_duration(
 def _window_rows(
     probe: VideoProbe, plan: SamplingPlan, lower: int, upper: int, *, last_place: float
 ) -> NDArray[np.int64]:
-    """Give the rows of probe.frame_pts that make up a clip, (T,), from a window of timestamps."""
+    """Return the rows of probe.frame_pts that make up a clip, (T,), from a window of timestamps."""
     first = int(np.searchsorted(probe.frame_pts, lower, side="left"))
     if first == len(probe.frame_pts):
         raise FrameNotFound(lower * float(probe.time_base), probe.last_frame_seconds)

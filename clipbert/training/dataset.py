@@ -13,8 +13,9 @@ from torch.utils.data import Dataset, Sampler
 from clipbert.datasets.annotation import Annotation, Span
 from clipbert.datasets.token_folder import TokenFolder, choose_clips
 from clipbert.errors import VideoError
-from clipbert.inference.planned_clips import decode_planned_clips
-from clipbert.sampling.plan import Clip, PlanName, SamplingPlan, plan_clips
+from clipbert.inference.clips import decode_planned_clips
+from clipbert.sampling.plan import Clip, PlanName, SamplingPlan
+from clipbert.sampling.plan_clips import plan_clips
 from clipbert.training.draws import generator_at
 from clipbert.training.task_texts import TaskTexts, VideoTexts
 from clipbert.training.usable_videos import UnusableVideo, VideoSource

@@ -9,7 +9,8 @@ from clipbert.datasets.media_folder import MediaFolder
 from clipbert.datasets.token_folder import StoredVideo, TokenFolder, check_grid
 from clipbert.errors import VideoError
 from clipbert.model.config import ClipBertConfig
-from clipbert.sampling.plan import SamplingPlan, plan_clips
+from clipbert.sampling.plan import SamplingPlan
+from clipbert.sampling.plan_clips import plan_clips
 from clipbert.training.draws import generator_at
 from clipbert.video.decode import probe_video
 from clipbert.video.probed_video import VideoProbe

@@ -5,9 +5,8 @@ frame_reader, orientation, screen, colour.
 """
 
 import math
-from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -29,7 +28,6 @@ from clipbert.errors import (
     TruncatedMedia,
     UnsupportedMedia,
 )
-from clipbert.sampling.plan import Clip
 from clipbert.video.assembled import AssembledReader
 from clipbert.video.containers import open_video, sniff_format
 from clipbert.video.formats import ANIMATION_DEMUXERS, CLOCKLESS_DEMUXERS, STILL_DEMUXERS
@@ -46,10 +44,9 @@ from clipbert.video.truncation import is_truncated
 __all__ = [
     "MediaLimits",
     "VideoProbe",
-    "decode_clips",
     "decode_frames",
     "probe_video",
-    "stream_clips",
+    "stream_frames",
 ]
 
 DEFAULT_LIMITS = MediaLimits()
@@ -149,83 +146,54 @@ def decode_frames(
         FrameNotFound: an instant lies more than a frame's length past the last frame's end.
         VideoError: the file cannot be opened or decoded.
     """
-    opening = _opened(path, max_side_px=max_side_px, num_threads=num_threads, limits=limits)
     frames: dict[float, NDArray[np.uint8]] = {}
-    for instant, frame in _stream_frames(opening, instants):
+    for instant, frame in stream_frames(
+        path, instants, max_side_px=max_side_px, num_threads=num_threads, limits=limits
+    ):
         if isinstance(frame, FrameDamaged):
             raise frame
         frames[instant] = frame
     return np.stack([frames[instant] for instant in instants])
 
 
-def decode_clips(
+def stream_frames(
     path: Path,
-    clips: Sequence[Clip],
+    instants: Sequence[float],
     *,
     max_side_px: int | None = None,
     num_threads: int = 0,
-) -> list[NDArray[np.uint8]]:
-    """Decode the frames of several clips of one video, each distinct instant once.
-
-    Returns:
-        For each clip its frames, uint8, (T, H, W, 3). Otherwise as decode_frames.
-    """
-    instants = sorted({instant for clip in clips for instant in clip.instants})
-    frames = decode_frames(path, instants, max_side_px=max_side_px, num_threads=num_threads)
-    row = {instant: index for index, instant in enumerate(instants)}
-    return [frames[[row[instant] for instant in clip.instants]] for clip in clips]
-
-
-def stream_clips(
-    path: Path,
-    clips: Sequence[Clip],
-    *,
-    max_side_px: int | None = None,
-    num_threads: int = 0,
+    limits: MediaLimits = DEFAULT_LIMITS,
     name: str | None = None,
-) -> Iterator[tuple[Clip, NDArray[np.uint8] | FrameDamaged]]:
-    """Decode the clips of one video in one passage through it, and go on after damaged ones.
+) -> Generator[tuple[float, NDArray[np.uint8] | FrameDamaged], None, None]:
+    """Decode the frames on screen at instants in one passage, and go on after damaged ones.
 
     However few keyframes the video has, no frame is decoded twice. The file is open until the
     iterator is used up or closed; it may be advanced in one thread after another.
 
     Args:
         path: the video.
-        clips: of the video.
+        instants: seconds from the first presented frame, in any order; of equal ones one is taken.
         max_side_px: as for decode_frames.
         num_threads: as for decode_frames.
+        limits: what is refused as too large.
         name: what messages call the file; None for the path's own name.
 
     Yields:
-        Each clip as soon as it is whole, in the order of the last instants: with its frames, uint8,
-        (T, H, W, 3), or with what is damaged at the first such instant of the clip.
+        Each distinct instant, ascending, with its frame, uint8, (H, W, 3), RGB, as soon as it is
+        decoded, or with what is damaged there. Instants of one frame share its array.
 
     Raises:
         FrameNotFound: an instant lies more than a frame's length past the last frame's end.
         VideoError: the file cannot be opened or decoded.
+        ValueError: no instants, or one below 0.
     """
-    opening = _opened(path, max_side_px=max_side_px, num_threads=num_threads, name=name)
-    instants = {instant for clip in clips for instant in clip.instants}
-    waiting = deque(sorted(clips, key=lambda clip: (max(clip.instants), clip.index)))
-    frames: dict[float, NDArray[np.uint8] | FrameDamaged] = {}
-    for instant, frame in _stream_frames(opening, tuple(instants)):
-        frames[instant] = frame
-        while waiting and max(waiting[0].instants) <= instant:
-            clip = waiting.popleft()
-            yield clip, _clip_of([frames[instant] for instant in clip.instants])
-        needed_from = min((min(clip.instants) for clip in waiting), default=math.inf)
-        for passed in [instant for instant in frames if instant < needed_from]:
-            del frames[passed]
-
-
-def _stream_frames(
-    opening: AbstractContextManager["_OpenVideo"], instants: Sequence[float]
-) -> Iterator[tuple[float, NDArray[np.uint8] | FrameDamaged]]:
-    """Decode the frame on screen at each distinct instant, ascending; FrameDamaged if it cannot."""
     if not instants:
         raise ValueError("need at least one instant")
     if any(not math.isfinite(instant) or instant < 0 for instant in instants):
         raise ValueError(f"instants are seconds from 0, got {list(instants)}")
+    opening = _opened(
+        path, max_side_px=max_side_px, num_threads=num_threads, limits=limits, name=name
+    )
     with opening as video:
         shown: tuple[VideoFrame, NDArray[np.uint8]] | None = None
         for instant, frame in video.reader.frames_on_screen(sorted(set(instants))):
@@ -381,14 +349,3 @@ def _missing_end(
     """Return the span that a cut file lacks: from its last frame to what its header says."""
     start = probe.duration_seconds
     return ((start, max(start, claimed_seconds or start)),)
-
-
-def _clip_of(
-    frames: Sequence[NDArray[np.uint8] | FrameDamaged],
-) -> NDArray[np.uint8] | FrameDamaged:
-    sound = []
-    for frame in frames:
-        if isinstance(frame, FrameDamaged):
-            return frame
-        sound.append(frame)
-    return np.stack(sound)

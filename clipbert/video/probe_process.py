@@ -161,27 +161,25 @@ def main(arguments: list[str] | None = None) -> int:
 def _probe(
     path: Path, poster: Path | None, strip: Path | None, *, name: str | None, strict: bool
 ) -> VideoProbe:
-    from clipbert.sampling.plan import Clip  # noqa: PLC0415
     from clipbert.video import thumbnails  # noqa: PLC0415 (main loads them under the limits)
-    from clipbert.video.decode import probe_video, stream_clips  # noqa: PLC0415
+    from clipbert.video.decode import probe_video, stream_frames  # noqa: PLC0415
 
     probe = probe_video(path, name=name, strict=strict)
     if poster is None and strip is None:
         return probe
-    looks = [
-        Clip(index, instant, instant, (instant,))
-        for index, instant in enumerate(thumbnails.strip_instants(probe))
-    ]
-    looked = stream_clips(
-        path, looks, max_side_px=thumbnails.POSTER_SIDE_PX, num_threads=_DECODER_THREADS, name=name
+    looked = stream_frames(
+        path,
+        thumbnails.strip_instants(probe),
+        max_side_px=thumbnails.POSTER_SIDE_PX,
+        num_threads=_DECODER_THREADS,
+        name=name,
     )
-    sound = [(clip, found) for clip, found in looked if not isinstance(found, FrameDamaged)]
+    sound = {instant: found for instant, found in looked if not isinstance(found, FrameDamaged)}
     if not sound:
         raise DecodeFailed(f"no frame of {name or path.name} is sound where one was looked for")
-    frames = np.concatenate([found for _, found in sound])  # (N, H, W, 3)
+    frames = np.stack(list(sound.values()))  # (N, H, W, 3)
     if poster is not None:
-        instants = [clip.instants[0] for clip, _ in sound]
-        row = thumbnails.choose_poster(frames, instants, probe)
+        row = thumbnails.choose_poster(frames, list(sound), probe)
         thumbnails.write_poster(frames[row], poster)
     if strip is not None:
         thumbnails.write_strip(frames, strip)
@@ -211,7 +209,7 @@ def _limit(*, memory_bytes: int, cpu_seconds: int) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Give what Python needs to find this package, and nothing of ours: no keys, no addresses."""
+    """Return what Python needs to find this package, and nothing of ours: no keys, no addresses."""
     return {
         "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
         "LC_ALL": "C.UTF-8",

@@ -25,8 +25,10 @@ from benchmarks.learning.shape_questions import (
     question_only_accuracy,
 )
 from clipbert.datasets.annotation_files import read_annotations
-from clipbert.sampling.plan import SamplingPlan, plan_clips
-from clipbert.video.decode import decode_clips, probe_video
+from clipbert.inference.clips import decode_clips
+from clipbert.sampling.plan import SamplingPlan
+from clipbert.sampling.plan_clips import plan_clips
+from clipbert.video.decode import probe_video
 
 SCRIPTS = [write_script(number, seed=7) for number in range(1200)]
 QUESTIONS = [question for script in SCRIPTS for question in ask(script, seed=7)]

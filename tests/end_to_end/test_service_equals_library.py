@@ -7,9 +7,11 @@ import psutil
 import pytest
 import torch
 
+from clipbert.inference.clips import decode_clips
 from clipbert.inference.predictor import MatchRequest, Predictor, QuestionRequest
-from clipbert.sampling.plan import INDEX_PLAN, plan_clips
-from clipbert.video.decode import decode_clips, probe_video
+from clipbert.sampling.plan import INDEX_PLAN
+from clipbert.sampling.plan_clips import plan_clips
+from clipbert.video.decode import probe_video
 from policy.registration import ensure_default, promote, register_model
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind, JobState

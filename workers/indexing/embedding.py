@@ -29,7 +29,8 @@ import torch
 from sqlalchemy.orm import Session
 
 from clipbert.errors import DecodeFailed, FrameDamaged
-from clipbert.sampling.plan import Clip, SamplingPlan, plan_clips
+from clipbert.sampling.plan import Clip, SamplingPlan
+from clipbert.sampling.plan_clips import plan_clips
 from clipbert.video.decode import VideoProbe, probe_video
 from policy.generations import is_in_use
 from store.database import run_in_transaction

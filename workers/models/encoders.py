@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipbert.errors import FrameDamaged
+from clipbert.inference.clips import stream_clips
 from clipbert.inference.predictor import Predictor
 from clipbert.sampling.plan import Clip
-from clipbert.video.decode import stream_clips
 from store.models.repository import GenerationRepository, ModelRepository
 from store.models.tables import Generation
 from workers.child.workplace import Workplace

@@ -16,12 +16,14 @@ from clipbert.errors import CheckpointError, NothingToEvaluate
 from clipbert.evaluation.assessment_builder import build_assessment
 from clipbert.evaluation.evaluate import choose_plan, evaluate
 from clipbert.evaluation.score_store import ScoreStore
+from clipbert.inference.clips import decode_clips
 from clipbert.inference.predictor import Predictor
 from clipbert.model.config import ClipBertConfig, HeadConfig
 from clipbert.model.network import ClipBert
 from clipbert.model.pixels import clips_to_pixels
-from clipbert.sampling.plan import SamplingPlan, plan_clips
-from clipbert.video.decode import decode_clips, probe_video
+from clipbert.sampling.plan import SamplingPlan
+from clipbert.sampling.plan_clips import plan_clips
+from clipbert.video.decode import probe_video
 
 PLAN = SamplingPlan("segments", num_clips=2)
 ANSWERS = ("red", "green", "one", "two", "three", "yes")  # not blue

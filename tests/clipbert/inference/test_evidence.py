@@ -7,11 +7,13 @@ import torch
 from videos import write_counting_video
 
 from clipbert.errors import CheckpointError, MissingHead
+from clipbert.inference.clips import decode_clips
 from clipbert.model.config import ClipBertConfig, HeadConfig
 from clipbert.model.network import ClipBert
 from clipbert.model.pixels import clips_to_pixels
-from clipbert.sampling.plan import SamplingPlan, plan_clips
-from clipbert.video.decode import decode_clips, probe_video
+from clipbert.sampling.plan import SamplingPlan
+from clipbert.sampling.plan_clips import plan_clips
+from clipbert.video.decode import probe_video
 
 PLAN = SamplingPlan("segments", num_clips=3, frames_per_clip=2, clip_seconds=0.4)
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from clipbert.errors import OutsideVideo
-from clipbert.sampling.plan import INDEX_PLAN, SamplingPlan, plan_clips
+from clipbert.sampling.plan import INDEX_PLAN, SamplingPlan
+from clipbert.sampling.plan_clips import plan_clips
 from clipbert.video.probed_video import VideoProbe
 
 FPS = 10

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from videos import frame_number, write_counting_video
 
 from clipbert.errors import FrameNotFound, NoFrameCount
-from clipbert.sampling.plan import INDEX_PLAN, SamplingPlan, plan_clips
+from clipbert.sampling.plan import INDEX_PLAN, SamplingPlan
+from clipbert.sampling.plan_clips import plan_clips
 from clipbert.video.decode import decode_frames, probe_video
 from clipbert.video.probed_video import VideoProbe
 

@@ -17,17 +17,19 @@ from token_corpus import ANSWERS, write_tokens
 from clipbert.checkpoints.folder import VISUAL_PREFIXES, WEIGHTS_FILE, visual_sha256
 from clipbert.datasets.token_folder import StoredVideo, write_index
 from clipbert.errors import AnnotationError, ConfigError
+from clipbert.inference.clips import decode_clips
 from clipbert.inference.predictor import Predictor
 from clipbert.model.config import ClipBertConfig
 from clipbert.model.network import ClipBert
-from clipbert.sampling.plan import SamplingPlan, plan_clips
+from clipbert.sampling.plan import SamplingPlan
+from clipbert.sampling.plan_clips import plan_clips
 from clipbert.training.finetune_recipes import default_recipe
 from clipbert.training.recipe import Recipe
 from clipbert.training.run import train
 from clipbert.training.run_log import read_metrics
 from clipbert.training.run_request import RunRequest
 from clipbert.training.trainer import find_last_checkpoint
-from clipbert.video.decode import decode_clips, probe_video
+from clipbert.video.decode import probe_video
 
 REPOSITORY = Path(__file__).parents[3]
 SETTINGS = (

@@ -18,13 +18,10 @@ from videos import (
 )
 
 from clipbert.errors import DecodeFailed, FrameDamaged, TruncatedMedia
-from clipbert.sampling.plan import INDEX_PLAN, Clip, plan_clips
-from clipbert.video.decode import (
-    decode_clips,
-    decode_frames,
-    probe_video,
-    stream_clips,
-)
+from clipbert.inference.clips import decode_clips, stream_clips
+from clipbert.sampling.plan import INDEX_PLAN, Clip
+from clipbert.sampling.plan_clips import plan_clips
+from clipbert.video.decode import decode_frames, probe_video
 from clipbert.video.holes import has_hole
 from clipbert.video.probe_process import probe_in_subprocess
 

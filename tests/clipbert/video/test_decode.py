@@ -26,8 +26,10 @@ from videos import (
 )
 
 from clipbert.errors import DecodeFailed, FrameNotFound, MediaTooLarge
-from clipbert.sampling.plan import INDEX_PLAN, Clip, SamplingPlan, plan_clips
-from clipbert.video.decode import decode_clips, decode_frames, probe_video, stream_clips
+from clipbert.inference.clips import decode_clips, stream_clips
+from clipbert.sampling.plan import INDEX_PLAN, Clip, SamplingPlan
+from clipbert.sampling.plan_clips import plan_clips
+from clipbert.video.decode import decode_frames, probe_video
 from clipbert.video.probed_video import MediaLimits
 from clipbert.video.reader import FrameReader
 

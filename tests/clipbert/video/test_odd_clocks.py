@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from videos import decode_sound_clips
 
-from clipbert.sampling.plan import INDEX_PLAN, plan_clips
+from clipbert.sampling.plan import INDEX_PLAN
+from clipbert.sampling.plan_clips import plan_clips
 from clipbert.video.decode import decode_frames, probe_video
 
 ODD = Path(__file__).parent.parent.parent / "odd"

@@ -17,8 +17,10 @@ from videos import (
     write_video,
 )
 
-from clipbert.sampling.plan import INDEX_PLAN, SamplingPlan, plan_clips
-from clipbert.video.decode import decode_clips, decode_frames, probe_video
+from clipbert.inference.clips import decode_clips
+from clipbert.sampling.plan import INDEX_PLAN, SamplingPlan
+from clipbert.sampling.plan_clips import plan_clips
+from clipbert.video.decode import decode_frames, probe_video
 
 SAMPLES = Path(__file__).parents[3] / "samples"
 

@@ -8,9 +8,11 @@ import torch
 from sqlalchemy import update
 from videos import cut, write_counting_video, write_video
 
+from clipbert.inference.clips import decode_clips
 from clipbert.inference.predictor import Predictor
-from clipbert.sampling.plan import INDEX_PLAN, plan_clips
-from clipbert.video.decode import decode_clips, probe_video
+from clipbert.sampling.plan import INDEX_PLAN
+from clipbert.sampling.plan_clips import plan_clips
+from clipbert.video.decode import probe_video
 from policy.registration import ensure_default
 from store.jobs.records import SINGLE_PRIORITY
 from store.jobs.repository import JobRepository

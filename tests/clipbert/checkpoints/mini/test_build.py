@@ -10,10 +10,12 @@ from transformers import BertConfig, BertModel
 from clipbert.checkpoints.mini.build import CNN_WHEEL, TEXT_WHEEL, build_mini, is_mini
 from clipbert.checkpoints.mini.imagenet import class_names, class_texts
 from clipbert.errors import CheckpointError, MissingHead
+from clipbert.inference.clips import decode_clips
 from clipbert.inference.predictor import MatchRequest, Predictor, QuestionRequest
 from clipbert.model.network import ClipBert
-from clipbert.sampling.plan import INDEX_PLAN, plan_clips
-from clipbert.video.decode import decode_clips, probe_video
+from clipbert.sampling.plan import INDEX_PLAN
+from clipbert.sampling.plan_clips import plan_clips
+from clipbert.video.decode import probe_video
 
 SAMPLES = Path(__file__).parents[4] / "samples"
 DEMO_TEXTS = {

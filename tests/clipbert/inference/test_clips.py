@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipbert.inference.evidence import read_clips
+from clipbert.inference.clips import read_clips
 from clipbert.sampling.plan import SamplingPlan
 
 AUTHORS = SamplingPlan("authors", num_clips=1, frames_per_clip=1, strategy="middle")
