@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-from clipbert import ClipBert
-from clipbert.inference.predictor import default_dtype
+from clipbert.checkpoints.folder import load_folder
+from clipbert.engines.devices import default_dtype
 from clipbert.training.recipe import Recipe
 from clipbert.training.starting_model import prepare_model
 
@@ -49,8 +49,8 @@ def main() -> None:
 def _make_step(
     side_px: int, num_pairs: int, dtype: torch.dtype, dropout: float, attention: str
 ) -> Callable[[], None]:
-    base = ClipBert.from_pretrained(MINI)
-    base.config = dataclasses.replace(base.config, max_side_px=side_px)
+    base = load_folder(MINI)
+    base.network.config = dataclasses.replace(base.network.config, max_side_px=side_px)
     recipe = Recipe("qa", visual="frozen", plan="segments", frames_per_clip=1, dropout=dropout)
     model = prepare_model(base, recipe, answers=("yes", "no"), from_tokens=True).model.train()
     model.cross_encoder.encoder.config._attn_implementation = attention

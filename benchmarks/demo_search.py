@@ -16,8 +16,9 @@ from pathlib import Path
 
 from cli.commands.demo import SEARCHES
 from clipbert.checkpoints.mini.build import build_mini
+from clipbert.inference.clipbert import ClipBert
 from clipbert.inference.clips import decode_clips
-from clipbert.inference.predictor import EncodedClips, Predictor
+from clipbert.inference.requests import EncodedClips
 from clipbert.sampling.plan import INDEX_PLAN
 from clipbert.sampling.plan_clips import plan_clips
 from clipbert.video.decode import probe_video
@@ -57,7 +58,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (arguments.model / "config.json").is_file():
         build_mini(arguments.model, cache=CACHE / "wheels", progress=print)
-    predictor = Predictor.load(arguments.model)
+    predictor = ClipBert.for_serving(arguments.model)
 
     began = time.perf_counter()
     library = {
@@ -90,7 +91,7 @@ def main() -> None:
     print(f"\nwritten to {OUT.relative_to(PROJECT)}")
 
 
-def encode(path: Path, predictor: Predictor) -> EncodedClips:
+def encode(path: Path, predictor: ClipBert) -> EncodedClips:
     clips = plan_clips(probe_video(path), INDEX_PLAN)
     return predictor.encode_clips(
         decode_clips(path, clips, max_side_px=predictor.config.max_side_px)
@@ -98,7 +99,7 @@ def encode(path: Path, predictor: Predictor) -> EncodedClips:
 
 
 def rank_all(
-    texts: dict[str, Set[str]], library: dict[str, EncodedClips], predictor: Predictor
+    texts: dict[str, Set[str]], library: dict[str, EncodedClips], predictor: ClipBert
 ) -> list[Row]:
     vectors = predictor.encode_texts(list(texts))  # (Q, R)
     rows = []

@@ -111,17 +111,17 @@ def write_small_files(folder: Path, count: int) -> list[Path]:
 
 def write_model(folder: Path) -> Path:
     """Give clipbert-mini a retrieval head, untrained: its scores mean nothing, its work is real."""
+    from clipbert.inference.clipbert import ClipBert
     from clipbert.model.config import HeadConfig
-    from clipbert.model.network import ClipBert
+    from clipbert.model.network import Network
 
     mini = ClipBert.from_pretrained(MINI)
     config = dataclasses.replace(
         mini.config, heads=(HeadConfig("retrieval", 2),), trained_heads=("retrieval",)
     )
-    model = ClipBert.create(config, seed=0)
-    model.load_state_dict(mini.state_dict() | model.heads.state_dict(prefix="heads."))
-    model.tokenizer = mini.tokenizer
-    model.save_pretrained(folder)
+    network = Network.create(config, seed=0)
+    network.load_state_dict(mini.network.state_dict() | network.heads.state_dict(prefix="heads."))
+    ClipBert(network, mini.tokenizer).save_pretrained(folder)
     return folder
 
 

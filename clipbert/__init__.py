@@ -8,8 +8,13 @@ Shape letters, used in every module with no other meaning:
     H W  frame height and width, pixels            D    hidden size (768 in the paper)
     3  colour channels, RGB                        A    answers the head chooses from
 
-and in a few places: N  rows of a batch that mixes videos or texts, S  side of a square frame,
-Q  texts of a query batch, R  length of a recall vector.
+and in a few places:
+
+    N  rows of a batch: clips, texts, pairs of    M  clips that are held, of which rows take some
+       both or frames, as the line says           Q  texts that each meet the same clips
+    S  side of a square frame, pixels             R  length of a recall vector
+    C  channels of a CNN's features               O  outputs of a head: A of them for qa
+    P  positions of a sequence: L, or L + V
 
 Names are loaded when first used: importing clipbert loads neither torch nor av.
 """
@@ -32,21 +37,20 @@ if TYPE_CHECKING:
     from clipbert.errors import ConfigError as ConfigError
     from clipbert.errors import MissingHead as MissingHead
     from clipbert.errors import VideoError as VideoError
+    from clipbert.inference.clipbert import ClipBert as ClipBert
     from clipbert.inference.clips import decode_clips as decode_clips
     from clipbert.inference.evidence import ClipEvidence as ClipEvidence
     from clipbert.inference.evidence import TextScore as TextScore
     from clipbert.inference.evidence import VideoAnswer as VideoAnswer
     from clipbert.inference.evidence import VideoTokens as VideoTokens
     from clipbert.inference.evidence_sheet import draw_evidence as draw_evidence
-    from clipbert.inference.predictor import AnswerResult as AnswerResult
-    from clipbert.inference.predictor import EncodedClips as EncodedClips
-    from clipbert.inference.predictor import MatchRequest as MatchRequest
-    from clipbert.inference.predictor import MatchResult as MatchResult
-    from clipbert.inference.predictor import Predictor as Predictor
-    from clipbert.inference.predictor import QuestionRequest as QuestionRequest
+    from clipbert.inference.requests import EncodedClips as EncodedClips
+    from clipbert.inference.requests import MatchRequest as MatchRequest
+    from clipbert.inference.requests import QuestionRequest as QuestionRequest
+    from clipbert.inference.results import AnswerResult as AnswerResult
+    from clipbert.inference.results import MatchResult as MatchResult
     from clipbert.model.config import ClipBertConfig as ClipBertConfig
     from clipbert.model.config import HeadConfig as HeadConfig
-    from clipbert.model.network import ClipBert as ClipBert
     from clipbert.model.pixels import to_pixels as to_pixels
     from clipbert.model.text import TextTokenizer as TextTokenizer
     from clipbert.sampling.plan import INDEX_PLAN as INDEX_PLAN
@@ -76,14 +80,13 @@ _MODULE_OF = {
     "VideoTokens": "inference.evidence",
     "draw_evidence": "inference.evidence_sheet",
     "to_pixels": "model.pixels",
-    "AnswerResult": "inference.predictor",
-    "EncodedClips": "inference.predictor",
-    "MatchRequest": "inference.predictor",
-    "MatchResult": "inference.predictor",
-    "Predictor": "inference.predictor",
-    "QuestionRequest": "inference.predictor",
+    "AnswerResult": "inference.results",
+    "EncodedClips": "inference.requests",
+    "MatchRequest": "inference.requests",
+    "MatchResult": "inference.results",
+    "QuestionRequest": "inference.requests",
     "build_mini": "checkpoints.mini.build",
-    "ClipBert": "model.network",
+    "ClipBert": "inference.clipbert",
     "MediaLimits": "video.probed_video",
     "VideoProbe": "video.probed_video",
     "Clip": "sampling.plan",

@@ -15,10 +15,10 @@ from benchmarks.learning.moving_shapes import Script
 from benchmarks.learning.shape_corpus import video_name
 from benchmarks.learning.shape_questions import Question
 from benchmarks.learning.shape_tokens import NUM_CLIPS
-from clipbert import ClipBert
+from clipbert.checkpoints.folder import load_folder
 from clipbert.datasets.token_folder import TokenFolder, choose_clips
+from clipbert.engines.devices import default_dtype
 from clipbert.inference.pair_scores import PairScorer, TextAndClips
-from clipbert.inference.predictor import default_dtype
 from clipbert.model.aggregation import aggregate
 from clipbert.model.config import Aggregation
 
@@ -31,7 +31,7 @@ def question_logits(
     model_folder: Path, tokens: TokenFolder, questions: Sequence[Question]
 ) -> Tensor:
     """Score each question with each clip of its video: (N, NUM_CLIPS, A)."""
-    scorer = _scorer(ClipBert.from_pretrained(model_folder))
+    scorer = _scorer(model_folder)
     rows = list(range(NUM_CLIPS))
     held = {
         name: tokens.read(name, rows)
@@ -75,7 +75,7 @@ def accuracies(
 
 def caption_logits(model_folder: Path, tokens: TokenFolder, scripts: Sequence[Script]) -> Tensor:
     """Score every caption with every video, clip by clip: (clips, videos, captions, 2)."""
-    scorer = _scorer(ClipBert.from_pretrained(model_folder))
+    scorer = _scorer(model_folder)
     clips = choose_clips(range(NUM_CLIPS), _RETRIEVAL_CLIPS, plan="segments", generator=None)
     captions = [script.caption for script in scripts]
     videos = []
@@ -97,17 +97,11 @@ def retrieval_recalls(logits: Tensor, *, num_clips: int, how: Aggregation) -> di
     return {f"R@{k}": float((ranks <= k).float().mean()) for k in (1, 5, 10)}
 
 
-def _scorer(model: ClipBert) -> PairScorer:
-    if model.tokenizer is None:
+def _scorer(folder: Path) -> PairScorer:
+    loaded = load_folder(folder, dtype=default_dtype("cpu"))  # as the service does
+    if loaded.tokenizer is None:
         raise SystemExit("the model has no tokenizer")
-    dtype = default_dtype("cpu")  # as the service does
-    return PairScorer(
-        model.to(dtype),
-        model.tokenizer,
-        device=torch.device("cpu"),
-        dtype=dtype,
-        max_tokens=_MAX_TOKENS,
-    )
+    return PairScorer(loaded.network, loaded.tokenizer, max_tokens=_MAX_TOKENS)
 
 
 def _show(what: str, done: int, total: int) -> None:

@@ -27,7 +27,8 @@ def make_base(mini: Path, folder: Path) -> Path:
     """Write clipbert-mini for small frames: the same weights."""
     if not (folder / "model.safetensors").is_file():
         model = ClipBert.from_pretrained(mini)
-        model.config = dataclasses.replace(model.config, max_side_px=MAX_SIDE_PX, plan=PLAN)
+        network = model.network
+        network.config = dataclasses.replace(network.config, max_side_px=MAX_SIDE_PX, plan=PLAN)
         model.save_pretrained(folder)
     return folder
 
@@ -63,9 +64,7 @@ def _index(
     folder.mkdir(exist_ok=True)
     missing = [file for file in lines if not _tokens_path(folder, file).is_file()]
     if missing:
-        model = ClipBert.from_pretrained(base)
-        model.fold_batch_norm()
-        model.to(memory_format=torch.channels_last)  # three times as fast
+        model = ClipBert.for_serving(base, dtype=torch.float32)  # three times as fast
         for done, file in enumerate(missing, start=1):
             tokens = model.encode_video(file, plan).tokens.half()  # as the service stores them
             unfinished = _tokens_path(folder, file).with_suffix(".part")

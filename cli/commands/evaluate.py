@@ -135,7 +135,7 @@ def run_evaluation(request: Request, *, as_json: bool) -> None:
     from clipbert.evaluation.assessment_builder import build_assessment
     from clipbert.evaluation.evaluate import evaluate as evaluate_model
     from clipbert.evaluation.report import to_json, to_markdown, write_results
-    from clipbert.inference.predictor import Predictor
+    from clipbert.inference.clipbert import ClipBert
     from clipbert.model.config import ClipBertConfig
 
     config = ClipBertConfig.from_folder(request.model)
@@ -152,12 +152,12 @@ def run_evaluation(request: Request, *, as_json: bool) -> None:
     settings = settings_of(request, config=config, file=file, assessment=assessment)
     store = open_store(request, settings)
     warn_of(settings, assessment)
-    predictor = Predictor.load(
+    model = ClipBert.for_serving(
         request.model, device=settings.device, dtype=torch_dtype(settings.dtype)
     )
     with progress_bar() as progress:
         evaluation = evaluate_model(
-            predictor,
+            model,
             assessment,
             media=media,
             plan=settings.plan,
@@ -267,6 +267,6 @@ def _plan(request: Request, config: "ClipBertConfig", assessment: "Assessment") 
 
 
 def _dtype(name: DtypeName, device: str) -> str:
-    from clipbert.inference.predictor import default_dtype
+    from clipbert.engines.devices import default_dtype
 
     return str(default_dtype(device)).removeprefix("torch.") if name == "auto" else name

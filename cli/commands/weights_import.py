@@ -121,13 +121,13 @@ def export_checkpoint(
 ) -> None:
     """Write a model folder as a checkpoint of the authors' code, in float32."""
     from clipbert.checkpoints.authors_export import export_authors_checkpoint
-    from clipbert.model.network import ClipBert
+    from clipbert.checkpoints.folder import load_folder
 
     head = None if task is None else _read_task(task)
     target = to.expanduser().absolute()
     with _readable_errors():
-        model = ClipBert.from_pretrained(folder.expanduser())
-        made = export_authors_checkpoint(model, target, head=head)
+        network = load_folder(folder.expanduser()).network
+        made = export_authors_checkpoint(network, target, head=head)
     facts = {
         "file": str(target),
         "head": made.head,
@@ -176,16 +176,16 @@ def base(
             tokenizer=_read_tokenizer(tokenizer),
             seed=seed,
         )
-        write_model_folder(started.model, target, card=started.card)
+        write_model_folder(started.checkpoint, target, card=started.card)
     facts = {
         "folder": str(target),
-        "heads": [head.name for head in started.model.config.heads],
+        "heads": [head.name for head in started.checkpoint.network.config.heads],
         "from": [f"{source.role} {source.sha256}" for source in started.card.sources],
         "random": started.card.random,
         "skipped": started.card.skipped,
     }
     _print(facts, as_json=as_json)
-    if started.model.tokenizer is None and not as_json:
+    if started.checkpoint.tokenizer is None and not as_json:
         print(_NO_TOKENIZER)
 
 

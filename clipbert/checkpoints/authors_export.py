@@ -19,7 +19,7 @@ from clipbert.checkpoints.authors_names import (
 from clipbert.checkpoints.folder import first_few
 from clipbert.errors import CheckpointError
 from clipbert.model.config import ClipBertConfig
-from clipbert.model.network import ClipBert
+from clipbert.model.network import Network
 from clipbert.runs.whole_files import write_beside
 
 # What their code hard-codes. A model that differs in one of them has the same shapes, and would
@@ -48,14 +48,14 @@ class ExportedCheckpoint:
 
 
 def export_authors_checkpoint(
-    model: ClipBert, path: Path, *, head: AuthorsHead | None = None
+    network: Network, path: Path, *, head: AuthorsHead | None = None
 ) -> ExportedCheckpoint:
     """Write a model as a checkpoint of the authors' code.
 
     import_authors_checkpoint of the file gives the model again, bit for bit in float32.
 
     Args:
-        model: of the paper's parts: a ResNet and the paper's grid encoder and heads.
+        network: of the paper's parts: a ResNet and the paper's grid encoder and heads.
         path: a .pt file, which must not exist.
         head: which head to write, for theirs have one; None if the model has only one anyway.
 
@@ -69,19 +69,19 @@ def export_authors_checkpoint(
     path = Path(path)
     if path.exists():
         raise CheckpointError(f"{path} exists: choose another name")
-    head = _choose_head(model.config, head)
-    _refuse_other_pixels(model)
-    others = tuple(f"heads.{other.name}." for other in model.config.heads if other.name != head)
+    head = _choose_head(network.config, head)
+    _refuse_other_pixels(network)
+    others = tuple(f"heads.{other.name}." for other in network.config.heads if other.name != head)
     tensors = {
         name: tensor.detach().cpu()
-        for name, tensor in model.state_dict().items()
+        for name, tensor in network.state_dict().items()
         if not name.startswith(others)
     }
     theirs = _rename(tensors, head)
     if head == "pretraining":
         theirs |= {BERT_PREFIX + tied: theirs[BERT_PREFIX + name] for tied, name in TIED.items()}
     _save(theirs, path)
-    is_short = head == "qa" and len(model.config.answers) < _LEAST_ANSWERS
+    is_short = head == "qa" and len(network.config.answers) < _LEAST_ANSWERS
     return ExportedCheckpoint(
         head,
         num_tensors=len(theirs),
@@ -106,12 +106,12 @@ def _choose_head(config: ClipBertConfig, head: AuthorsHead | None) -> AuthorsHea
     return head
 
 
-def _refuse_other_pixels(model: ClipBert) -> None:
-    config, theirs = model.config, ClipBertConfig()
+def _refuse_other_pixels(network: Network) -> None:
+    config, theirs = network.config, ClipBertConfig()
     different = [name for name in _PIXELS if getattr(config, name) != getattr(theirs, name)]
     if not config.backbone.stride_in_1x1:
         different.append("backbone.stride_in_1x1")
-    if model.is_folded:
+    if network.is_folded:
         different.append("folded batch norm")
     if different:
         raise CheckpointError(

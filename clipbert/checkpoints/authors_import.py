@@ -26,13 +26,13 @@ from clipbert.checkpoints.authors_names import (
 )
 from clipbert.checkpoints.authors_settings import AuthorsDataSet, AuthorsSettings, doubts
 from clipbert.checkpoints.card import ModelCard, SourceFile
-from clipbert.checkpoints.folder import build_from_state, first_few
+from clipbert.checkpoints.folder import Checkpoint, build_from_state, first_few
 from clipbert.checkpoints.foreign import ForeignWeights
 from clipbert.checkpoints.new_folder import refuse_filled_folder, write_model_folder
 from clipbert.checkpoints.tensor_files import read_tensors
 from clipbert.errors import CheckpointError, ConfigError
 from clipbert.model.config import Aggregation, ClipBertConfig, HeadConfig
-from clipbert.model.network import ClipBert
+from clipbert.model.network import Network
 from clipbert.model.text import TextTokenizer
 
 _UNUSED_ANSWERS = "transformer.classifier outputs without an answer"
@@ -72,12 +72,12 @@ class ImportedCheckpoint:
     """An authors' checkpoint as our model.
 
     Attributes:
-        model: float32, in eval mode; without a tokenizer, which their files do not hold.
+        network: float32, in eval mode; their files hold no tokenizer.
         skipped: numbers of elements that were left out on purpose, by group of keys.
         notices: what whoever imports it should know, as sentences.
     """
 
-    model: ClipBert
+    network: Network
     skipped: dict[str, int]
     notices: tuple[str, ...]
 
@@ -163,15 +163,14 @@ def convert_authors_checkpoint(
             f"the tokenizer has {tokenizer.vocab_size} tokens, the model has embeddings of "
             f"{read.config.vocab_size}: give the one that it was trained with"
         )
-    model = build_from_state(read.config, read.tensors, source=str(path))
-    model.tokenizer = tokenizer
+    network = build_from_state(read.config, read.tensors, source=str(path))
     source = SourceFile.of("checkpoint of the authors' code", path)
     card = ModelCard(
         summary=f"A CLIPBERT of its authors' code, imported for {head}.",
         sources=(source,),
         skipped=read.skipped,
     )
-    write_model_folder(model, folder, card=card, dtype=dtype)
+    write_model_folder(Checkpoint(network, tokenizer), folder, card=card, dtype=dtype)
     return ConvertedCheckpoint(read.config, read.skipped, source, read.notices)
 
 

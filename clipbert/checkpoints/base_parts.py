@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipbert.checkpoints.card import ModelCard
+from clipbert.checkpoints.folder import Checkpoint
 from clipbert.checkpoints.trained_parts import TrainedPart, read_bert, read_torchvision_resnet
 from clipbert.errors import CheckpointError
 from clipbert.model.config import ClipBertConfig, HeadConfig, HeadName
-from clipbert.model.network import ClipBert
 from clipbert.model.text import TextTokenizer
 
 _NUM_OUTPUTS = {"retrieval": 2, "multiple_choice": 1, "count": 1, "pretraining": 2}
@@ -28,11 +28,11 @@ class StartedModel:
     """A model started from parts.
 
     Attributes:
-        model: float32, in eval mode.
+        checkpoint: float32, in eval mode, with its tokenizer if there is one.
         card: says what came from where; for write_model_folder.
     """
 
-    model: ClipBert
+    checkpoint: Checkpoint
     card: ModelCard
 
 
@@ -86,11 +86,11 @@ def start_base(
         )
     for part in parts:
         part.weights.check(config, parts=part.prefixes)
-    model = ClipBert.create(config, seed=seed).eval()
+    created = Checkpoint.create(config, seed=seed)
+    network = created.network.eval()
     for part in parts:
-        model.load_state_dict(dict(part.weights.tensors), strict=False)
-    model.tokenizer = tokenizer or model.tokenizer
-    return StartedModel(model, _card(config, parts))
+        network.load_state_dict(dict(part.weights.tensors), strict=False)
+    return StartedModel(Checkpoint(network, tokenizer or created.tokenizer), _card(config, parts))
 
 
 def _join(

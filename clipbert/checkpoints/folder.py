@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from clipbert.errors import CheckpointError
 from clipbert.model.config import CONFIG_FILE, ClipBertConfig
-from clipbert.model.network import ClipBert
+from clipbert.model.network import Network
 from clipbert.model.text import TOKENIZER_FILE, TextTokenizer
 from clipbert.runs.whole_files import replace_file, write_beside
 
@@ -38,10 +39,47 @@ _DTYPE_NAMES = {
 }
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a model folder holds: a network, and the tokenizer that its texts are read by.
+
+    Attributes:
+        network: the weights, with their configuration.
+        tokenizer: None if it is unknown.
+    """
+
+    network: Network
+    tokenizer: TextTokenizer | None
+
+    @classmethod
+    def create(cls, config: ClipBertConfig, *, seed: int) -> "Checkpoint":
+        """Make a network of random weights; see Network.create.
+
+        It spells texts by characters if the configuration has as many tokens, as clipbert-tiny has.
+        """
+        spelling = TextTokenizer.from_characters()
+        spells = config.vocab_size == spelling.vocab_size
+        return cls(Network.create(config, seed=seed), spelling if spells else None)
+
+
 def load_folder(
     folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32
-) -> ClipBert:
-    """Load a model folder; see ClipBert.from_pretrained."""
+) -> Checkpoint:
+    """Load a model folder: config.json, model.safetensors and, if there, tokenizer.json.
+
+    Args:
+        folder: as save_folder wrote it.
+        device: "cpu", "cuda" or "cuda:N".
+        dtype: float32, bfloat16 or float16; all weights are converted to it.
+
+    Returns:
+        The network, in eval mode, and its tokenizer.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or its weights do not fit: unknown or
+            missing keys, wrong shapes.
+        ConfigError: config.json contradicts itself.
+    """
     folder = Path(folder)
     config = ClipBertConfig.from_folder(folder)
     path = folder / WEIGHTS_FILE
@@ -51,45 +89,54 @@ def load_folder(
         state = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
-    model = build_from_state(config, state, source=str(path)).to(device=device, dtype=dtype)
-    if (folder / TOKENIZER_FILE).is_file():
-        model.tokenizer = TextTokenizer.from_folder(folder)
-    return model.eval()
+    network = build_from_state(config, state, source=str(path)).to(device=device, dtype=dtype)
+    has_tokenizer = (folder / TOKENIZER_FILE).is_file()
+    return Checkpoint(network.eval(), TextTokenizer.from_folder(folder) if has_tokenizer else None)
 
 
 def save_folder(
-    model: ClipBert, folder: Path, *, dtypes: Mapping[str, torch.dtype] | None = None
+    network: Network,
+    folder: Path,
+    *,
+    tokenizer: TextTokenizer | None,
+    dtypes: Mapping[str, torch.dtype] | None = None,
 ) -> None:
-    """Write a model folder; see ClipBert.save_pretrained.
+    """Write config.json, model.safetensors and, if known, tokenizer.json.
+
+    The folder is made if need be; each file replaces its predecessor at once.
 
     Args:
-        model: to be saved.
+        network: to be saved.
         folder: made if need be.
+        tokenizer: the network's; None if unknown.
         dtypes: of weights, by name, that are to be stored in another type than they have.
+
+    Raises:
+        CheckpointError: batch norm was folded, so that the weights are no longer the network's.
     """
-    if model.is_folded:
+    if network.is_folded:
         raise CheckpointError("a model with folded batch norm cannot be saved")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     dtypes = dtypes or {}
     state = {
         name: tensor.detach().to("cpu", dtypes.get(name, tensor.dtype)).contiguous()
-        for name, tensor in _state(model).items()
+        for name, tensor in _state(network).items()
     }
     with write_beside(folder / WEIGHTS_FILE) as beside:
         save_file(state, beside, metadata={"format": "pt"})
         # safetensors writes for the owner only; other users may share a model folder.
         beside.chmod(0o644)
-    if model.tokenizer is not None:
-        model.tokenizer.save(folder)
+    if tokenizer is not None:
+        tokenizer.save(folder)
     # The configuration comes last: a folder without one is not a model folder.
-    replace_file(folder / CONFIG_FILE, json.dumps(model.config.to_json(), indent=2) + "\n")
+    replace_file(folder / CONFIG_FILE, json.dumps(network.config.to_json(), indent=2) + "\n")
 
 
 def build_from_state(
     config: ClipBertConfig, state: Mapping[str, Tensor], *, source: str
-) -> ClipBert:
-    """Make a model whose weights are exactly those given, in float32.
+) -> Network:
+    """Make a network whose weights are exactly those given, in float32.
 
     Args:
         config: of the model.
@@ -102,12 +149,12 @@ def build_from_state(
     """
     # On "meta" nothing is drawn at random only to be overwritten.
     with torch.device("meta"):
-        model = ClipBert(config)
-    check_state({name: t.shape for name, t in _state(model).items()}, state, source=source)
+        network = Network(config)
+    check_state({name: t.shape for name, t in _state(network).items()}, state, source=source)
     # Counters of trained batch norms stay integers.
     floats = {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
-    model.load_state_dict(floats, assign=True)
-    return model.eval()
+    network.load_state_dict(floats, assign=True)
+    return network.eval()
 
 
 def check_state(
@@ -129,7 +176,7 @@ def check_state(
         raise CheckpointError(f"{source} does not fit the configuration; {'; '.join(problems)}")
 
 
-def visual_sha256(model: ClipBert) -> str:
+def visual_sha256(network: Network) -> str:
     """Fingerprint what a clip's visual tokens depend on: the CNN's weights and the pixel settings.
 
     Two models with the same fingerprint share cached tokens. It is the one that the bytes of the
@@ -138,10 +185,10 @@ def visual_sha256(model: ClipBert) -> str:
     Returns:
         64 hexadecimal digits.
     """
-    config = model.config.to_json()
+    config = network.config.to_json()
     fields = {name: config[name] for name in _VISUAL_FIELDS}
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
-    for name, tensor in sorted(_state(model).items()):
+    for name, tensor in sorted(_state(network).items()):
         if name.startswith(VISUAL_PREFIXES):
             digest.update(f"{name} {_DTYPE_NAMES[tensor.dtype]} {list(tensor.shape)}".encode())
             flat = tensor.detach().cpu().contiguous().flatten()
@@ -149,8 +196,8 @@ def visual_sha256(model: ClipBert) -> str:
     return digest.hexdigest()
 
 
-def _state(model: ClipBert) -> dict[str, Tensor]:
-    return dict(model.state_dict())
+def _state(network: Network) -> dict[str, Tensor]:
+    return dict(network.state_dict())
 
 
 def first_few(names: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from clipbert.checkpoints.folder import check_state, first_few
 from clipbert.errors import CheckpointError
 from clipbert.model.config import BackboneConfig, ClipBertConfig
-from clipbert.model.network import ClipBert
+from clipbert.model.network import Network
 
 _STEM = "backbone.conv1.weight"
 _STAGES = tuple(f"backbone.layer{stage}.0.conv1.weight" for stage in (1, 2, 3, 4))
@@ -86,7 +86,7 @@ class ForeignWeights:
                 first few of each kind are named.
         """
         with torch.device("meta"):
-            wanted = ClipBert(config).state_dict()
+            wanted = Network(config).state_dict()
         check_state(
             {self.name_of(n): t.shape for n, t in wanted.items() if n.startswith(tuple(parts))},
             {self.name_of(n): t for n, t in self.tensors.items()},

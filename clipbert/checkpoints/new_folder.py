@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 
 from clipbert.checkpoints.card import CARD_FILE, ModelCard
+from clipbert.checkpoints.folder import Checkpoint, save_folder
 from clipbert.errors import CheckpointError
-from clipbert.model.network import ClipBert
+from clipbert.model.network import Network
 
 
 def refuse_filled_folder(folder: Path) -> None:
@@ -21,12 +22,16 @@ def refuse_filled_folder(folder: Path) -> None:
 
 
 def write_model_folder(
-    model: ClipBert, folder: Path, *, card: ModelCard, dtype: torch.dtype = torch.float32
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    card: ModelCard,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write a new model folder with its card. It appears at once, or on an error not at all.
 
     Args:
-        model: with its tokenizer, if there is one; its weights are converted to the dtype.
+        checkpoint: the model; its weights are converted to the dtype.
         folder: where it goes; must not exist, or be empty. Missing parents are made.
         card: what README.md says.
         dtype: of the saved weights, float32 or float16.
@@ -36,23 +41,24 @@ def write_model_folder(
     """
     folder = Path(folder).absolute()
     refuse_filled_folder(folder)
-    _refuse_overflow(model, dtype)
+    network = checkpoint.network
+    _refuse_overflow(network, dtype)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         built = Path(scratch) / "model"
-        model.to(dtype).save_pretrained(built)
+        save_folder(network.to(dtype), built, tokenizer=checkpoint.tokenizer)
         name = str(dtype).removeprefix("torch.")
-        text = card.to_markdown(model.config, name=folder.name, dtype=name)
+        text = card.to_markdown(network.config, name=folder.name, dtype=name)
         (built / CARD_FILE).write_text(text, encoding="utf-8")
         built.replace(folder)
 
 
-def _refuse_overflow(model: ClipBert, dtype: torch.dtype) -> None:
+def _refuse_overflow(network: Network, dtype: torch.dtype) -> None:
     """Raise CheckpointError if a finite weight would become infinite."""
     if dtype is torch.float32:
         return
     largest = torch.finfo(dtype).max
-    for name, tensor in model.state_dict().items():
+    for name, tensor in network.state_dict().items():
         reached = tensor.abs().max().item()
         if largest < reached < float("inf"):
             raise CheckpointError(

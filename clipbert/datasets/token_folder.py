@@ -25,7 +25,7 @@ from clipbert.datasets.line_fields import LineFields, read_lines
 from clipbert.datasets.media_folder import media_name
 from clipbert.errors import AnnotationError, MediaNotFound, TokensUnusable
 from clipbert.model.config import ClipBertConfig
-from clipbert.sampling.plan import PlanName
+from clipbert.sampling.plan import PlanName, clip_place
 
 INDEX_FILE = "index.jsonl"
 _TOKENS, _VECTORS = "tokens", "vectors"
@@ -67,10 +67,10 @@ class StoredVideo:
         return [min(range(len(self.clips)), key=lambda row: _distance(self.clips[row], middle))]
 
     def places(self, rows: Sequence[int]) -> tuple[float, ...]:
-        """Say where in the video the middle of each of these clips lies, 0 to 1."""
-        if not self.duration_seconds:  # a picture
-            return (0.5,) * len(rows)
-        return tuple(sum(self.clips[row]) / 2 / self.duration_seconds for row in rows)
+        """Return where in the video the middle of each of these clips lies, 0 to 1."""
+        return tuple(
+            clip_place(*self.clips[row], duration_seconds=self.duration_seconds) for row in rows
+        )
 
 
 class TokenFolder:

@@ -62,7 +62,7 @@ class Assessment(Protocol):
         """List the texts that meet each clip of a moment (Annotation.moment), Q of them."""
 
     def keep(self, logits: Tensor) -> NDArray[np.generic]:
-        """Turn a moment's logits, (K, Q, C), into what is stored: (Q,)."""
+        """Turn a moment's logits, (K, Q, O), into what is stored: (Q,)."""
 
     def measure(self, kept: Mapping[str, NDArray[np.generic]]) -> Metrics:
         """Measure what was kept of all moments that could be looked at, at least one."""
@@ -156,7 +156,7 @@ class ChoiceAssessment:
 
     def keep(self, logits: Tensor) -> NDArray[np.generic]:
         """P(match) of every choice from a retrieval head, else its logit; float32."""
-        video = aggregate(logits, self._how)  # (Q, C)
+        video = aggregate(logits, self._how)  # (Q, O)
         return _to_numpy(match_probability(video) if self.head == "retrieval" else video[:, 0])
 
     def measure(self, kept: Mapping[str, NDArray[np.generic]]) -> GroupedScore:

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from clipbert.datasets.annotation import Span
 from clipbert.datasets.media_folder import MediaFolder
-from clipbert.datasets.token_folder import TokenFolder, choose_clips
+from clipbert.datasets.token_folder import TokenFolder, check_grid, choose_clips
 from clipbert.errors import VideoError
-from clipbert.evaluation.decode_ahead import DecodedVideo, decode_ahead
+from clipbert.evaluation.decode_ahead import decode_ahead
+from clipbert.inference.clipbert import ClipBert
+from clipbert.inference.clips import DecodedClips
 from clipbert.sampling.plan import PlanName, SamplingPlan
 
 
@@ -32,6 +34,37 @@ class Moment:
     path: Path
 
 
+class MomentClips(Protocol):
+    """The clips of one moment, decoded or stored; nothing else need know which."""
+
+    @property
+    def places(self) -> tuple[float, ...]:
+        """Where in the video each clip's middle lies, 0 to 1."""
+
+    def encode(self, model: ClipBert) -> Tensor:
+        """Return the clips' visual tokens, (K, h, w, D).
+
+        Raises:
+            VideoError: the model cannot see them.
+        """
+
+
+@dataclass(frozen=True)
+class FreshClips:
+    """The clips of one moment as a decoder gave them."""
+
+    decoded: DecodedClips
+
+    @property
+    def places(self) -> tuple[float, ...]:
+        """Where in the video each clip's middle lies, 0 to 1."""
+        return self.decoded.places
+
+    def encode(self, model: ClipBert) -> Tensor:
+        """Run the model's CNN on them."""
+        return model.encode_clips(self.decoded.frames).tokens
+
+
 @dataclass(frozen=True)
 class StoredClips:
     """The clips of one moment, as they were stored.
@@ -44,12 +77,17 @@ class StoredClips:
     tokens: Tensor
     places: tuple[float, ...]
 
+    def encode(self, model: ClipBert) -> Tensor:
+        """Return the tokens, if they are such as the model makes."""
+        check_grid(self.tokens.shape[1:], model.config)
+        return self.tokens
 
-Looked = DecodedVideo | StoredClips | VideoError
+
+Looked = MomentClips | VideoError
 
 
 class ClipSource(Protocol):
-    """What an evaluation needs of either."""
+    """Where the clips of an evaluation come from."""
 
     def find(self, video: str) -> Path:
         """Find a video's file.
@@ -61,7 +99,7 @@ class ClipSource(Protocol):
     def look(
         self, moments: Sequence[Moment], *, max_side_px: int, num_threads: int
     ) -> Iterator[tuple[Moment, Looked]]:
-        """Give the clips of moments, in their order, or what is wrong with them."""
+        """Yield the clips of moments, in their order, or what is wrong with them."""
 
 
 class MediaClips:
@@ -80,7 +118,8 @@ class MediaClips:
         """Decode in threads."""
         spans = [(moment.path, moment.span) for moment in moments]
         decoded = decode_ahead(spans, self._plan, max_side_px=max_side_px, num_threads=num_threads)
-        yield from zip(moments, decoded, strict=True)
+        for moment, clips in zip(moments, decoded, strict=True):
+            yield moment, clips if isinstance(clips, VideoError) else FreshClips(clips)
 
 
 class TokenClips:

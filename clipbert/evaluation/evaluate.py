@@ -11,18 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipbert.datasets.media_folder import MediaFolder
-from clipbert.datasets.token_folder import check_grid
 from clipbert.errors import CheckpointError, NothingToEvaluate, VideoError
 from clipbert.evaluation.assessments import Assessment, Metrics
-from clipbert.evaluation.clips import ClipSource, Looked, MediaClips, Moment, StoredClips
-from clipbert.evaluation.decode_ahead import DecodedVideo
+from clipbert.evaluation.clips import ClipSource, Looked, MediaClips, Moment
 from clipbert.evaluation.score_store import ScoreStore
-from clipbert.inference.predictor import Predictor
+from clipbert.inference.clipbert import ClipBert
 from clipbert.model.config import ClipBertConfig, HeadName
 from clipbert.sampling.plan import PlanName, SamplingPlan
 
 DEFAULT_NUM_CLIPS = 16
-# Pairs of a text and a clip between two reports of progress; memory is bounded by the predictor.
+# Pairs of a text and a clip between two reports of progress; memory is bounded by the model.
 _PAIRS_PER_CALL = 4096
 
 
@@ -133,7 +131,7 @@ def choose_plan(
 
 
 def evaluate(
-    predictor: Predictor,
+    model: ClipBert,
     assessment: Assessment,
     *,
     media: MediaFolder,
@@ -145,7 +143,7 @@ def evaluate(
     """Look at every video once and measure what the model says of it; as evaluate_clips.
 
     Args:
-        predictor: the model.
+        model: that is asked.
         assessment: the annotations, see build_assessment.
         media: where the videos are.
         plan: which clips to look at.
@@ -154,7 +152,7 @@ def evaluate(
         num_threads: videos that are decoded ahead of the model at a time.
     """
     return evaluate_clips(
-        predictor,
+        model,
         assessment,
         MediaClips(media, plan),
         store=store,
@@ -164,7 +162,7 @@ def evaluate(
 
 
 def evaluate_clips(
-    predictor: Predictor,
+    model: ClipBert,
     assessment: Assessment,
     source: ClipSource,
     *,
@@ -179,7 +177,7 @@ def evaluate_clips(
     give the same result, also when a run was interrupted and goes on with its store.
 
     Args:
-        predictor: the model.
+        model: that is asked.
         assessment: the annotations, see build_assessment.
         source: the clips to look at: decoded, or stored as tokens.
         store: keeps what was found of each video; None keeps nothing.
@@ -193,9 +191,9 @@ def evaluate_clips(
         NothingToEvaluate: no video could be looked at.
         CheckpointError: the model gives numbers that are not finite.
     """
-    run = _Run(predictor, assessment, store, progress)
+    run = _Run(model, assessment, store, progress)
     pending = run.locate(source)
-    looked = source.look(pending, max_side_px=predictor.config.max_side_px, num_threads=num_threads)
+    looked = source.look(pending, max_side_px=model.config.max_side_px, num_threads=num_threads)
     for moment, clips in looked:
         run.look_at(moment, clips)
     return run.finish()
@@ -205,7 +203,7 @@ def evaluate_clips(
 class _Run:
     """The state of one evaluation."""
 
-    predictor: Predictor
+    model: ClipBert
     assessment: Assessment
     store: ScoreStore | None
     progress: Callable[[Progress], None]
@@ -250,14 +248,14 @@ class _Run:
             if isinstance(clips, VideoError):
                 raise clips
             begin = time.perf_counter()
-            tokens = self._encode(clips)  # (K, h, w, D)
+            tokens = clips.encode(self.model)  # (K, h, w, D)
         except VideoError as error:
             self._leave_out(name, error)
             self._report()
             return
         self.encoding_seconds += time.perf_counter() - begin
         self.num_clips += len(tokens)
-        logits = self._score(tokens, self.assessment.texts(name), clips.places)  # (K, Q, C)
+        logits = self._score(tokens, self.assessment.texts(name), clips.places)  # (K, Q, O)
         if not logits.isfinite().all():
             raise CheckpointError(
                 f"the model's {self.assessment.head} logits for {name} are not finite numbers"
@@ -267,21 +265,13 @@ class _Run:
             self.store.write(name, moment.path, self.kept[name])
         self._report()
 
-    def _encode(self, clips: DecodedVideo | StoredClips) -> Tensor:
-        if isinstance(clips, StoredClips):
-            check_grid(clips.tokens.shape[1:], self.predictor.config)
-            return clips.tokens
-        return self.predictor.encode_clips(clips.frames).tokens
-
     def _score(self, tokens: Tensor, texts: Sequence[str], places: Sequence[float]) -> Tensor:
         parts = []
         step = max(1, _PAIRS_PER_CALL // len(tokens))
         for start in range(0, len(texts), step):
             some = texts[start : start + step]
             begin = time.perf_counter()
-            parts.append(
-                self.predictor.score_pairs(self.assessment.head, tokens, some, places=places)
-            )
+            parts.append(self.model.score_pairs(self.assessment.head, tokens, some, places=places))
             self.scoring_seconds += time.perf_counter() - begin
             self.num_pairs += len(some) * len(tokens)
             self.done_texts += len(some)

@@ -10,7 +10,7 @@ from clipbert.datasets.annotation import Annotation, Task
 from clipbert.datasets.token_folder import TokenFolder
 from clipbert.errors import ConfigError, NothingToEvaluate, VideoError
 from clipbert.evaluation.metrics import RetrievalMetrics, text_to_video, text_to_video_ranks
-from clipbert.inference.predictor import Predictor
+from clipbert.inference.clipbert import ClipBert
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def read_vectors(
 
 
 def score_by_recall(
-    predictor: Predictor,
+    model: ClipBert,
     task: Task,
     annotations: Sequence[Annotation],
     vectors: Mapping[str, Tensor],
@@ -59,7 +59,7 @@ def score_by_recall(
     similar to any clip, and does not read the question.
 
     Args:
-        predictor: makes the vectors of texts.
+        model: makes the vectors of texts.
         task: retrieval or multiple_choice.
         annotations: of any moments.
         vectors: (K, R) of each moment that has any.
@@ -70,17 +70,17 @@ def score_by_recall(
     """
     known = [each for each in annotations if each.moment in vectors]
     if task == "retrieval":
-        return _rank(predictor, known, vectors)
+        return _rank(model, known, vectors)
     if task == "multiple_choice":
-        return _choose(predictor, known, vectors)
+        return _choose(model, known, vectors)
     raise ConfigError(f"task is {task!r}: recall vectors answer retrieval and multiple_choice")
 
 
 def _rank(
-    predictor: Predictor, annotations: Sequence[Annotation], vectors: Mapping[str, Tensor]
+    model: ClipBert, annotations: Sequence[Annotation], vectors: Mapping[str, Tensor]
 ) -> RecallScores:
     moments = sorted(vectors)
-    texts = _encode(predictor, [each.text for each in annotations])
+    texts = _encode(model, [each.text for each in annotations])
     queries = torch.stack([texts[each.text] for each in annotations])  # (N, R)
     scores = torch.stack(
         [(queries @ vectors[moment].T).max(dim=1).values for moment in moments], dim=1
@@ -95,9 +95,9 @@ def _rank(
 
 
 def _choose(
-    predictor: Predictor, annotations: Sequence[Annotation], vectors: Mapping[str, Tensor]
+    model: ClipBert, annotations: Sequence[Annotation], vectors: Mapping[str, Tensor]
 ) -> RecallScores:
-    texts = _encode(predictor, [choice for each in annotations for choice in each.choices])
+    texts = _encode(model, [choice for each in annotations for choice in each.choices])
     scores = {}
     for each in annotations:
         choices = torch.stack([texts[choice] for choice in each.choices])  # (A, R)
@@ -106,6 +106,6 @@ def _choose(
     return RecallScores(scores)
 
 
-def _encode(predictor: Predictor, texts: Sequence[str]) -> dict[str, Tensor]:
+def _encode(model: ClipBert, texts: Sequence[str]) -> dict[str, Tensor]:
     distinct = list(dict.fromkeys(texts))
-    return dict(zip(distinct, predictor.encode_texts(distinct), strict=True))
+    return dict(zip(distinct, model.encode_texts(distinct), strict=True))

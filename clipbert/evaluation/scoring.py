@@ -16,7 +16,7 @@ from clipbert.evaluation.evaluate import Progress, choose_plan, evaluate_clips
 from clipbert.evaluation.line_scores import Scores, check_task
 from clipbert.evaluation.metrics import RetrievalMetrics
 from clipbert.evaluation.recall_scores import read_vectors, score_by_recall
-from clipbert.inference.predictor import Predictor
+from clipbert.inference.clipbert import ClipBert
 
 _MOST_CLIPS = 16
 # Every caption meets every video. With so many pairs of a caption and a clip a CPU of two cores is
@@ -27,7 +27,7 @@ Tell = Callable[[int, int], None]
 
 
 def score_model(
-    predictor: Predictor,
+    model: ClipBert,
     data: Path,
     *,
     task: Task,
@@ -39,7 +39,7 @@ def score_model(
     """Put the annotations of a split to a model.
 
     Args:
-        predictor: the model.
+        model: that is asked.
         data: annotation file.
         task: what is asked.
         split: of the file; None takes all lines.
@@ -56,12 +56,12 @@ def score_model(
         NothingToEvaluate: none of the videos can be used.
     """
     file = read_annotations(data)
-    assessment = build_assessment(file, config=predictor.config, task=task, split=split)
+    assessment = build_assessment(file, config=model.config, task=task, split=split)
     num_clips = num_clips or _count_clips(assessment, task)
     evaluation = evaluate_clips(
-        predictor,
+        model,
         assessment,
-        _source(predictor, media, assessment, num_clips),
+        _source(model, media, assessment, num_clips),
         progress=lambda done: _tell(done, tell),
     )
     lines = [each.line for each in of_split(file, split)]
@@ -82,7 +82,7 @@ def score_model(
 
 
 def score_recall(
-    predictor: Predictor,
+    model: ClipBert,
     data: Path,
     *,
     task: Task,
@@ -93,7 +93,7 @@ def score_recall(
     """Answer by the similarity of stored recall vectors alone, as score_by_recall.
 
     Args:
-        predictor: that makes recall vectors of texts as the stored ones were made of clips.
+        model: that makes recall vectors of texts as the stored ones were made of clips.
         data: annotation file.
         task: retrieval or multiple_choice.
         split: of the file; None takes all lines.
@@ -111,7 +111,7 @@ def score_recall(
     annotations = of_split(file, split)
     vectors, lost = read_vectors(tokens, annotations)
     tell(0, len(annotations))
-    found = score_by_recall(predictor, task, annotations, vectors)
+    found = score_by_recall(model, task, annotations, vectors)
     tell(len(annotations), len(annotations))
     return Scores(
         task=task,
@@ -131,14 +131,14 @@ def _count_clips(assessment: Assessment, task: Task) -> int:
 
 
 def _source(
-    predictor: Predictor,
+    model: ClipBert,
     media: TokenFolder | MediaFolder,
     assessment: Assessment,
     num_clips: int,
 ) -> ClipSource:
     if isinstance(media, TokenFolder):
         return TokenClips(media, num_clips=num_clips, plan="segments")
-    plan = choose_plan(predictor.config, head=assessment.head, num_clips=num_clips)
+    plan = choose_plan(model.config, head=assessment.head, num_clips=num_clips)
     return MediaClips(media, plan)
 
 

@@ -9,7 +9,7 @@ import math
 from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,20 @@ class DecodedClips:
     clips: tuple[Clip, ...]
     frames: list[NDArray[np.uint8]]
     duration_seconds: float
+
+    @property
+    def places(self) -> tuple[float, ...]:
+        """Where in the video each clip's middle lies, from 0 to 1."""
+        return tuple(clip.place_in(self.duration_seconds) for clip in self.clips)
+
+    def distinct(self) -> "DecodedClips":
+        """Return the clips, but only one of a picture or of a video of one frame.
+
+        There the others would be the same again.
+        """
+        if len({clip.instants for clip in self.clips}) > 1:
+            return self
+        return replace(self, clips=self.clips[:1], frames=self.frames[:1])
 
 
 def read_clips(

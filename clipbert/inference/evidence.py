@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from clipbert.inference.requests import ScoredAnswer
+from clipbert.inference.results import ScoredAnswer
 from clipbert.sampling.plan import Clip, SamplingPlan
 
 
@@ -53,7 +53,7 @@ class ClipEvidence:
         start_seconds: where the moment begins that the clip stands for.
         end_seconds: where it ends.
         instants: what was looked at, seconds from the first frame.
-        logits: (C,) float32: for an answer one a class, for a text those of the retrieval head.
+        logits: (O,) float32: for an answer one a class, for a text those of the retrieval head.
         share: the clip's exact part in the log-sum-exp of the best answer or of "match", 0 to 1;
             the shares of a video's clips add up to 1.
     """
@@ -98,7 +98,7 @@ class TextScore:
 def join_evidence(
     clips: Sequence[Clip], logits: Tensor, shares: Tensor
 ) -> tuple[ClipEvidence, ...]:
-    """Put what each clip says beside when it is: logits (K, C), shares (K,)."""
+    """Put what each clip says beside when it is: logits (K, O), shares (K,)."""
     return tuple(
         ClipEvidence(
             clip.index, clip.start_seconds, clip.end_seconds, clip.instants, row, float(share)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clipbert.model.network import ClipBert
+from clipbert.model.network import Network
 from clipbert.model.text import TextTokenizer
 
 _TOKEN_DIMS = 4
@@ -54,28 +54,19 @@ class PairScorer:
     """Runs the cross-encoder and a head on pairs.
 
     Args:
-        model: in eval mode, on its device.
-        tokenizer: the model's.
-        device: of the model.
-        dtype: of the model.
+        network: in eval mode, on its device.
+        tokenizer: the network's.
         max_tokens: text and visual tokens in one forward pass; a single pair may have more.
     """
 
-    def __init__(
-        self,
-        model: ClipBert,
-        tokenizer: TextTokenizer,
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        max_tokens: int,
-    ) -> None:
-        self._model, self._tokenizer = model, tokenizer
-        self._device, self._dtype = device, dtype
+    def __init__(self, network: Network, tokenizer: TextTokenizer, *, max_tokens: int) -> None:
+        self._network, self._tokenizer = network, tokenizer
+        weight = next(network.parameters())
+        self._device, self._dtype = weight.device, weight.dtype
         self._max_tokens = max_tokens
 
     def score_rows(self, head: str, rows: Sequence[TextAndClips]) -> list[Tensor]:
-        """Score each row's text with each of its clips: (K, C) float32 on the CPU for each row.
+        """Score each row's text with each of its clips: (K, O) float32 on the CPU for each row.
 
         Raises:
             ValueError: tokens of a wrong shape, or not one place for each clip.
@@ -119,7 +110,7 @@ class PairScorer:
             places: as in TextAndClips.
 
         Returns:
-            (K, Q, C) float32 on the CPU.
+            (K, Q, O) float32 on the CPU.
 
         Raises:
             ValueError: tokens of a wrong shape, or not one place for each clip.
@@ -133,13 +124,13 @@ class PairScorer:
             clip_of=torch.arange(num_clips).repeat_interleave(num_texts),
             places=clip_places(num_clips, places).repeat_interleave(num_texts),
         )
-        logits = self._score(head, pairs)  # (K * Q, C)
+        logits = self._score(head, pairs)  # (K * Q, O)
         return logits.reshape(num_clips, num_texts, logits.shape[1])
 
     def _score(self, head: str, pairs: _Pairs) -> Tensor:
-        config = self._model.config
+        config = self._network.config
         outputs = next(each.num_outputs for each in config.heads if each.name == head)
-        logits = torch.empty(len(pairs.text_of), outputs)  # (N, C)
+        logits = torch.empty(len(pairs.text_of), outputs)  # (N, O)
         if not len(logits):
             return logits
         ids, mask = self._tokenizer.encode(pairs.texts, max_length=config.max_text_tokens)
@@ -148,7 +139,7 @@ class PairScorer:
         with torch.inference_mode():
             for rows, length in by_length(lengths, self._max_tokens, extra_tokens=num_visual):
                 texts, clips = pairs.text_of[rows], pairs.clip_of[rows]
-                part = self._model(
+                part = self._network(
                     ids[texts, :length].to(self._device),
                     mask[texts, :length].to(self._device),
                     pairs.visual[clips].to(self._device, self._dtype),
@@ -160,7 +151,7 @@ class PairScorer:
 
     def _check_tokens(self, tokens: Sequence[Tensor]) -> None:
         first = tokens[0].shape
-        size = self._model.config.hidden_size
+        size = self._network.config.hidden_size
         for each in tokens:
             shape = each.shape
             if (

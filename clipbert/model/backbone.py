@@ -25,7 +25,7 @@ class FrozenNorm(FrozenBatchNorm2d):  # type: ignore[misc]  # torchvision is unt
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, C, h, w) -> the same; computed in the wider of the dtypes."""
+        """(N, C, rows, columns) -> the same; computed in the wider of the dtypes."""
         return cast("Tensor", super().forward(features)).to(features.dtype)
 
 

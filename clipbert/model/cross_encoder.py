@@ -32,18 +32,18 @@ class CrossEncoder(nn.Module):
         """Let every token attend to every token that is no padding.
 
         Args:
-            embeddings: (N, S, D), text tokens first.
-            mask: (N, S), 1 for tokens, 0 for padding.
+            embeddings: (N, P, D), text tokens first.
+            mask: (N, P), 1 for tokens, 0 for padding.
 
         Returns:
-            (N, S, D), the last layer's hidden states. Those of padding mean nothing.
+            (N, P, D), the last layer's hidden states. Those of padding mean nothing.
         """
         additive = (1.0 - mask.to(embeddings.dtype)) * _MASKED
         hidden = self.encoder(embeddings, attention_mask=additive[:, None, None])
         return cast("Tensor", hidden.last_hidden_state)
 
     def pool(self, hidden: Tensor) -> Tensor:
-        """(N, S, D) -> (N, D): the first token, [CLS], through a layer and tanh."""
+        """(N, P, D) -> (N, D): the first token, [CLS], through a layer and tanh."""
         return cast("Tensor", self.pooler(hidden))
 
 

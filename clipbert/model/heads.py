@@ -27,7 +27,7 @@ class TaskHead(nn.Module):
         self.output = nn.Linear(hidden, head.num_outputs)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """(N, D) -> (N, num_outputs)."""
+        """(N, D) -> (N, O)."""
         return cast("Tensor", self.output(self.hidden(self.dropout(pooled)).relu()))
 
 

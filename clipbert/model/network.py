@@ -1,17 +1,12 @@
-"""ClipBert: wires the parts. Frames -> visual tokens; text and visual tokens -> logits."""
+"""The network: wires the parts. Pixels -> visual tokens; text and visual tokens -> logits."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from clipbert.errors import CheckpointError, MissingHead
-from clipbert.inference.clips import read_clips
-from clipbert.inference.evidence import TextScore, VideoAnswer, VideoTokens, join_evidence
-from clipbert.inference.requests import AnswerResult, QuestionRequest
-from clipbert.model.aggregation import aggregate, clip_shares, match_probability
+from clipbert.errors import MissingHead
 from clipbert.model.backbone import build_backbone, fold_batch_norm
 from clipbert.model.config import ClipBertConfig
 from clipbert.model.cross_encoder import CrossEncoder, join_masks
@@ -19,38 +14,26 @@ from clipbert.model.embeddings import TextEmbeddings, VisualEmbeddings
 from clipbert.model.grid import ClassMixtureGridEncoder, build_grid_encoder
 from clipbert.model.heads import CountHead, PretrainingHead, PretrainingLogits, build_heads
 from clipbert.model.recall import RecallEncoder, pool_images, sentence_vectors
-from clipbert.model.text import TextTokenizer
-from clipbert.sampling.plan import SamplingPlan
-
-if TYPE_CHECKING:
-    from clipbert.inference.predictor import Predictor
 
 INIT_STD = 0.02
 
 
-class ClipBert(nn.Module):
-    """CLIPBERT: a 2D CNN and a cross-encoder over a text and one clip.
+class Network(nn.Module):
+    """CLIPBERT on tensors: a 2D CNN, and a cross-encoder over a text and one clip.
 
     A video is K clips, each scored with the same text; clipbert.model.aggregation joins their
-    logits.
+    logits. clipbert.inference.clipbert.ClipBert reads videos and texts for it.
 
-        model = ClipBert.from_pretrained(folder)
-        tokens = model.encode_video(path)                                 # what it saw, K clips
-        model.answer(tokens, "what is the dog doing?").answer             # with evidence by clip
-        model.score(tokens, ["a dog runs", "a cat sleeps"])               # P(match) for each text
-
-    and, one step further down, with tensors:
-
-        visual = model.encode_pixels(pixels)                              # (N, h, w, D)
-        logits = model(token_ids, mask, visual, head="retrieval")         # (N, 2)
+        visual = network.encode_pixels(pixels)                              # (N, h, w, D)
+        logits = network(token_ids, mask, visual, head="retrieval")         # (N, 2)
 
     Attributes:
-        config: what the model was made from.
+        config: what the network was made from.
         backbone, grid_encoder: frames -> visual tokens; what cached tokens depend on.
         text_embeddings, visual_embeddings, cross_encoder: BERT over [text; visual].
         heads: task heads by name.
         recall: makes recall vectors, or None.
-        tokenizer: saved with the model; None if unknown.
+        is_folded: batch norm was folded: it can no longer be trained or saved.
 
     Source: Lei et al., "Less Is More: ClipBERT", CVPR 2021.
     """
@@ -58,7 +41,6 @@ class ClipBert(nn.Module):
     def __init__(self, config: ClipBertConfig) -> None:
         super().__init__()
         self.config = config
-        self.tokenizer: TextTokenizer | None = None
         self.is_folded = False
         self.backbone = build_backbone(config.backbone)
         self.grid_encoder = build_grid_encoder(
@@ -79,8 +61,8 @@ class ClipBert(nn.Module):
             )
 
     @classmethod
-    def create(cls, config: ClipBertConfig, *, seed: int) -> "ClipBert":
-        """Make a model with random weights, the same for the same seed.
+    def create(cls, config: ClipBertConfig, *, seed: int) -> "Network":
+        """Make a network with random weights, the same for the same seed.
 
         Linear and embedding weights are drawn from N(0, 0.02), except that the row and column
         embeddings of a class mixture start at zero. torch's global generator is left as it was.
@@ -90,143 +72,9 @@ class ClipBert(nn.Module):
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = cls(config)
-            model._init_weights()
-        spelling = TextTokenizer.from_characters()
-        if config.vocab_size == spelling.vocab_size:
-            model.tokenizer = spelling
-        return model
-
-    @classmethod
-    def from_pretrained(
-        cls, folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32
-    ) -> "ClipBert":
-        """Load a model folder: config.json, model.safetensors and, if there, tokenizer.json.
-
-        Args:
-            folder: as save_pretrained wrote it.
-            device: "cpu", "cuda" or "cuda:N".
-            dtype: float32, bfloat16 or float16; the weights are converted to it.
-
-        Returns:
-            The model in eval mode.
-
-        Raises:
-            CheckpointError: a file is missing or damaged, or its weights do not fit: unknown or
-                missing keys, wrong shapes.
-            ConfigError: config.json contradicts itself.
-        """
-        from clipbert.checkpoints.folder import load_folder  # noqa: PLC0415 (which imports this module)
-
-        return load_folder(folder, device=device, dtype=dtype)
-
-    def save_pretrained(self, folder: Path) -> None:
-        """Write config.json, model.safetensors and, if known, tokenizer.json.
-
-        The folder is made if need be; each file replaces its predecessor at once.
-
-        Raises:
-            CheckpointError: batch norm was folded, so that the weights are no longer the model's.
-        """
-        from clipbert.checkpoints.folder import save_folder  # noqa: PLC0415 (which imports this module)
-
-        save_folder(self, folder)
-
-    def encode_video(
-        self,
-        path: Path | str,
-        plan: SamplingPlan | None = None,
-        *,
-        num_threads: int = 0,
-        dtype: torch.dtype = torch.float16,
-    ) -> VideoTokens:
-        """Look at a video: choose its clips, decode them, run the CNN on each once.
-
-        Args:
-            path: a video, or a picture, which is a video of one frame.
-            plan: which clips; None is the model's own plan, config.plan.
-            num_threads: of the decoder; 0 is one for each core.
-            dtype: of the visual tokens. float16, as the service stores them, moves the logits of a
-                full-size model by up to 1.5e-3; float32 gives those of the authors within 1e-4.
-
-        Raises:
-            VideoError: one of its subclasses says what is wrong with the file.
-            ValueError: the model was not put into eval mode.
-        """
-        plan = plan or self.config.plan
-        predictor = self._predictor()
-        decoded = read_clips(
-            Path(path), plan, max_side_px=self.config.max_side_px, num_threads=num_threads
-        )
-        encoded = predictor.encode_clips(decoded.frames, token_dtype=dtype)
-        return VideoTokens(
-            decoded.clips, encoded.tokens, encoded.recall, plan, decoded.duration_seconds
-        )
-
-    def answer(self, tokens: VideoTokens, question: str, *, top_k: int = 5) -> VideoAnswer:
-        """Answer an open-ended question from the answers that the model knows.
-
-        Args:
-            tokens: as encode_video gave them.
-            question: the text.
-            top_k: answers to give, at least 1.
-
-        Raises:
-            MissingHead: the model has no qa head.
-        """
-        request = QuestionRequest(tokens.tokens, question, places=tokens.places)
-        return _as_answer(tokens, self._predictor().answer([request], top_k=top_k)[0])
-
-    def choose(self, tokens: VideoTokens, question: str, choices: Sequence[str]) -> VideoAnswer:
-        """Choose among answers; without a trained multiple-choice head, by recall vectors.
-
-        Args:
-            tokens: as encode_video gave them.
-            question: the text.
-            choices: at least one.
-
-        Raises:
-            MissingHead: the model has no multiple-choice head and makes no recall vectors.
-        """
-        request = QuestionRequest(
-            tokens.tokens, question, tuple(choices), tokens.recall, tokens.places
-        )
-        return _as_answer(tokens, self._predictor().choose([request])[0])
-
-    def count(self, tokens: VideoTokens, question: str) -> float:
-        """Answer a question for a number; not rounded.
-
-        Raises:
-            MissingHead: the model has no count head.
-        """
-        request = QuestionRequest(tokens.tokens, question, places=tokens.places)
-        return self._predictor().count([request])[0].count
-
-    def score(self, tokens: VideoTokens, texts: Sequence[str]) -> list[TextScore]:
-        """Say how likely each text describes the video.
-
-        Args:
-            tokens: as encode_video gave them.
-            texts: any number; all clips meet all texts, within a bound on memory.
-
-        Returns:
-            One result a text, in their order.
-
-        Raises:
-            MissingHead: the model has no retrieval head.
-        """
-        logits = self._predictor().score_pairs(
-            "retrieval", tokens.tokens, texts, places=tokens.places
-        )  # (K, Q, 2)
-        scores = match_probability(aggregate(logits, self.config.aggregation))  # (Q,)
-        return [
-            TextScore(
-                text,
-                float(scores[row]),
-                join_evidence(tokens.clips, logits[:, row], clip_shares(logits[:, row, -1])),
-            )
-            for row, text in enumerate(texts)
-        ]
+            network = cls(config)
+            network._init_weights()
+        return network
 
     @property
     def recall_dim(self) -> int | None:
@@ -277,7 +125,7 @@ class ClipBert(nn.Module):
         return tokens, self.recall(logits.unflatten(0, (-1, num_frames)))
 
     def encode_texts(self, token_ids: Tensor, mask: Tensor) -> Tensor:
-        """Give the recall vectors of texts.
+        """Return the recall vectors of texts.
 
         Args:
             token_ids: (N, L) int64.
@@ -332,7 +180,7 @@ class ClipBert(nn.Module):
     def pooled_output(
         self, token_ids: Tensor, mask: Tensor, visual: Tensor, *, places: Tensor | None = None
     ) -> Tensor:
-        """Let each text meet one clip, and give what the heads read: (N, D).
+        """Let each text meet one clip, and return what the heads read: (N, D).
 
         Arguments and errors are those of sequence_output.
         """
@@ -391,7 +239,7 @@ class ClipBert(nn.Module):
                 count head normalises over one clip at a time.
 
         Returns:
-            Logits (N, num_outputs of the head).
+            Logits (N, O).
 
         Raises:
             MissingHead: the model has no such head.
@@ -416,17 +264,6 @@ class ClipBert(nn.Module):
         if not self.is_folded:
             fold_batch_norm(self.backbone)
             self.is_folded = True
-
-    def _predictor(self) -> "Predictor":
-        from clipbert.inference.predictor import Predictor  # noqa: PLC0415 (which imports this module)
-
-        if self.training:
-            raise ValueError("the model is in training mode, where dropout is random: call eval()")
-        if self.tokenizer is None:
-            raise CheckpointError("the model has no tokenizer")
-        return Predictor(
-            self, self.tokenizer, device=self.visual_embeddings.LayerNorm.weight.device
-        )
 
     def _features(self, pixels: Tensor) -> Tensor:
         side = self.config.max_side_px
@@ -493,8 +330,3 @@ class ClipBert(nn.Module):
                 # The tokens already mean words; random positions would only be noise on them.
                 self.visual_embeddings.row_embeddings.weight.zero_()
                 self.visual_embeddings.col_embeddings.weight.zero_()
-
-
-def _as_answer(tokens: VideoTokens, result: AnswerResult) -> VideoAnswer:
-    evidence = join_evidence(tokens.clips, result.clip_logits, result.clip_shares)
-    return VideoAnswer(result.answers, evidence, result.zero_shot)

@@ -18,12 +18,13 @@ class RecallEncoder(nn.Module):
     """Mixes the sentence vectors of a clip's likeliest classes.
 
     Args:
-        num_classes: C, outputs of the classifier.
+        num_classes: outputs of the classifier.
         dim: R, length of a sentence vector.
         num_likeliest: classes that enter a mixture; the rest is noise in a sum of many small
             probabilities.
 
-    The sentence vectors are a buffer, `class_vectors` (C, R) float32, loaded with the weights.
+    The sentence vectors are a buffer, `class_vectors` (classes, R) float32, loaded with
+    the weights.
     """
 
     class_vectors: Tensor
@@ -39,12 +40,12 @@ class RecallEncoder(nn.Module):
         """Give the vectors of clips.
 
         Args:
-            class_logits: (N, T, C), the classifier's output for each frame.
+            class_logits: (N, T, classes), the classifier's output for each frame.
 
         Returns:
             (N, R) float32, of length 1.
         """
-        probabilities = class_logits.float().softmax(dim=-1).mean(dim=1)  # (N, C)
+        probabilities = class_logits.float().softmax(dim=-1).mean(dim=1)  # (N, classes)
         weights, classes = probabilities.topk(self.num_likeliest)  # (N, k)
         vectors = self.class_vectors.float()[classes]  # (N, k, R)
         return functional.normalize(torch.einsum("nk,nkr->nr", weights, vectors), dim=-1)
@@ -75,7 +76,7 @@ def pool_images(features: Tensor, frame_sizes: Sequence[tuple[int, int]]) -> Ten
     first for 86 % of the demo texts, without the bars for 91 %.
 
     Args:
-        features: (N, C, h, w), of frames fitted into the upper left corner of a square.
+        features: (N, C, 2h, 2w), of frames fitted into the upper left corner of a square.
         frame_sizes: N pairs (height, width) in pixels of the frames before they were fitted.
 
     Returns:

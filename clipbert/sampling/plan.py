@@ -110,6 +110,6 @@ def clip_place(start_seconds: float, end_seconds: float, *, duration_seconds: fl
 
     clip_place(2.0, 4.0, duration_seconds=12.0)  ->  0.25
     """
-    if not duration_seconds:  # a still picture
+    if duration_seconds <= 0:  # a still picture
         return 0.5
     return (start_seconds + end_seconds) / 2 / duration_seconds

@@ -33,7 +33,7 @@ def clip_cross_entropy(logits: Tensor, labels: Tensor, how: Aggregation) -> Tens
     over clips.
 
     Args:
-        logits: (K, N, C), of K clips for N pairs of video and text.
+        logits: (K, N, O), of K clips for N pairs of video and text.
         labels: (N,) int64, the right class.
         how: the aggregation over clips.
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from clipbert.datasets.annotation import Task
-from clipbert.inference.predictor import default_dtype
+from clipbert.engines.devices import default_dtype
 from clipbert.model.aggregation import aggregate
 from clipbert.model.config import Aggregation, HeadName
-from clipbert.model.network import ClipBert
+from clipbert.model.network import Network
 from clipbert.model.pixels import clips_to_pixels
 from clipbert.training.batch import Batch
 from clipbert.training.draws import generator_at
@@ -41,7 +41,7 @@ class Objective(nn.Module):
             side is in eval mode whatever the rest is in, and keeps nothing for gradients.
     """
 
-    def __init__(self, model: ClipBert, recipe: Recipe) -> None:
+    def __init__(self, model: Network, recipe: Recipe) -> None:
         super().__init__()
         self.model = model
         self._is_frozen = recipe.visual == "frozen"
@@ -80,8 +80,8 @@ class Objective(nn.Module):
                 return self._pretrain(batch, device)
             logits = self.model(
                 **self._pairs(batch, device), head=self._head, num_clips=num_clips
-            )  # (K * N, C)
-        logits = logits.float().unflatten(0, (num_clips, -1))  # (K, N, C)
+            )  # (K * N, O)
+        logits = logits.float().unflatten(0, (num_clips, -1))  # (K, N, O)
         return {"loss": self._loss(logits, batch.targets.to(device))}
 
     def visual_tokens(self, batch: Batch) -> Tensor:
@@ -163,7 +163,7 @@ class Objective(nn.Module):
 def _loss_of(
     task: Task, loss: Loss, how: Aggregation, negatives: int
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """Give the function of logits (K, N, C) and targets."""
+    """Give the function of logits (K, N, O) and targets."""
     if loss == "mse":
         return partial(clip_squared_error, how=how)
     if loss == "bce":

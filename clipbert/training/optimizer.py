@@ -58,12 +58,12 @@ def group_parameters(
     weight_decay: float,
     cnn_weight_decay: float,
 ) -> list[ParameterGroup]:
-    """Sort a ClipBert's parameters as the authors do.
+    """Sort a network's parameters as the authors do.
 
     Biases and LayerNorms are not decayed. What is frozen is in no group.
 
     Args:
-        model: a ClipBert.
+        model: a Network.
         learning_rate: of the embeddings, the cross-encoder and the heads.
         cnn_learning_rate: of the backbone.
         grid_encoder_factor: the grid encoder's is cnn_learning_rate times this.

@@ -8,14 +8,19 @@ from functools import partial
 import torch
 from torch.utils.data import DataLoader
 
-from clipbert.checkpoints.folder import VISUAL_PREFIXES, WEIGHTS_FILE, save_folder
+from clipbert.checkpoints.folder import (
+    VISUAL_PREFIXES,
+    WEIGHTS_FILE,
+    Checkpoint,
+    load_folder,
+    save_folder,
+)
 from clipbert.checkpoints.tensor_files import hash_file, read_tensors
+from clipbert.engines.devices import default_dtype
 from clipbert.errors import ConfigError, TrainingStopped
 from clipbert.evaluation.assessment_builder import build_assessment
 from clipbert.evaluation.evaluate import choose_plan
-from clipbert.inference.predictor import default_dtype
 from clipbert.model.config import ClipBertConfig
-from clipbert.model.network import ClipBert
 from clipbert.sampling.plan import SamplingPlan
 from clipbert.training.batch import Batch, collate
 from clipbert.training.curves import draw_curves
@@ -78,9 +83,9 @@ def train(
     processes = Processes.of(arguments)
     source = open_source(request)
     start = _load_start(request)
-    recipe = _settle(request.recipe, start.config)
+    recipe = _settle(request.recipe, start.network.config)
     supervisor.progress.enter("reading")
-    data = _read_data(request, start.config, source, processes, progress)
+    data = _read_data(request, start.network.config, source, processes, progress)
     starting = prepare_model(
         start, recipe, answers=data.answers, from_tokens=request.tokens is not None
     )
@@ -128,19 +133,19 @@ def train(
     supervisor.progress.enter("saving")
     report = _report(request, trainer, data, schedule, processes)
     if processes.is_main:
-        save_folder(starting.model, request.out, dtypes=dtypes)
+        save_folder(starting.model, request.out, tokenizer=starting.tokenizer, dtypes=dtypes)
         draw_curves(request.out / METRICS_FILE)
         _write_card(request, report, starting, facts["data_sha256"], schedule)
     processes.wait()
     return report
 
 
-def _load_start(request: RunRequest) -> ClipBert:
+def _load_start(request: RunRequest) -> Checkpoint:
     if (request.model is None) == (request.preset is None):
         raise ConfigError("training starts from a model folder or from a preset: name one of them")
     if request.model is not None:
-        return ClipBert.from_pretrained(request.model)
-    return ClipBert.create(ClipBertConfig.preset(str(request.preset)), seed=request.recipe.seed)
+        return load_folder(request.model)
+    return Checkpoint.create(ClipBertConfig.preset(str(request.preset)), seed=request.recipe.seed)
 
 
 @dataclasses.dataclass(frozen=True)

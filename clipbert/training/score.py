@@ -32,7 +32,7 @@ from clipbert.runs.whole_files import replace_file
 
 if TYPE_CHECKING:
     from clipbert.evaluation.line_scores import Scores
-    from clipbert.inference.predictor import Predictor
+    from clipbert.inference.clipbert import ClipBert
 
 _TASKS = ("retrieval", "qa", "multiple_choice", "count")
 
@@ -89,19 +89,19 @@ def _score(parsed: argparse.Namespace, supervisor: Supervisor) -> "Scores":
     from clipbert.datasets.token_folder import TokenFolder  # noqa: PLC0415
     from clipbert.evaluation import scoring  # noqa: PLC0415
 
-    predictor, tell = _load(parsed), supervisor.progress.move
+    model, tell = _load(parsed), supervisor.progress.move
     if parsed.baseline == "recall":
         if parsed.tokens is None:
             raise ConfigError("the recall baseline needs stored tokens, with recall vectors")
         tokens = TokenFolder(parsed.tokens)
         return scoring.score_recall(
-            predictor, parsed.data, task=parsed.task, split=parsed.split, tokens=tokens, tell=tell
+            model, parsed.data, task=parsed.task, split=parsed.split, tokens=tokens, tell=tell
         )
     if parsed.tokens is None and parsed.videos is None:
         raise ConfigError("a model is scored on videos or on stored tokens: name one of them")
     media = TokenFolder(parsed.tokens) if parsed.tokens else MediaFolder(parsed.videos)
     return scoring.score_model(
-        predictor,
+        model,
         parsed.data,
         task=parsed.task,
         split=parsed.split,
@@ -111,10 +111,10 @@ def _score(parsed: argparse.Namespace, supervisor: Supervisor) -> "Scores":
     )
 
 
-def _load(parsed: argparse.Namespace) -> "Predictor":
+def _load(parsed: argparse.Namespace) -> "ClipBert":
     import torch  # noqa: PLC0415 (as above)
 
-    from clipbert.inference.predictor import Predictor  # noqa: PLC0415
+    from clipbert.inference.clipbert import ClipBert  # noqa: PLC0415
 
     if parsed.model is None:
         raise ConfigError("no model is given")
@@ -123,7 +123,7 @@ def _load(parsed: argparse.Namespace) -> "Predictor":
     if parsed.device == "cuda" and not has_gpu:
         raise ConfigError("device is 'cuda': there is no GPU here")
     device = "cuda" if has_gpu and parsed.device != "cpu" else "cpu"
-    return Predictor.load(parsed.model, device=device)
+    return ClipBert.for_serving(parsed.model, device=device)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from clipbert.checkpoints.folder import Checkpoint
 from clipbert.errors import CheckpointError, ConfigError
 from clipbert.model.config import ClipBertConfig, HeadConfig
 from clipbert.model.grid import ClassMixtureGridEncoder
-from clipbert.model.network import INIT_STD, ClipBert
+from clipbert.model.network import INIT_STD, Network
 from clipbert.model.text import TOKENIZER_FILE, TextTokenizer
 from clipbert.training.recipe import Recipe
 
@@ -26,14 +27,14 @@ class StartingModel:
         needs_statistics: fit_visual_embeddings has to be called before it is trained.
     """
 
-    model: ClipBert
+    model: Network
     tokenizer: TextTokenizer
     head_is_new: bool
     needs_statistics: bool
 
 
 def prepare_model(
-    model: ClipBert, recipe: Recipe, *, answers: Sequence[str] = (), from_tokens: bool = False
+    start: Checkpoint, recipe: Recipe, *, answers: Sequence[str] = (), from_tokens: bool = False
 ) -> StartingModel:
     """Give a model the head and the settings of a recipe.
 
@@ -43,7 +44,7 @@ def prepare_model(
     So will the text vectors that recall compares with, and the prepared model makes none.
 
     Args:
-        model: where to start from; it is not changed.
+        start: the model to start from; it is not changed.
         recipe: what will be trained.
         answers: qa: the vocabulary.
         from_tokens: it is trained from stored tokens, and goes on looking at videos as it did.
@@ -53,11 +54,12 @@ def prepare_model(
         ConfigError: the recipe does not fit the model: too many text tokens, too large frames;
             or a frozen visual side would see frames of another size.
     """
-    if model.tokenizer is None:
+    model, tokenizer = start.network, start.tokenizer
+    if tokenizer is None:
         raise CheckpointError(f"the model has no {TOKENIZER_FILE}: training needs one")
     head = HeadConfig(recipe.task, _num_outputs(recipe, answers))
     config = _configure(model.config, recipe, head, answers, from_tokens=from_tokens)
-    prepared = ClipBert.create(config, seed=recipe.seed)
+    prepared = Network.create(config, seed=recipe.seed)
     _spread(prepared.heads[head.name], recipe.head_std)
     own, weights = f"heads.{head.name}.", prepared.state_dict()
     head_is_new = not _has_head(model.config, config, head)
@@ -73,7 +75,6 @@ def prepare_model(
     strangers = [name for name in missing if not name.startswith(own)]
     if strangers:  # the configurations differ by the head, and by what recall has, alone
         raise RuntimeError(f"weights were left behind: {strangers}")
-    prepared.tokenizer = model.tokenizer
     for name, module in prepared.heads.items():
         module.requires_grad_(requires_grad=name == head.name)
     if recipe.visual == "frozen":
@@ -83,7 +84,7 @@ def prepare_model(
     mixes = isinstance(prepared.grid_encoder, ClassMixtureGridEncoder)
     return StartingModel(
         prepared,
-        model.tokenizer,
+        tokenizer,
         head_is_new,
         needs_statistics=mixes and not model.config.trained_heads,
     )
@@ -105,7 +106,7 @@ def _has_head(given: ClipBertConfig, wanted: ClipBertConfig, head: HeadConfig) -
     return given.head(head.name) == head
 
 
-def _answer_rows(given: ClipBert, prepared: ClipBert) -> dict[str, Tensor]:
+def _answer_rows(given: Network, prepared: Network) -> dict[str, Tensor]:
     """Give the qa head's output layer, with the rows of answers that both models know."""
     row_of = {answer: row for row, answer in enumerate(given.config.answers)}
     answers = prepared.config.answers

@@ -25,7 +25,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy
 
 from clipbert.errors import ConfigError
-from clipbert.model.network import ClipBert
+from clipbert.model.network import Network
 from clipbert.runs.supervision import Supervisor
 from clipbert.training.batch import Batch
 from clipbert.training.curves import draw_curves
@@ -347,7 +347,7 @@ def _any_process(args: TrainingArguments, *flags: bool) -> list[bool]:
     return [bool(number) for number in numbers.tolist()]
 
 
-def make_optimizer(model: ClipBert, recipe: Recipe) -> AuthorsAdamW:
+def make_optimizer(model: Network, recipe: Recipe) -> AuthorsAdamW:
     """Make the optimiser of a recipe for what requires gradients in a model."""
     groups = group_parameters(
         model,

@@ -15,7 +15,7 @@ from clipbert.evaluation.assessments import Assessment, Metrics, RetrievalReport
 from clipbert.evaluation.clips import ClipSource
 from clipbert.evaluation.evaluate import evaluate_clips
 from clipbert.evaluation.metrics import CountMetrics
-from clipbert.inference.predictor import Predictor
+from clipbert.inference.clipbert import ClipBert
 from clipbert.model.text import TextTokenizer
 from clipbert.training.dataset import Item
 from clipbert.training.objective import Objective
@@ -75,13 +75,12 @@ class Validation:
         return measured
 
     def _measure_task(self, objective: Objective, assessment: Assessment) -> Mapping[str, float]:
-        device = next(objective.parameters()).device
-        model = objective.model
+        network = objective.model
         if self.dtype != torch.float32:
-            model = copy.deepcopy(model).to(self.dtype)
-        predictor = Predictor(model, self.tokenizer, device=device)
+            network = copy.deepcopy(network).to(self.dtype)
+        model = ClipBert(network, self.tokenizer)
         try:
-            evaluation = evaluate_clips(predictor, assessment, self.source)
+            evaluation = evaluate_clips(model, assessment, self.source)
         # No video is left, or tokens outgrew float16, which evaluation keeps them in. A run need
         # not end for it.
         except (NothingToEvaluate, CheckpointError) as error:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from clipbert.model.network import ClipBert
+from clipbert.model.network import Network
 from clipbert.training.batch import collate
 from clipbert.training.dataset import Draw, Item
 from clipbert.training.objective import Objective
@@ -23,7 +23,7 @@ _NUM_CLIPS = 256  # of pictures of one kind; their 12,544 cells tell means and d
 _LEAST_STD = 0.1  # of a normalised dimension: one that hardly varies is not blown up
 
 
-def fit_visual_embeddings(model: ClipBert, tokens: Tensor) -> None:
+def fit_visual_embeddings(model: Network, tokens: Tensor) -> None:
     """Set type embedding and LayerNorm of the visual embeddings by the tokens they will read.
 
     Afterwards what comes out of the LayerNorm has, over these tokens, the mean and the standard

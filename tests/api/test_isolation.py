@@ -18,7 +18,7 @@ print(*sorted(sys.modules))
 
 MODEL = {
     "clipbert.model.network",
-    "clipbert.inference.predictor",
+    "clipbert.inference.clipbert",
     "clipbert.video.decode",
     "workers.child.lifecycle",
     "workers.child.workplace",

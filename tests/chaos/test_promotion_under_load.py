@@ -16,8 +16,8 @@ import httpx
 import pytest
 import torch
 
+from clipbert.inference.clipbert import ClipBert
 from clipbert.model.config import ClipBertConfig, HeadConfig
-from clipbert.model.network import ClipBert
 from clipbert.model.text import TextTokenizer
 from policy.registration import MINI_NAME, promote, register_model, rollback
 from store.api_keys import ApiKeyRepository
@@ -66,10 +66,10 @@ def mini_sized(tmp_path_factory) -> Iterator[tuple[Path, Path, Path]]:
     )
     model = ClipBert.create(qa, seed=1)
     for part in ("backbone", "grid_encoder"):
-        getattr(model, part).load_state_dict(getattr(base, part).state_dict())
+        getattr(model.network, part).load_state_dict(getattr(base.network, part).state_dict())
     model.save_pretrained(folder / "old")
     with torch.no_grad():
-        for weights in model.heads.parameters():
+        for weights in model.network.heads.parameters():
             weights.neg_()
     model.save_pretrained(folder / "new")
     return folder / "mini", folder / "old", folder / "new"

@@ -10,9 +10,8 @@ from corpus import write_corpus
 
 from clipbert.checkpoints.mini.build import build_mini
 from clipbert.errors import CheckpointError
-from clipbert.inference.predictor import Predictor
+from clipbert.inference.clipbert import ClipBert
 from clipbert.model.config import ClipBertConfig
-from clipbert.model.network import ClipBert
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -33,7 +32,7 @@ def mini_folder():
 
 @pytest.fixture(scope="session")
 def mini(mini_folder):
-    return Predictor.load(mini_folder, dtype=torch.float32)  # whatever this machine's default is
+    return ClipBert.for_serving(mini_folder, dtype=torch.float32)
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +44,7 @@ def tiny_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny(tiny_folder):
-    return Predictor.load(tiny_folder, dtype=torch.float32)
+    return ClipBert.for_serving(tiny_folder, dtype=torch.float32)
 
 
 @pytest.fixture(scope="session")

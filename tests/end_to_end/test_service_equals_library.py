@@ -7,8 +7,9 @@ import psutil
 import pytest
 import torch
 
+from clipbert.inference.clipbert import ClipBert
 from clipbert.inference.clips import decode_clips
-from clipbert.inference.predictor import MatchRequest, Predictor, QuestionRequest
+from clipbert.inference.requests import MatchRequest, QuestionRequest
 from clipbert.sampling.plan import INDEX_PLAN
 from clipbert.sampling.plan_clips import plan_clips
 from clipbert.video.decode import probe_video
@@ -115,13 +116,13 @@ def test_searches_and_questions_through_the_queue_equal_the_library(service, ind
         for name in NAMES
     }
 
-    mini, tiny = Predictor.load(mini_folder), Predictor.load(indexed)
+    mini, tiny = ClipBert.for_serving(mini_folder), ClipBert.for_serving(indexed)
     (text,) = mini.encode_texts([TEXT])
     matches, recalls, answers = {}, {}, {}
     for name in NAMES:
         clips, encoded = library_clips(name, tiny)
-        (match,) = tiny.match([MatchRequest(tokens=encoded.tokens, text=TEXT)])
-        (answer,) = tiny.answer(
+        (match,) = tiny.score_all([MatchRequest(tokens=encoded.tokens, text=TEXT)])
+        (answer,) = tiny.answer_all(
             [QuestionRequest(tokens=encoded.tokens, question=QUESTION)], top_k=4
         )
         matches[name], answers[name] = match, (clips, answer)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from clipbert.errors import CheckpointError
-from clipbert.model.network import ClipBert
+from clipbert.inference.clipbert import ClipBert
 from policy.registration import ensure_default, promote, register_model
 from store.errors import InvalidModelFolder
 from store.jobs.repository import JobRepository
@@ -79,7 +79,7 @@ def test_a_model_with_the_same_eyes_keeps_the_generation(sessions, blobs, recall
     ensure_default(sessions, blobs, recall_folder)
     model = ClipBert.from_pretrained(recall_folder)
     with torch.no_grad():
-        next(model.cross_encoder.parameters()).add_(1.0)  # finetuned behind the eyes only
+        next(model.network.cross_encoder.parameters()).add_(1.0)  # finetuned behind the eyes only
     model.save_pretrained(tmp_path / "finetuned")
     finetuned = register_model(sessions, blobs, tmp_path / "finetuned", name="f", version="1")
 
@@ -170,7 +170,7 @@ def two_models(sessions, blobs, recall_folder, tmp_path):
     for seed in (1, 2):
         model = ClipBert.from_pretrained(recall_folder)
         with torch.no_grad():
-            next(model.cross_encoder.parameters()).add_(float(seed))
+            next(model.network.cross_encoder.parameters()).add_(float(seed))
         model.save_pretrained(tmp_path / f"f{seed}")
         model_id = register_model(
             sessions, blobs, tmp_path / f"f{seed}", name="f", version=str(seed)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
+from clipbert.inference.clipbert import ClipBert
 from clipbert.model.config import ClipBertConfig, GridEncoderConfig
-from clipbert.model.network import ClipBert
 
 NUM_CLASSES = 20
 
@@ -20,9 +20,10 @@ def save_recall_model(folder: Path, *, seed: int = 0) -> Path:
         recall_likeliest=5,
     )
     model = ClipBert.create(config, seed=seed)
+    network = model.network
     generator = torch.Generator().manual_seed(seed)
     # Left at zero by the constructor: the real ones are the class names' embeddings.
-    for vectors in (model.grid_encoder.class_embeddings, model.recall.class_vectors):
+    for vectors in (network.grid_encoder.class_embeddings, network.recall.class_vectors):
         vectors.copy_(torch.randn(vectors.shape, generator=generator))
     model.save_pretrained(folder)
     return folder

@@ -67,13 +67,14 @@ def test_a_worker_on_the_gpu_indexes_searches_and_answers(gpu_service, workplace
         workplace.doorbell.ring(kind)
         done[kind] = gpu_service.wait_for_state(row.id, JobState.SUCCEEDED).result
 
-    from clipbert.inference.predictor import MatchRequest, Predictor
+    from clipbert.inference.clipbert import ClipBert
+    from clipbert.inference.requests import MatchRequest
     from store.models.repository import ModelRepository
 
     with gpu_service.sessions.begin() as session:
         row = ModelRepository(session).serving("retrieval")
     on_cpu = workplace.own(LoadedModels).cache.get(row)
-    assert isinstance(on_cpu, Predictor)
+    assert isinstance(on_cpu, ClipBert)
     assert done[JobKind.SEARCH]["stages"] == ["recall", "rerank"]
     for hit in done[JobKind.SEARCH]["hits"]:
         clips = read_clips(gpu_service, hit["video_id"])

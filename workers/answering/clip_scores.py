@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from clipbert.sampling.plan import clip_place
 from store.videos.tables import Clip
 
 _MAX_MOMENTS = 5
@@ -74,10 +75,8 @@ def places_of(clips: Sequence[Clip]) -> tuple[float, ...]:
 
 
 def place_in(clip: Clip, end_seconds: float) -> float:
-    """Say where the middle of a clip lies in a video that ends there, 0 to 1."""
-    if end_seconds <= 0:  # a still picture
-        return 0.5
-    return (clip.start_seconds + clip.end_seconds) / 2 / end_seconds
+    """Return where the middle of a clip lies in a video that ends there, 0 to 1."""
+    return clip_place(clip.start_seconds, clip.end_seconds, duration_seconds=end_seconds)
 
 
 def rank_hits(

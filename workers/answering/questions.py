@@ -14,12 +14,9 @@ from uuid import UUID
 import torch
 from sqlalchemy.orm import Session
 
-from clipbert.inference.predictor import (
-    ZERO_SHOT_TEMPERATURE,
-    AnswerResult,
-    Predictor,
-    QuestionRequest,
-)
+from clipbert.inference.clipbert import ClipBert
+from clipbert.inference.requests import QuestionRequest
+from clipbert.inference.results import ZERO_SHOT_TEMPERATURE, AnswerResult, sum_up_answers
 from policy.serving import Serving
 from store.errors import VideoNotFound
 from store.models.tables import Model
@@ -171,14 +168,14 @@ class QuestionDesk:
             )
         return clips
 
-    def _choose_by_recall(self, questions: Sequence[Question], predictor: Predictor) -> None:
+    def _choose_by_recall(self, questions: Sequence[Question], predictor: ClipBert) -> None:
         """Answer, without a trained head, as many questions as fit into a slice."""
         limit = self._models.match_limit
         batch = next(batches_by_cost(questions, lambda each: len(each.request.choices), limit))
         going_on = [question for question in batch if self._group.advance(question.hold)]
         outcomes = self._group.attempt(
             lambda: forward_each(
-                going_on, lambda some: predictor.choose([each.request for each in some])
+                going_on, lambda some: predictor.choose_all([each.request for each in some])
             ),
             *(question.hold for question in going_on),
         )
@@ -188,15 +185,23 @@ class QuestionDesk:
             else:
                 self._write(question, outcome, predictor)
 
-    def _finish(self, question: Question, predictor: Predictor) -> None:
-        logits = [row.logits for row in question.rows]
+    def _finish(self, question: Question, predictor: ClipBert) -> None:
+        config, logits = predictor.config, [row.logits for row in question.rows]
         if question.task == "qa":
-            answer = predictor.answer_of(logits[0], top_k=question.top_k)
+            answer = sum_up_answers(
+                logits[0], config.answers, aggregation=config.aggregation, top_k=question.top_k
+            )
         else:
-            answer = predictor.choice_of(logits, question.request.choices)
+            choices = question.request.choices
+            answer = sum_up_answers(
+                torch.cat(logits, dim=1),  # (K, A)
+                choices,
+                aggregation=config.aggregation,
+                top_k=len(choices),
+            )
         self._write(question, answer, predictor)
 
-    def _write(self, question: Question, answer: AnswerResult, predictor: Predictor) -> None:
+    def _write(self, question: Question, answer: AnswerResult, predictor: ClipBert) -> None:
         uncertainty = _measure(answer, predictor)
         result = _result(question, answer, predictor) | {
             "uncertainty": _uncertainty_json(uncertainty, question.clips),
@@ -237,7 +242,7 @@ def _choose_model(serving: Serving, *, has_choices: bool) -> tuple[str, Model]:
     return "qa", serving.qa
 
 
-def _measure(answer: AnswerResult, predictor: Predictor) -> Uncertainty:
+def _measure(answer: AnswerResult, predictor: ClipBert) -> Uncertainty:
     if answer.zero_shot:
         return measure_uncertainty(answer.clip_logits / ZERO_SHOT_TEMPERATURE, aggregation="max")
     return measure_uncertainty(answer.clip_logits, aggregation=predictor.config.aggregation)
@@ -254,7 +259,7 @@ def _uncertainty_json(uncertainty: Uncertainty, clips: Sequence[Clip]) -> dict[s
     }
 
 
-def _result(question: Question, answer: AnswerResult, predictor: Predictor) -> dict[str, Any]:
+def _result(question: Question, answer: AnswerResult, predictor: ClipBert) -> dict[str, Any]:
     best = answer.answers[0].answer
     names = question.request.choices or predictor.config.answers
     column = list(names).index(best)

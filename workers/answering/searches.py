@@ -18,7 +18,8 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 from torch import Tensor
 
-from clipbert.inference.predictor import Predictor
+from clipbert.inference.clipbert import ClipBert
+from clipbert.inference.results import sum_up_match
 from policy.serving import Serving
 from store.models.tables import Model
 from store.results.searches import SearchRepository
@@ -349,7 +350,7 @@ class SearchDesk:
                     raise
             return None
 
-    def _take_in(self, search: Search, row: PairRow, predictor: Predictor) -> None:
+    def _take_in(self, search: Search, row: PairRow, predictor: ClipBert) -> None:
         search.rows.remove(row)
         candidate = search.candidate_of.pop(id(row))
         if row.is_dropped:
@@ -357,7 +358,7 @@ class SearchDesk:
             if search.spare:
                 self._add_row(search, search.spare.popleft())
             return
-        match = predictor.match_of(row.logits)
+        match = sum_up_match(row.logits, aggregation=predictor.config.aggregation)
         candidate.match_score = match.score
         candidate.clip_scores = dict(
             zip(candidate.clips, match_probabilities(match.clip_logits), strict=True)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipbert.errors import FrameDamaged
+from clipbert.inference.clipbert import ClipBert
 from clipbert.inference.clips import stream_clips
-from clipbert.inference.predictor import Predictor
 from clipbert.sampling.plan import Clip
 from store.models.repository import GenerationRepository, ModelRepository
 from store.models.tables import Generation
@@ -40,8 +40,8 @@ class Encoders:
     """The models of a generation; often one and the same, which then runs once."""
 
     generation: Generation
-    model: Predictor
-    recall: Predictor
+    model: ClipBert
+    recall: ClipBert
 
     def stream(self, path: Path, clips: Sequence[Clip], *, name: str | None = None) -> ClipStream:
         """Decode clips for both models, each at its own size, as the library would for it alone.

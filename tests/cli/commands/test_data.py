@@ -8,8 +8,8 @@ import sys
 import pytest
 from videos import cut, write_counting_video
 
+from clipbert.inference.clipbert import ClipBert
 from clipbert.model.config import ClipBertConfig
-from clipbert.model.network import ClipBert
 
 
 def check(*arguments, cwd):

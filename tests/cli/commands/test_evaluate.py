@@ -14,8 +14,8 @@ from videos import cut
 from cli.commands.evaluate import evaluate
 from cli.errors import CliError
 from cli.main import main
+from clipbert.inference.clipbert import ClipBert
 from clipbert.model.config import ClipBertConfig
-from clipbert.model.network import ClipBert
 
 EVALUATE = [sys.executable, "-m", "cli.main", "evaluate"]
 

@@ -10,7 +10,7 @@ from authors_checkpoints import ANSWERS, PARITY_NAMES, import_small, small_check
 
 from cli.main import main
 from clipbert.checkpoints.tensor_files import hash_file
-from clipbert.model.network import ClipBert
+from clipbert.inference.clipbert import ClipBert
 from clipbert.model.text import TextTokenizer
 
 TASKS = {
@@ -80,7 +80,7 @@ def test_checkpoints_of_every_task_are_imported_and_exported(run, tmp_path, smal
     exported = torch.load(back, weights_only=True)
     assert len(exported) == 314 + 5 * (head == "pretraining")
     assert all(torch.equal(tensor, expected[name]) for name, tensor in exported.items())
-    assert ClipBert.from_pretrained(folder).config == import_small(head).model.config
+    assert ClipBert.from_pretrained(folder).config == import_small(head).network.config
 
 
 def test_an_import_answers_in_json(run, tmp_path, small):

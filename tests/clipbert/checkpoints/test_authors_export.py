@@ -14,12 +14,12 @@ from clipbert.checkpoints.authors_import import import_authors_checkpoint
 from clipbert.checkpoints.authors_names import UNUSED_GROUPS
 from clipbert.errors import CheckpointError
 from clipbert.model.config import BackboneConfig
-from clipbert.model.network import ClipBert
+from clipbert.model.network import Network
 
 
 @pytest.mark.parametrize("head", PARITY_NAMES)
 def test_an_export_is_the_checkpoint_without_what_is_unused(head, tmp_path):
-    export_authors_checkpoint(import_small(head).model, tmp_path / "a.pt")
+    export_authors_checkpoint(import_small(head).network, tmp_path / "a.pt")
 
     theirs = torch.load(small_checkpoint(head), weights_only=True)
     exported = torch.load(tmp_path / "a.pt", weights_only=True)
@@ -30,38 +30,38 @@ def test_an_export_is_the_checkpoint_without_what_is_unused(head, tmp_path):
 
 @pytest.mark.parametrize("head", PARITY_NAMES)
 def test_an_import_of_an_export_is_the_model(head, tmp_path):
-    model = import_small(head).model
+    model = import_small(head).network
     export_authors_checkpoint(model, tmp_path / "a.pt")
 
     again = import_small(head, tmp_path / "a.pt")
 
-    assert again.model.config == model.config
+    assert again.network.config == model.config
     assert again.skipped == {}
     expected = model.state_dict()
-    assert again.model.state_dict().keys() == expected.keys()
-    assert all(torch.equal(t, expected[name]) for name, t in again.model.state_dict().items())
+    assert again.network.state_dict().keys() == expected.keys()
+    assert all(torch.equal(t, expected[name]) for name, t in again.network.state_dict().items())
 
 
 def test_a_model_of_several_heads_is_exported_with_the_one_that_is_asked_for(tmp_path):
-    config = import_small("multiple_choice").model.config
-    heads = (*config.heads, *import_small("retrieval").model.config.heads)
-    model = ClipBert.create(dataclasses.replace(config, heads=heads), seed=0)
+    config = import_small("multiple_choice").network.config
+    heads = (*config.heads, *import_small("retrieval").network.config.heads)
+    model = Network.create(dataclasses.replace(config, heads=heads), seed=0)
 
     with pytest.raises(CheckpointError, match="has the heads multiple_choice, retrieval: say whi"):
         export_authors_checkpoint(model, tmp_path / "a.pt")
     exported = export_authors_checkpoint(model, tmp_path / "a.pt", head="retrieval")
 
     assert exported.left_out == (*UNUSED_GROUPS, "heads.multiple_choice.")
-    assert import_small("retrieval", tmp_path / "a.pt").model.config.head("retrieval")
+    assert import_small("retrieval", tmp_path / "a.pt").network.config.head("retrieval")
 
 
 def test_an_export_says_when_their_loader_would_pass_over_the_last_layer(tmp_path):
     path, chosen = small_checkpoint("qa"), small_settings("qa")
-    few = import_authors_checkpoint(path, head="qa", answers=("yes", "no"), settings=chosen).model
+    few = import_authors_checkpoint(path, head="qa", answers=("yes", "no"), settings=chosen).network
 
     passed_over = export_authors_checkpoint(few, tmp_path / "few.pt").passed_over
 
-    all_of_them = export_authors_checkpoint(import_small("qa").model, tmp_path / "all.pt")
+    all_of_them = export_authors_checkpoint(import_small("qa").network, tmp_path / "all.pt")
     assert (passed_over, all_of_them.passed_over) == (("transformer.classifier.2.",), ())
 
 
@@ -78,8 +78,8 @@ def test_an_export_says_when_their_loader_would_pass_over_the_last_layer(tmp_pat
 def test_a_model_that_their_code_would_compute_otherwise_is_not_exported(
     tmp_path, changes, complaint
 ):
-    config = dataclasses.replace(import_small("retrieval").model.config, **changes)
-    model = ClipBert.create(config, seed=0)
+    config = dataclasses.replace(import_small("retrieval").network.config, **changes)
+    model = Network.create(config, seed=0)
 
     with pytest.raises(CheckpointError, match=complaint):
         export_authors_checkpoint(model, tmp_path / "a.pt")
@@ -91,11 +91,11 @@ def test_an_export_replaces_no_file(tmp_path):
     (tmp_path / "a.pt").write_text("mine")
 
     with pytest.raises(CheckpointError, match="exists"):
-        export_authors_checkpoint(import_small("retrieval").model, tmp_path / "a.pt")
+        export_authors_checkpoint(import_small("retrieval").network, tmp_path / "a.pt")
 
     assert (tmp_path / "a.pt").read_text() == "mine"
 
 
 def test_an_export_into_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"a\.pt cannot be written"):
-        export_authors_checkpoint(import_small("retrieval").model, tmp_path / "nowhere" / "a.pt")
+        export_authors_checkpoint(import_small("retrieval").network, tmp_path / "nowhere" / "a.pt")

@@ -25,10 +25,10 @@ from clipbert.checkpoints.authors_import import (
 )
 from clipbert.checkpoints.authors_names import UNUSED_GROUPS
 from clipbert.checkpoints.authors_settings import AuthorsSettings
+from clipbert.checkpoints.folder import load_folder
 from clipbert.checkpoints.tensor_files import hash_file
 from clipbert.errors import CheckpointError, ConfigError
 from clipbert.model.config import BackboneConfig
-from clipbert.model.network import ClipBert
 from clipbert.model.text import TextTokenizer
 
 DECODER = "transformer.cls.predictions.decoder.weight"
@@ -64,7 +64,7 @@ def pretrained():
 
 
 def test_sizes_are_read_from_the_weights(weights, tmp_path):
-    config = import_weights(weights, tmp_path / "a.pt").model.config
+    config = import_weights(weights, tmp_path / "a.pt").network.config
 
     assert config.backbone == BackboneConfig(
         stem_channels=8, width=4, stage_blocks=(3, 4, 6, 3), stride_in_1x1=True
@@ -86,7 +86,7 @@ def test_what_is_unused_is_reported(head):
 
 
 def test_a_pretrained_checkpoint_becomes_the_pretraining_head(pretrained):
-    model = import_small("pretraining").model
+    model = import_small("pretraining").network
 
     prefix = "transformer.cls."
     assert [head.name for head in model.config.heads] == ["pretraining"]
@@ -142,25 +142,25 @@ def test_old_names_of_layer_norms_are_understood(weights, tmp_path):
     }
     assert old.keys() != weights.keys()
 
-    imported = import_weights(old, tmp_path / "old.pt").model.state_dict()
+    imported = import_weights(old, tmp_path / "old.pt").network.state_dict()
 
-    expected = import_weights(weights, tmp_path / "new.pt").model.state_dict()
+    expected = import_weights(weights, tmp_path / "new.pt").network.state_dict()
     assert all(torch.equal(imported[name], tensor) for name, tensor in expected.items())
 
 
 def test_a_file_of_the_older_kind_is_read(weights, tmp_path):
     torch.save(weights, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
 
-    imported = import_small("retrieval", tmp_path / "old.pt").model.state_dict()
+    imported = import_small("retrieval", tmp_path / "old.pt").network.state_dict()
 
-    expected = import_small("retrieval").model.state_dict()
+    expected = import_small("retrieval").network.state_dict()
     assert all(torch.equal(imported[name], tensor) for name, tensor in expected.items())
 
 
 def test_a_model_outlives_changes_to_its_file(weights, tmp_path):
     torch.save(weights, tmp_path / "a.pt")
-    model = import_small("retrieval", tmp_path / "a.pt").model
-    expected = import_small("retrieval").model.state_dict()
+    model = import_small("retrieval", tmp_path / "a.pt").network
+    expected = import_small("retrieval").network.state_dict()
 
     (tmp_path / "a.pt").write_bytes(b"\x00" * 1000)
 
@@ -172,7 +172,7 @@ def test_pretraining_heads_of_a_finetuned_checkpoint_are_skipped(weights, tmp_pa
 
     imported = import_weights(weights, tmp_path / "a.pt")
 
-    assert [head.name for head in imported.model.config.heads] == ["retrieval"]
+    assert [head.name for head in imported.network.config.heads] == ["retrieval"]
     assert imported.skipped["transformer.cls."] == 2 * 48
 
 
@@ -185,8 +185,8 @@ def test_outputs_without_an_answer_are_cut_off():
     )
 
     theirs = torch.load(path, weights_only=True)["transformer.classifier.2.weight"]
-    assert torch.equal(imported.model.heads["qa"].output.weight, theirs[:3])
-    assert imported.model.config.answers == answers
+    assert torch.equal(imported.network.heads["qa"].output.weight, theirs[:3])
+    assert imported.network.config.answers == answers
     assert imported.skipped["transformer.classifier outputs without an answer"] == 1497 * 97
 
 
@@ -297,7 +297,7 @@ def test_a_converted_checkpoint_is_the_imported_model(tmp_path):
 
     made = convert(path, tmp_path / "model")
 
-    loaded, imported = ClipBert.from_pretrained(tmp_path / "model"), import_small("retrieval").model
+    loaded, imported = load_folder(tmp_path / "model").network, import_small("retrieval").network
     assert made.source.sha256 == hash_file(path)
     assert loaded.config == imported.config == made.config
     expected = imported.state_dict()
@@ -313,8 +313,8 @@ def test_a_checkpoint_is_halved_to_float16(tmp_path):
 
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")]
     assert sizes[1] < 0.6 * sizes[0]
-    expected = import_small("retrieval").model.state_dict()
-    loaded = ClipBert.from_pretrained(tmp_path / "half").state_dict()
+    expected = import_small("retrieval").network.state_dict()
+    loaded = load_folder(tmp_path / "half").network.state_dict()
     assert all(torch.equal(tensor, expected[name].half()) for name, tensor in loaded.items())
 
 
@@ -390,7 +390,7 @@ def test_a_full_checkpoint_comes_back_identical_and_takes_little_memory(disk, ki
     ran = subprocess.run(
         [sys.executable, "-c", MEASURED, *command], check=True, capture_output=True, text=True
     )
-    export_authors_checkpoint(ClipBert.from_pretrained(folder), back)
+    export_authors_checkpoint(load_folder(folder).network, back)
 
     peak_bytes = 1024 * int(ran.stdout.split()[-1])
     assert peak_bytes < 2.5 * theirs.stat().st_size
@@ -409,7 +409,7 @@ def test_a_counting_checkpoint_counts_as_their_layers_do(tmp_path):
     regressor.load_state_dict(
         {n.removeprefix(beginning): t for n, t in theirs.items() if n.startswith(beginning)}
     )
-    model = import_weights(theirs, tmp_path / "a.pt", head="count").model
+    model = import_weights(theirs, tmp_path / "a.pt", head="count").network
     pooled = torch.randn(5, 48, generator=torch.Generator().manual_seed(1))
 
     found = model.heads["count"](pooled)
@@ -421,7 +421,7 @@ def test_a_counting_checkpoint_counts_as_their_layers_do(tmp_path):
 
 def test_a_counting_checkpoint_comes_back_bit_for_bit(tmp_path):
     theirs = draw_count_checkpoint()
-    model = import_weights(theirs, tmp_path / "a.pt", head="count").model
+    model = import_weights(theirs, tmp_path / "a.pt", head="count").network
 
     export_authors_checkpoint(model, tmp_path / "back.pt")
 
@@ -446,8 +446,8 @@ def test_the_prefix_of_data_parallelism_is_taken_away_and_said(weights, tmp_path
     plain = import_weights(weights, tmp_path / "b.pt")
     assert "module." in imported.notices[0]
     assert imported.notices[1:] == plain.notices
-    expected = plain.model.state_dict()
-    assert all(torch.equal(t, expected[n]) for n, t in imported.model.state_dict().items())
+    expected = plain.network.state_dict()
+    assert all(torch.equal(t, expected[n]) for n, t in imported.network.state_dict().items())
 
 
 def test_a_prefix_that_only_some_keys_have_is_unknown(weights, tmp_path):

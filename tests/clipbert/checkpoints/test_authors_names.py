@@ -14,7 +14,7 @@ from clipbert.checkpoints.authors_names import (
 )
 from clipbert.errors import CheckpointError
 from clipbert.model.config import ClipBertConfig, HeadConfig
-from clipbert.model.network import ClipBert
+from clipbert.model.network import Network
 
 OF_FILE = [("pretrain", "pretraining"), ("retrieval", "retrieval"), ("qa", "qa")]
 
@@ -26,7 +26,7 @@ def model_names(head):
         answers=tuple(map(str, range(1500))) if head == "qa" else (),
     )
     with torch.device("meta"):
-        return {name: tuple(t.shape) for name, t in ClipBert(config).state_dict().items()}
+        return {name: tuple(t.shape) for name, t in Network(config).state_dict().items()}
 
 
 @pytest.mark.parametrize(("kind", "head"), OF_FILE)

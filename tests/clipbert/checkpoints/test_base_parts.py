@@ -94,7 +94,7 @@ def assert_near(actual, expected, *, part):
 
 @torch.inference_mode()
 def test_a_model_started_from_torchvisions_resnet_computes_the_same(resnet, resnet_file):
-    model = start_base(resnet=resnet_file, config=TINY).model
+    model = start_base(resnet=resnet_file, config=TINY).checkpoint.network
     frames = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(2))
     theirs = torch.nn.Sequential(*list(resnet.children())[:-2])(frames)  # (1, 2048, 3, 3)
 
@@ -104,7 +104,7 @@ def test_a_model_started_from_torchvisions_resnet_computes_the_same(resnet, resn
 
 
 def test_torchvisions_resnet_wants_torchvisions_pixels(resnet_file):
-    config = start_base(resnet=resnet_file, config=TINY).model.config
+    config = start_base(resnet=resnet_file, config=TINY).checkpoint.network.config
 
     assert (config.channel_order, config.backbone.stride_in_1x1) == ("rgb", False)
     presets = torchvision.models.ResNet50_Weights.DEFAULT.transforms()
@@ -121,7 +121,7 @@ def test_what_of_a_resnet_is_not_used_is_reported(resnet_file):
 def test_a_resnet_may_be_a_safetensors_file(resnet, tmp_path):
     save_file(resnet.state_dict(), tmp_path / "resnet.safetensors")
 
-    model = start_base(resnet=tmp_path / "resnet.safetensors", config=TINY).model
+    model = start_base(resnet=tmp_path / "resnet.safetensors", config=TINY).checkpoint.network
 
     assert torch.equal(model.backbone.conv1.weight, resnet.conv1.weight)
 
@@ -155,7 +155,7 @@ def test_a_resnet_without_bottlenecks_is_refused(tmp_path):
 
 @torch.inference_mode()
 def test_a_model_started_from_bert_reads_texts_as_bert_does(bert, bert_folder):
-    model = start_base(bert=bert_folder, config=TINY).model
+    model = start_base(bert=bert_folder, config=TINY).checkpoint.network
     ids, mask = model.tokenizer.encode(["a dog runs", "two cats"], max_length=20)
 
     hidden = model.cross_encoder(model.text_embeddings(ids), mask)
@@ -170,7 +170,7 @@ def test_a_model_started_from_bert_reads_texts_as_bert_does(bert, bert_folder):
 @torch.inference_mode()
 def test_a_model_started_from_bert_reads_any_embeddings_as_bert_does(bert, bert_folder):
     """Visual tokens are no words: BERT takes them as embeddings, to which it adds positions."""
-    model = start_base(bert=bert_folder, config=TINY).model
+    model = start_base(bert=bert_folder, config=TINY).checkpoint.network
     ids, text_mask = model.tokenizer.encode(["a dog", "two cats"], max_length=20)
     visual = torch.randn(2, 4, 48, generator=torch.Generator().manual_seed(3))
     inputs = torch.cat([bert.bert.embeddings.word_embeddings(ids), visual], dim=1)
@@ -190,7 +190,7 @@ def test_a_model_started_from_bert_reads_any_embeddings_as_bert_does(bert, bert_
 def test_berts_of_every_kind_of_file_and_name_are_the_same(tmp_path, bert, file, rename):
     folder = save_bert(bert, tmp_path / "bert", file=file, rename=rename)
 
-    model = start_base(bert=folder, config=TINY).model
+    model = start_base(bert=folder, config=TINY).checkpoint.network
 
     expected = bert.bert.embeddings.state_dict()
     assert all(torch.equal(t, expected[n]) for n, t in model.text_embeddings.state_dict().items())
@@ -199,7 +199,7 @@ def test_berts_of_every_kind_of_file_and_name_are_the_same(tmp_path, bert, file,
 def test_a_bert_without_heads_has_shorter_names(tmp_path):
     bert = make_bert(transformers.BertModel)
 
-    model = start_base(bert=save_bert(bert, tmp_path / "bert"), config=TINY).model
+    model = start_base(bert=save_bert(bert, tmp_path / "bert"), config=TINY).checkpoint.network
 
     assert torch.equal(model.cross_encoder.pooler.dense.weight, bert.pooler.dense.weight)
 
@@ -225,7 +225,7 @@ def test_a_bert_gives_the_pretraining_head_its_words(bert, bert_folder):
     started = start_base(bert=bert_folder, heads=("pretraining",), config=TINY)
     ids, mask = CHARACTERS.encode(["a dog runs"], max_length=20)
 
-    model = started.model
+    model = started.checkpoint.network
     hidden = model.cross_encoder(model.text_embeddings(ids), mask)
     words = model.heads["pretraining"].words(hidden, model.text_embeddings.word_embeddings.weight)
 
@@ -308,7 +308,7 @@ def test_a_vocabulary_makes_the_tokenizer(bert_folder, lowercase, first):
         settings = {"do_lower_case": lowercase}
         (bert_folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
-    tokenizer = start_base(bert=bert_folder, config=TINY).model.tokenizer
+    tokenizer = start_base(bert=bert_folder, config=TINY).checkpoint.tokenizer
 
     ids, _ = tokenizer.encode(["A dog"], max_length=10)
     assert ids[0, 1] == vocabulary[first]
@@ -318,7 +318,9 @@ def test_a_vocabulary_makes_the_tokenizer(bert_folder, lowercase, first):
 
 def test_what_no_file_gives_is_drawn_by_the_seed():
     def draw(seed):
-        return start_base(config=TINY, heads=("qa",), answers=TINY.answers, seed=seed).model
+        return start_base(
+            config=TINY, heads=("qa",), answers=TINY.answers, seed=seed
+        ).checkpoint.network
 
     one, same, other = draw(1), draw(1), draw(2)
 
@@ -351,9 +353,9 @@ def test_a_tokenizer_with_more_tokens_than_the_bert_has_is_refused(tmp_path):
 def test_a_started_model_is_saved_with_its_origin(bert_folder, tmp_path):
     started = start_base(bert=bert_folder, config=TINY)
 
-    write_model_folder(started.model, tmp_path / "base", card=started.card)
+    write_model_folder(started.checkpoint, tmp_path / "base", card=started.card)
 
     loaded = load_folder(tmp_path / "base")
-    assert loaded.config == started.model.config
+    assert loaded.network.config == started.checkpoint.network.config
     assert loaded.tokenizer is not None
     assert started.card.sources[0].sha256 in (tmp_path / "base" / "README.md").read_text()

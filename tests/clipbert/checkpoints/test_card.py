@@ -4,10 +4,11 @@ import pytest
 import yaml
 
 from clipbert.checkpoints.card import ModelCard, SourceFile
+from clipbert.checkpoints.folder import Checkpoint
 from clipbert.checkpoints.new_folder import write_model_folder
 from clipbert.errors import CheckpointError
+from clipbert.inference.clipbert import ClipBert
 from clipbert.model.config import ClipBertConfig
-from clipbert.model.network import ClipBert
 
 TINY = ClipBertConfig.preset("clipbert-tiny")
 
@@ -56,7 +57,7 @@ def test_a_card_describes_the_model():
 
 
 def test_a_model_folder_has_its_card(tmp_path):
-    model = ClipBert.create(TINY, seed=0)
+    model = Checkpoint.create(TINY, seed=0)
 
     write_model_folder(model, tmp_path / "tiny", card=ModelCard("A model."))
 
@@ -67,8 +68,8 @@ def test_a_model_folder_has_its_card(tmp_path):
 
 
 def test_a_folder_that_cannot_be_finished_is_not_there(tmp_path):
-    model = ClipBert.create(TINY, seed=0)
-    model.fold_batch_norm()
+    model = Checkpoint.create(TINY, seed=0)
+    model.network.fold_batch_norm()
 
     with pytest.raises(CheckpointError, match="folded batch norm cannot be saved"):
         write_model_folder(model, tmp_path / "tiny", card=ModelCard("A model."))

@@ -6,9 +6,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clipbert.engines.devices import default_dtype
-from clipbert.inference.predictor import MatchRequest, Predictor
+from clipbert.inference.clipbert import ClipBert
+from clipbert.inference.requests import MatchRequest
 from clipbert.model.config import ClipBertConfig
-from clipbert.model.network import ClipBert
+from clipbert.model.network import Network
 
 
 class FakeDevices:
@@ -45,8 +46,8 @@ def test_each_gpu_has_the_16_bits_that_it_multiplies(device, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_heads_and_logits_are_float32_beside_a_network_of_16_bits(tiny_folder, dtype):
-    predictor = Predictor.load(tiny_folder, dtype=dtype)
-    model = predictor._model
+    predictor = ClipBert.for_serving(tiny_folder, dtype=dtype)
+    model = predictor.network
     ids = torch.ones(2, 3, dtype=torch.int64)
     h = w = predictor.config.grid_side
     visual = torch.zeros(2, h, w, predictor.config.hidden_size, dtype=dtype)
@@ -59,7 +60,7 @@ def test_heads_and_logits_are_float32_beside_a_network_of_16_bits(tiny_folder, d
 
 
 def test_heads_stay_float32_under_autocast_too():
-    model = ClipBert.create(ClipBertConfig.preset("clipbert-tiny"), seed=0)
+    model = Network.create(ClipBertConfig.preset("clipbert-tiny"), seed=0)
     ids = torch.ones(1, 3, dtype=torch.int64)
     h = w = model.config.grid_side
     visual = torch.zeros(1, h, w, model.config.hidden_size)
@@ -71,11 +72,13 @@ def test_heads_stay_float32_under_autocast_too():
 
 
 def test_float16_gives_nearly_the_same_scores(tiny_folder):
-    full, halved = (Predictor.load(tiny_folder, dtype=d) for d in (torch.float32, torch.float16))
+    full, halved = (
+        ClipBert.for_serving(tiny_folder, dtype=d) for d in (torch.float32, torch.float16)
+    )
     frames = np.random.default_rng(0).integers(0, 256, (1, 40, 60, 3), np.uint8)
     request = MatchRequest(tokens=full.encode_clips([frames]).tokens, text="a dog")
 
-    (one,), (other,) = full.match([request]), halved.match([request])
+    (one,), (other,) = full.score_all([request]), halved.score_all([request])
 
     assert one.score == pytest.approx(other.score, abs=0.01)
 
@@ -95,9 +98,8 @@ class Transfers(TorchDispatchMode):
 
 
 def test_frames_travel_to_the_device_as_bytes_and_are_fitted_there(tiny_folder):
-    predictor = Predictor.load(tiny_folder)
-    predictor._model.to("meta")  # a device that is nowhere, and to which copies show all the same
-    predictor._device = torch.device("meta")
+    predictor = ClipBert.for_serving(tiny_folder)
+    predictor.network.to("meta")  # a device that is nowhere, and to which copies show all the same
     frames = np.zeros((1, 40, 60, 3), np.uint8)
 
     with Transfers() as transfers, pytest.raises(NotImplementedError):  # nothing comes back

@@ -16,16 +16,18 @@ from clipbert.errors import CheckpointError, NothingToEvaluate
 from clipbert.evaluation.assessment_builder import build_assessment
 from clipbert.evaluation.evaluate import choose_plan, evaluate
 from clipbert.evaluation.score_store import ScoreStore
+from clipbert.inference.clipbert import ClipBert
 from clipbert.inference.clips import decode_clips
-from clipbert.inference.predictor import Predictor
 from clipbert.model.config import ClipBertConfig, HeadConfig
-from clipbert.model.network import ClipBert
+from clipbert.model.network import Network
 from clipbert.model.pixels import clips_to_pixels
+from clipbert.model.text import TextTokenizer
 from clipbert.sampling.plan import SamplingPlan
 from clipbert.sampling.plan_clips import plan_clips
 from clipbert.video.decode import probe_video
 
 PLAN = SamplingPlan("segments", num_clips=2)
+TOKENIZER = TextTokenizer.from_characters()
 ANSWERS = ("red", "green", "one", "two", "three", "yes")  # not blue
 HEADS = (
     HeadConfig("retrieval", 2),
@@ -51,7 +53,7 @@ def model():
     config = dataclasses.replace(
         ClipBertConfig.preset("clipbert-tiny"), heads=HEADS, answers=ANSWERS
     )
-    model = ClipBert.create(config, seed=0).eval()
+    model = Network.create(config, seed=0).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim == 2 and not name.startswith(("backbone.", "grid_encoder.")):
@@ -61,7 +63,7 @@ def model():
 
 @pytest.fixture
 def predictor(model):
-    return Predictor(model, model.tokenizer, device=torch.device("cpu"))
+    return ClipBert(model, TOKENIZER)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +86,7 @@ def tokens(model, corpus):
 
 def straight_logits(model, clips, text, head):
     """Let one text meet each clip of a video, one after the other: K lists of C numbers."""
-    ids, mask = model.tokenizer.encode([text], max_length=model.config.max_text_tokens)
+    ids, mask = TOKENIZER.encode([text], max_length=model.config.max_text_tokens)
     with torch.inference_mode():
         return [model(ids, mask, clip[None], head=head)[0].tolist() for clip in clips]
 
@@ -216,10 +218,10 @@ def test_repeated_lines_are_dropped_and_every_caption_of_a_video_is_right(
 def test_equal_scores_are_told_apart_by_the_names_of_videos_and_the_lines_of_captions(
     model, corpus, media, tmp_path
 ):
-    indifferent = ClipBert.create(model.config, seed=0).eval()
+    indifferent = Network.create(model.config, seed=0).eval()
     with torch.no_grad():
         indifferent.heads["retrieval"].output.weight.zero_()
-    predictor = Predictor(indifferent, indifferent.tokenizer, device=torch.device("cpu"))
+    predictor = ClipBert(indifferent, TOKENIZER)
     videos = [4, 4, 4, 0, 3, 1, 2]  # of the lines
     lines = [{"caption": f"c{n}", "clip_name": f"video0{v}"} for n, v in enumerate(videos)]
     file = read_annotations(write_lines(tmp_path / "a.jsonl", lines))
@@ -279,7 +281,7 @@ def predictor_answers(predictor, file, pictures):
         path = pictures.find(line.video)
         frames = decode_clips(path, plan_clips(probe_video(path), SamplingPlan(num_clips=1)))
         tokens = predictor.encode_clips(frames).tokens.float()
-        logits = straight_logits(predictor._model, tokens, line.text, "qa")[0]
+        logits = straight_logits(predictor.network, tokens, line.text, "qa")[0]
         answers[line.video] = ANSWERS[logits.index(max(logits))]
     return answers
 
@@ -289,7 +291,7 @@ def predictor_answers(predictor, file, pictures):
 )
 def test_choices_are_what_straight_loops_find(predictor, corpus, media, tokens, *, kind, head):
     file = read_annotations(corpus.files[kind])
-    model = predictor._model
+    model = predictor.network
 
     assessment = build_assessment(file, config=model.config)
     evaluation = evaluate(predictor, assessment, media=media, plan=PLAN)
@@ -328,7 +330,7 @@ def test_counts_are_the_mean_of_the_clips_numbers(predictor, model, corpus, medi
     )
 
 
-class InterruptedPredictor(Predictor):
+class InterruptedClipBert(ClipBert):
     """Is interrupted when it is to encode one video too many."""
 
     num_encoded, most_encoded = 0, 10**9
@@ -344,12 +346,12 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_result(
     model, predictor, one_caption, media, tmp_path
 ):
     whole = run(predictor, one_caption, media)
-    first = InterruptedPredictor(model, model.tokenizer, device=torch.device("cpu"))
+    first = InterruptedClipBert(model, TOKENIZER)
     first.most_encoded = 20
     with pytest.raises(KeyboardInterrupt):
         run(first, one_caption, media, store=ScoreStore(tmp_path, {"a": 1}, resume=True))
 
-    second = InterruptedPredictor(model, model.tokenizer, device=torch.device("cpu"))
+    second = InterruptedClipBert(model, TOKENIZER)
     resumed = run(second, one_caption, media, store=ScoreStore(tmp_path, {"a": 1}, resume=True))
     again = run(second, one_caption, media, store=ScoreStore(tmp_path, {"a": 1}, resume=True))
 
@@ -377,10 +379,10 @@ def test_there_must_be_something_to_evaluate(predictor, one_caption, tmp_path):
 
 
 def test_numbers_that_are_not_finite_are_an_error_not_a_figure(model, corpus, media):
-    broken = ClipBert.create(model.config, seed=1).eval()
+    broken = Network.create(model.config, seed=1).eval()
     with torch.no_grad():
         broken.heads["qa"].output.bias[2] = math.nan
-    predictor = Predictor(broken, broken.tokenizer, device=torch.device("cpu"))
+    predictor = ClipBert(broken, TOKENIZER)
 
     with pytest.raises(CheckpointError, match="qa logits for video00 are not finite"):
         run(predictor, read_annotations(corpus.files["msrvtt_qa"]), media)

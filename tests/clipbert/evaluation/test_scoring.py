@@ -18,10 +18,9 @@ from clipbert.errors import AnnotationError, MissingHead, NothingToEvaluate
 from clipbert.evaluation import scoring
 from clipbert.evaluation.majority import score_majority
 from clipbert.evaluation.recall_scores import score_by_recall
-from clipbert.inference.predictor import Predictor
+from clipbert.inference.clipbert import ClipBert
 from clipbert.inference.requests import MatchRequest, QuestionRequest
 from clipbert.model.config import ClipBertConfig, HeadConfig
-from clipbert.model.network import ClipBert
 from clipbert.training import score
 
 HELD_OUT = [1, 5, 9, 13, 17, 21]
@@ -49,7 +48,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def predictor(folder):
-    return Predictor.load(folder, dtype=torch.float32)
+    return ClipBert.for_serving(folder, dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +72,7 @@ def test_each_question_is_scored_as_the_model_answers_it(predictor, tokens):
     wanted = {}
     for each in held_out(tokens, "qa"):
         request = QuestionRequest(stored.read(each.video, rows), each.text)
-        answer = predictor.answer([request], top_k=1)[0].answers[0].answer
+        answer = predictor.answer_all([request], top_k=1)[0].answers[0].answer
         wanted[each.line] = float(answer == each.answer)
     assert scores.of_line == wanted
     assert list(scores.of_line) == HELD_OUT
@@ -91,7 +90,7 @@ def test_a_caption_is_scored_by_whether_its_video_comes_first(predictor, tokens)
     wanted = {}
     for each in lines:
         requests = [MatchRequest(stored.read(other.video, range(4)), each.text) for other in lines]
-        matches = [result.score for result in predictor.match(requests)]
+        matches = [result.score for result in predictor.score_all(requests)]
         wanted[each.line] = float(lines[matches.index(max(matches))].video == each.video)
     assert scores.of_line == wanted
     told = scores.to_json()
@@ -190,7 +189,7 @@ def test_parts_of_a_video_are_looked_at_by_themselves(tmp_path, predictor, token
     stored = TokenFolder(tokens.folder)
     for number, rows in ((1, [0]), (2, [3]), (3, [0, 1, 2, 3])):
         request = QuestionRequest(stored.read("v00", rows), line["question"])
-        right = predictor.answer([request])[0].answers[0].answer == "red"
+        right = predictor.answer_all([request])[0].answers[0].answer == "red"
         assert scores.of_line[number] == float(right)
     assert seen[-1] == (3, 3)
 

@@ -7,9 +7,9 @@ import torch
 from videos import write_counting_video
 
 from clipbert.errors import CheckpointError, MissingHead
+from clipbert.inference.clipbert import ClipBert
 from clipbert.inference.clips import decode_clips
 from clipbert.model.config import ClipBertConfig, HeadConfig
-from clipbert.model.network import ClipBert
 from clipbert.model.pixels import clips_to_pixels
 from clipbert.sampling.plan import SamplingPlan
 from clipbert.sampling.plan_clips import plan_clips
@@ -130,7 +130,7 @@ def test_a_model_with_places_of_frames_and_clips_sees_the_order(path):
         ClipBertConfig.preset("clipbert-tiny"), plan=PLAN, frame_positions=2, clip_positions=8
     )
     model = ClipBert.create(config, seed=5).eval()
-    for parameter in model.cross_encoder.parameters():
+    for parameter in model.network.cross_encoder.parameters():
         parameter.data *= 10  # a random model hardly looks at its video
     tokens = model.encode_video(path)
     assert tokens.tokens.shape == (3, 2 * 2, 2, 48)  # two frames of 2 x 2 each
@@ -143,8 +143,8 @@ def test_a_model_with_places_of_frames_and_clips_sees_the_order(path):
 
     assert score(swapped) == pytest.approx(score(tokens), abs=1e-6)  # the tables start at zero
     scale = float(tokens.tokens.float().std())  # what a random CNN puts out is large
-    torch.nn.init.normal_(model.visual_embeddings.frame_embeddings.weight, std=scale)
-    torch.nn.init.normal_(model.visual_embeddings.clip_embeddings.weight, std=scale)
+    torch.nn.init.normal_(model.network.visual_embeddings.frame_embeddings.weight, std=scale)
+    torch.nn.init.normal_(model.network.visual_embeddings.clip_embeddings.weight, std=scale)
     assert abs(score(swapped) - score(tokens)) > 1e-5
     # The same clips at the same places, in another order, are the same video.
     assert score(backwards) == pytest.approx(score(tokens), abs=1e-6)
@@ -153,7 +153,8 @@ def test_a_model_with_places_of_frames_and_clips_sees_the_order(path):
 
 
 def test_a_model_in_training_mode_is_not_asked(path):
-    model = ClipBert.create(ClipBertConfig.preset("clipbert-tiny"), seed=0).train()
+    model = ClipBert.create(ClipBertConfig.preset("clipbert-tiny"), seed=0)
+    model.network.train()
 
     with pytest.raises(ValueError, match="eval"):
         model.encode_video(path)

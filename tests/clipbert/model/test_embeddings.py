@@ -7,7 +7,7 @@ from transformers.models.bert.modeling_bert import BertEmbeddings
 
 from clipbert.model.config import ClipBertConfig
 from clipbert.model.embeddings import TextEmbeddings, VisualEmbeddings
-from clipbert.model.network import ClipBert
+from clipbert.model.network import Network
 
 TINY = ClipBertConfig.preset("clipbert-tiny")
 
@@ -109,6 +109,6 @@ def test_clip_embeddings_tell_the_parts_of_a_video_apart():
 
 
 def test_a_new_model_does_not_look_at_its_zero_places():
-    model = ClipBert.create(dataclasses.replace(TINY, clip_positions=4), seed=0)
+    model = Network.create(dataclasses.replace(TINY, clip_positions=4), seed=0)
 
     assert not model.visual_embeddings.clip_embeddings.weight.any()

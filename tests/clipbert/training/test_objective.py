@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 
+from clipbert.checkpoints.folder import Checkpoint
 from clipbert.model.config import ClipBertConfig
-from clipbert.model.network import ClipBert
 from clipbert.model.pixels import clips_to_pixels
 from clipbert.training.batch import Batch, collate
 from clipbert.training.dataset import Draw, DroppedExample, LoadedExample
@@ -35,7 +35,7 @@ ANSWERS = ("a", "b", "c", "d", "e")
 def make_objective(recipe: Recipe, **changes) -> Objective:
     config = dataclasses.replace(ClipBertConfig.preset("clipbert-tiny"), dropout=0.0, **changes)
     answers = ANSWERS if recipe.task == "qa" else ()
-    model = prepare_model(ClipBert.create(config, seed=2), recipe, answers=answers).model
+    model = prepare_model(Checkpoint.create(config, seed=2), recipe, answers=answers).model
     with torch.no_grad():  # so that the logits of different clips are far from each other
         for part in (model.cross_encoder, model.heads[recipe.task]):
             for weight in part.parameters():

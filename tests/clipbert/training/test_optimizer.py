@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from clipbert.checkpoints.authors_names import rename_authors_keys
-from clipbert.model.network import ClipBert
+from clipbert.model.network import Network
 from clipbert.model.pixels import to_pixels
 from clipbert.training.losses import clip_cross_entropy
 from clipbert.training.optimizer import AuthorsAdamW, group_parameters
@@ -31,8 +31,8 @@ GROUPS = {
 
 
 @pytest.fixture
-def model() -> ClipBert:
-    return import_small("retrieval").model
+def model() -> Network:
+    return import_small("retrieval").network
 
 
 def groups_of(model: nn.Module, *, rate: float = 1e-3):
@@ -45,7 +45,7 @@ def groups_of(model: nn.Module, *, rate: float = 1e-3):
     )
 
 
-def retrieval_loss(model: ClipBert, io: dict[str, torch.Tensor]) -> torch.Tensor:
+def retrieval_loss(model: Network, io: dict[str, torch.Tensor]) -> torch.Tensor:
     videos = []
     for video in range(2):
         frames = np.ascontiguousarray(io[f"raw_frames_u8.{video}"].permute(0, 2, 3, 1).numpy())

@@ -7,9 +7,10 @@ import torch
 from safetensors.torch import load_file
 from token_corpus import write_tokens
 
+from clipbert.checkpoints.folder import Checkpoint, load_folder, save_folder
 from clipbert.errors import ConfigError
 from clipbert.model.config import ClipBertConfig, GridEncoderConfig
-from clipbert.model.network import ClipBert
+from clipbert.model.network import Network
 from clipbert.training.finetune_recipes import default_recipe
 from clipbert.training.recipe import Recipe
 from clipbert.training.run import train
@@ -21,14 +22,15 @@ ANSWERS = ("near", "far")  # which clipbert-tiny does not have
 NUM_CLASSES = 12
 
 
-def make_mixing(**changes) -> ClipBert:
+def make_mixing(**changes) -> Checkpoint:
     """clipbert-tiny whose visual tokens are mixtures of twelve classes."""
     config = dataclasses.replace(
         ClipBertConfig.preset("clipbert-tiny"),
         grid_encoder=GridEncoderConfig("class_mixture", num_classes=NUM_CLASSES),
         **changes,
     )
-    model = ClipBert.create(config, seed=3)
+    made = Checkpoint.create(config, seed=3)
+    model = made.network
     with torch.no_grad():
         # Words of a trained text model are not all alike, as random ones are.
         generator = torch.Generator().manual_seed(1)
@@ -37,10 +39,10 @@ def make_mixing(**changes) -> ClipBert:
             model.text_embeddings.LayerNorm.bias,
         ):
             weight.copy_(torch.rand(len(weight), generator=generator) + 0.5)
-    return model
+    return made
 
 
-def mixtures(model: ClipBert) -> torch.Tensor:
+def mixtures(model: Network) -> torch.Tensor:
     """Tokens (N, h, w, D) that are almost the same everywhere, as those of a real classifier."""
     generator = torch.Generator().manual_seed(2)
     side, size = model.config.grid_side, model.config.hidden_size
@@ -48,14 +50,14 @@ def mixtures(model: ClipBert) -> torch.Tensor:
     return common + 0.01 * torch.randn(40, side, side, size, generator=generator)
 
 
-def text_words(model: ClipBert) -> torch.Tensor:
+def text_words(model: Network) -> torch.Tensor:
     """What the text embeddings of all words are, but for their places: (W, D)."""
     text = model.text_embeddings
     return text.LayerNorm(text.word_embeddings.weight + text.token_type_embeddings.weight[0])
 
 
 def test_random_weights_of_a_new_head_have_the_recipes_deviation():
-    start = ClipBert.create(ClipBertConfig.preset("clipbert-tiny"), seed=1)
+    start = Checkpoint.create(ClipBertConfig.preset("clipbert-tiny"), seed=1)
     recipe = Recipe("qa", max_text_tokens=32)
 
     papers, wide = (
@@ -70,11 +72,12 @@ def test_random_weights_of_a_new_head_have_the_recipes_deviation():
 
 
 def test_the_weights_of_a_head_that_was_trained_keep_their_deviation():
-    fresh = ClipBert.create(ClipBertConfig.preset("clipbert-tiny"), seed=1)
+    fresh = Checkpoint.create(ClipBertConfig.preset("clipbert-tiny"), seed=1)
     start = prepare_model(fresh, Recipe("qa", max_text_tokens=32), answers=ANSWERS).model
+    trained = Checkpoint(start, fresh.tokenizer)
 
     again = prepare_model(
-        start, Recipe("qa", max_text_tokens=32, head_std=0.5), answers=ANSWERS
+        trained, Recipe("qa", max_text_tokens=32, head_std=0.5), answers=ANSWERS
     ).model
 
     assert torch.equal(again.heads["qa"].hidden.weight, start.heads["qa"].hidden.weight)
@@ -100,7 +103,7 @@ def test_a_dropout_that_is_no_part_is_refused(dropout):
 
 
 def test_fitted_visual_tokens_vary_as_words_do():
-    model = make_mixing().eval()
+    model = make_mixing().network.eval()
     tokens, words = mixtures(model), text_words(model)
 
     before = model.visual_embeddings(tokens).flatten(0, 1)
@@ -114,7 +117,7 @@ def test_fitted_visual_tokens_vary_as_words_do():
 
 
 def test_a_dimension_that_never_varies_is_not_blown_up():
-    model = make_mixing()
+    model = make_mixing().network
     tokens = mixtures(model)
     tokens[..., 0] = 0.5
 
@@ -127,10 +130,10 @@ def test_a_dimension_that_never_varies_is_not_blown_up():
 
 def test_only_mixtures_that_were_never_trained_need_statistics():
     recipe = Recipe("qa", max_text_tokens=32)
-    convolving = ClipBert.create(ClipBertConfig.preset("clipbert-tiny"), seed=1)
+    convolving = Checkpoint.create(ClipBertConfig.preset("clipbert-tiny"), seed=1)
 
     fresh = prepare_model(make_mixing(), recipe, answers=ANSWERS)
-    trained = prepare_model(fresh.model, recipe, answers=ANSWERS)
+    trained = prepare_model(Checkpoint(fresh.model, fresh.tokenizer), recipe, answers=ANSWERS)
 
     assert fresh.needs_statistics
     assert not trained.needs_statistics
@@ -140,7 +143,8 @@ def test_only_mixtures_that_were_never_trained_need_statistics():
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_a_run_begins_with_fitted_tokens(tmp_path, interrupted):
     base = tmp_path / "base"
-    make_mixing().save_pretrained(base)
+    made = make_mixing()
+    save_folder(made.network, base, tokenizer=made.tokenizer)
     given = write_tokens(tmp_path, ClipBertConfig.from_folder(base))
     recipe = default_recipe("qa", 18).replace(
         [
@@ -169,7 +173,7 @@ def test_a_run_begins_with_fitted_tokens(tmp_path, interrupted):
         request = dataclasses.replace(request, resume=True)
     train(request)
 
-    start, model = ClipBert.from_pretrained(base), ClipBert.from_pretrained(request.out)
+    start, model = load_folder(base).network, load_folder(request.out).network
     ours, theirs = model.visual_embeddings, start.visual_embeddings
     assert not torch.allclose(ours.LayerNorm.weight, theirs.LayerNorm.weight, atol=0.01)
     # The corpus's three colours, apart by 1 and with noise of 0.2, have about this mean.

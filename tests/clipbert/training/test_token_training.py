@@ -14,13 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from token_corpus import ANSWERS, write_tokens
 
-from clipbert.checkpoints.folder import VISUAL_PREFIXES, WEIGHTS_FILE, visual_sha256
+from clipbert.checkpoints.folder import VISUAL_PREFIXES, WEIGHTS_FILE, load_folder, visual_sha256
 from clipbert.datasets.token_folder import StoredVideo, write_index
 from clipbert.errors import AnnotationError, ConfigError
+from clipbert.inference.clipbert import ClipBert
 from clipbert.inference.clips import decode_clips
-from clipbert.inference.predictor import Predictor
 from clipbert.model.config import ClipBertConfig
-from clipbert.model.network import ClipBert
 from clipbert.sampling.plan import SamplingPlan
 from clipbert.sampling.plan_clips import plan_clips
 from clipbert.training.finetune_recipes import default_recipe
@@ -108,7 +107,7 @@ def test_every_task_of_the_service_is_trained_from_tokens(tmp_path, base, tokens
     config = ClipBertConfig.from_folder(report.folder)
     assert config.trained_heads == (task,)
     assert config.plan == ClipBertConfig.from_folder(base).plan
-    assert Predictor.load(report.folder).has_trained_head(task)
+    assert ClipBert.for_serving(report.folder).has_trained_head(task)
 
 
 def test_curves_are_drawn_and_listed(whole_run):
@@ -121,7 +120,7 @@ def test_curves_are_drawn_and_listed(whole_run):
 
 
 def test_the_visual_side_stays_the_same_to_the_bit(tmp_path, base, tokens, whole_run):
-    before, after = ClipBert.from_pretrained(base), ClipBert.from_pretrained(whole_run)
+    before, after = load_folder(base).network, load_folder(whole_run).network
 
     assert visual_sha256(before) == visual_sha256(after)
     checkpoint = load_file(find_last_checkpoint(whole_run / "checkpoints") / "model.safetensors")
@@ -152,7 +151,7 @@ def test_a_base_of_half_precision_keeps_the_bytes_of_its_visual_side(tmp_path, b
 
 def test_tokens_teach_what_videos_do(tmp_path, corpus, plain_folder):
     plan = SamplingPlan("segments", num_clips=2, frames_per_clip=1)
-    predictor = Predictor.load(plain_folder, dtype=torch.float32)
+    predictor = ClipBert.for_serving(plain_folder, dtype=torch.float32)
     videos = {}
     for path in sorted(corpus.videos.iterdir()):
         probe = probe_video(path)
@@ -183,7 +182,7 @@ def test_tokens_teach_what_videos_do(tmp_path, corpus, plain_folder):
     assert losses(tmp_path / "from_tokens") == pytest.approx(
         losses(tmp_path / "from_videos"), abs=1e-3
     )
-    visual = {visual_sha256(ClipBert.from_pretrained(folder)) for folder in (
+    visual = {visual_sha256(load_folder(folder).network) for folder in (
         plain_folder, tmp_path / "from_tokens", tmp_path / "from_videos"
     )}  # fmt: skip
     assert len(visual) == 1

@@ -16,15 +16,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from videos import cut
 
-from clipbert.checkpoints.folder import WEIGHTS_FILE
+from clipbert.checkpoints.folder import WEIGHTS_FILE, Checkpoint, load_folder
 from clipbert.datasets.annotation_files import read_annotations
 from clipbert.datasets.media_folder import MediaFolder
 from clipbert.errors import AnnotationError, CheckpointError, ConfigError, TrainingDiverged
 from clipbert.evaluation.assessment_builder import build_assessment
 from clipbert.evaluation.clips import MediaClips
-from clipbert.inference.predictor import Predictor
+from clipbert.inference.clipbert import ClipBert
 from clipbert.model.config import ClipBertConfig, HeadConfig
-from clipbert.model.network import ClipBert
 from clipbert.model.text import TextTokenizer
 from clipbert.sampling.plan import SamplingPlan
 from clipbert.training.objective import Objective
@@ -127,7 +126,7 @@ def test_loss_of_every_recipe_falls(tmp_path, corpus, plain_folder, name):
     config = ClipBertConfig.from_folder(report.folder)
     assert config.trained_heads == (request.recipe.task,)
     assert config.plan == request.recipe.inference_plan
-    assert Predictor.load(report.folder).has_trained_head(request.recipe.task)
+    assert ClipBert.for_serving(report.folder).has_trained_head(request.recipe.task)
 
 
 @pytest.fixture(scope="module")
@@ -461,7 +460,7 @@ def test_bfloat16_trains_and_validates_float32_weights(tmp_path, corpus):
 
 def test_the_task_is_measured_on_a_copy_in_another_type(corpus, plain_folder):
     recipe = narrow("msrvtt_qa")
-    start = ClipBert.from_pretrained(plain_folder)
+    start = load_folder(plain_folder)
     objective = Objective(prepare_model(start, recipe, answers=("red", "two")).model, recipe)
     validation = Validation(
         DataLoader([]),
@@ -523,7 +522,7 @@ def test_a_new_head_is_added_and_all_other_weights_are_kept():
     config = dataclasses.replace(
         ClipBertConfig.preset("clipbert-tiny"), heads=(HeadConfig("retrieval", 2),), answers=()
     )
-    start = ClipBert.create(config, seed=1)
+    start = Checkpoint.create(config, seed=1)
     recipe = Recipe("qa", seed=5, max_side_px=64, max_text_tokens=32, aggregation="mean")
 
     prepared = prepare_model(start, recipe, answers=("yes", "no"))
@@ -534,7 +533,7 @@ def test_a_new_head_is_added_and_all_other_weights_are_kept():
     assert model.config.heads == (HeadConfig("retrieval", 2), HeadConfig("qa", 2))
     assert (model.config.answers, model.config.trained_heads) == (("yes", "no"), ("qa",))
     assert (model.config.max_side_px, model.config.aggregation) == (64, "mean")
-    for name, weight in start.state_dict().items():
+    for name, weight in start.network.state_dict().items():
         assert torch.equal(model.state_dict()[name], weight), name
     for name, weight in model.heads["qa"].state_dict().items():
         assert torch.equal(again.model.heads["qa"].state_dict()[name], weight)
@@ -558,7 +557,7 @@ def test_a_new_head_is_added_and_all_other_weights_are_kept():
 )
 def test_a_head_keeps_the_answers_that_both_models_know(answers, rows):
     recipe = Recipe("qa", max_side_px=64, max_text_tokens=32)
-    start = ClipBert.create(
+    start = Checkpoint.create(
         dataclasses.replace(
             ClipBertConfig.preset("clipbert-tiny"),
             heads=(HeadConfig("qa", 2),),
@@ -569,7 +568,7 @@ def test_a_head_keeps_the_answers_that_both_models_know(answers, rows):
 
     prepared = prepare_model(start, recipe, answers=answers)
 
-    own, theirs = prepared.model.heads["qa"], start.heads["qa"]
+    own, theirs = prepared.model.heads["qa"], start.network.heads["qa"]
     is_new = not any(row is not None for row in rows)
     assert prepared.head_is_new == is_new
     assert torch.equal(own.hidden.weight, theirs.hidden.weight) != is_new
@@ -583,8 +582,8 @@ def test_a_finetuned_model_makes_no_recall_vectors_any_more():
     config = dataclasses.replace(
         config, num_layers=1, vocab_size=TextTokenizer.from_characters().vocab_size
     )
-    start = ClipBert.create(config, seed=1)
-    assert start.recall_dim is not None
+    start = Checkpoint.create(config, seed=1)
+    assert start.network.recall_dim is not None
 
     prepared = prepare_model(start, Recipe("retrieval"))
 
@@ -593,7 +592,7 @@ def test_a_finetuned_model_makes_no_recall_vectors_any_more():
 
 
 def test_a_frozen_visual_side_is_not_trained_and_stays_in_eval_mode():
-    model = ClipBert.create(ClipBertConfig.preset("clipbert-tiny"), seed=1)
+    model = Checkpoint.create(ClipBertConfig.preset("clipbert-tiny"), seed=1)
     recipe = Recipe("retrieval", visual="frozen", max_text_tokens=32)
 
     objective = Objective(prepare_model(model, recipe).model, recipe).train()
@@ -605,7 +604,7 @@ def test_a_frozen_visual_side_is_not_trained_and_stays_in_eval_mode():
 
 
 def test_a_frozen_visual_side_sees_frames_of_its_own_size_only():
-    model = ClipBert.create(ClipBertConfig.preset("clipbert-tiny"), seed=1)
+    model = Checkpoint.create(ClipBertConfig.preset("clipbert-tiny"), seed=1)
     recipe = Recipe("retrieval", visual="frozen", max_side_px=192, max_text_tokens=32)
 
     with pytest.raises(ConfigError, match="max_side_px is 192: with visual 'frozen' it must be"):
@@ -613,15 +612,15 @@ def test_a_frozen_visual_side_sees_frames_of_its_own_size_only():
 
 
 def test_a_model_without_a_tokenizer_cannot_be_trained():
-    model = ClipBert.create(ClipBertConfig.preset("clipbert-tiny"), seed=1)
-    model.tokenizer = None
+    model = Checkpoint.create(ClipBertConfig.preset("clipbert-tiny"), seed=1)
+    model = dataclasses.replace(model, tokenizer=None)
 
     with pytest.raises(CheckpointError, match=r"has no tokenizer\.json"):
         prepare_model(model, Recipe("retrieval"))
 
 
 def test_a_recipe_that_does_not_fit_the_model_is_refused():
-    model = ClipBert.create(ClipBertConfig.preset("clipbert-tiny"), seed=1)
+    model = Checkpoint.create(ClipBertConfig.preset("clipbert-tiny"), seed=1)
 
     with pytest.raises(ConfigError, match="max_text_tokens is 100: must be 3 to num_positions 64"):
         prepare_model(model, Recipe("retrieval", max_side_px=64, max_text_tokens=100))

@@ -7,7 +7,8 @@ import pytest
 import torch
 from videos import rubbish_in, write_counting_video
 
-from clipbert.inference.predictor import MatchRequest, Predictor, QuestionRequest
+from clipbert.inference.clipbert import ClipBert
+from clipbert.inference.requests import MatchRequest, QuestionRequest
 from policy.registration import ensure_default, promote, register_model
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind, JobState
@@ -77,7 +78,7 @@ def count_passes(workplace, task):
     with workplace.sessions.begin() as session:
         row = ModelRepository(session).serving(task)
     passes = []
-    workplace.own(LoadedModels).cache.get(row)._model.cross_encoder.register_forward_pre_hook(
+    workplace.own(LoadedModels).cache.get(row).network.cross_encoder.register_forward_pre_hook(
         lambda _, inputs: passes.append(len(inputs[0]))
     )
     return passes
@@ -97,7 +98,7 @@ def test_recall_ranks_videos_by_their_best_clip(service, workplace, library, tmp
     serve_interactive(workplace)
 
     result = service.job(job_id).result
-    predictor = Predictor.load(tmp_path / "recall")
+    predictor = ClipBert.for_serving(tmp_path / "recall")
     (text,) = predictor.encode_texts(["a dog"])
     expected = {}
     for video_id in library.values():
@@ -195,7 +196,7 @@ def test_reranked_scores_are_the_library_calls(service, workplace, library, tiny
 
     serve_interactive(workplace)
 
-    predictor = Predictor.load(tiny_folder)
+    predictor = ClipBert.for_serving(tiny_folder)
     for job_id, stages in ((auto, ["recall", "rerank"]), (exhaustive, ["recall", "exhaustive"])):
         result = service.job(job_id).result
         assert result["stages"] == stages
@@ -205,7 +206,7 @@ def test_reranked_scores_are_the_library_calls(service, workplace, library, tiny
             (clip, *_) = clips = read_clips(service, hit["video_id"])
             tokens = workplace.own(LoadedModels).tokens.get(clip.tokens_key)
             assert len(tokens) == len(clips)
-            (match,) = predictor.match([MatchRequest(tokens=tokens, text="a dog")])
+            (match,) = predictor.score_all([MatchRequest(tokens=tokens, text="a dog")])
             assert hit["match_score"] == pytest.approx(match.score, abs=1e-3)
 
 
@@ -240,7 +241,7 @@ def test_an_open_ended_question_is_answered_as_by_the_library(
     result = service.job(job_id).result
     clips = read_clips(service, library["c"])
     tokens = workplace.own(LoadedModels).tokens.get(clips[0].tokens_key)
-    (answer,) = Predictor.load(tiny_folder).answer(
+    (answer,) = ClipBert.for_serving(tiny_folder).answer_all(
         [QuestionRequest(tokens=tokens, question="what is it?")], top_k=3
     )
     assert [a["answer"] for a in result["answers"]] == [a.answer for a in answer.answers]
@@ -349,7 +350,7 @@ def test_a_cancelled_search_ends_between_two_passes(service, workplace, library,
                 repository.request_cancel(jobs[0])
         workplace.leases.beat()
 
-    workplace.own(LoadedModels).cache.get(row)._model.cross_encoder.register_forward_hook(cancel)
+    workplace.own(LoadedModels).cache.get(row).network.cross_encoder.register_forward_hook(cancel)
     serve_interactive(workplace)
 
     assert [service.job(job_id).state for job_id in jobs] == [

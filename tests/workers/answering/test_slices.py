@@ -9,7 +9,8 @@ import pytest
 import torch
 from videos import write_counting_video
 
-from clipbert.inference.predictor import MatchRequest, Predictor
+from clipbert.inference.clipbert import ClipBert
+from clipbert.inference.requests import MatchRequest
 from policy.registration import ensure_default, promote, register_model
 from store.identifiers import new_id
 from store.jobs.pieces import JobPieces
@@ -55,7 +56,7 @@ def tiny_folder(service, recall_folder, tmp_path):
 @pytest.fixture
 def fill(service, tiny_folder):
     """Store videos of random clips, as if they had been embedded; gives their ids."""
-    config = Predictor.load(tiny_folder).config
+    config = ClipBert.for_serving(tiny_folder).config
 
     def fill(*lengths):
         generator = torch.Generator().manual_seed(len(lengths))
@@ -92,7 +93,7 @@ def serve_all(workplace):
 def hook_passes(workplace, task, hook):
     with workplace.sessions.begin() as session:
         row = ModelRepository(session).serving(task)
-    model = workplace.own(LoadedModels).cache.get(row)._model
+    model = workplace.own(LoadedModels).cache.get(row).network
 
     def call(_, inputs, __):
         hook(len(inputs[0]))  # what a hook returns would take the output's place
@@ -199,13 +200,13 @@ def test_an_exhaustive_search_goes_on_from_its_kept_slices(service, fill, tiny_f
         serve_all(second)
 
         done = service.job(job_id)
-        predictor = Predictor.load(tiny_folder)
+        predictor = ClipBert.for_serving(tiny_folder)
         hits = {hit["video_id"]: hit["match_score"] for hit in done.result["hits"]}
         for video_id in videos:
             tokens = second.own(LoadedModels).tokens.get(
                 read_clips(service, video_id)[0].tokens_key
             )
-            (match,) = predictor.match([MatchRequest(tokens, "a dog")])
+            (match,) = predictor.score_all([MatchRequest(tokens, "a dog")])
             assert hits[str(video_id)] == pytest.approx(match.score, abs=1e-3)
     assert (halfway.state, halfway.attempt) == (JobState.QUEUED, 0)
     assert done.state == JobState.SUCCEEDED
@@ -240,11 +241,10 @@ def test_slices_that_another_model_scored_are_not_mixed_in(service, fill, tmp_pa
 
 def save_other_head(folder):
     """Write a model that sees as save_tiny's does and judges otherwise."""
-    from clipbert.model.network import ClipBert
 
     model = ClipBert.from_pretrained(save_tiny(folder / "same"))
     with torch.no_grad():
-        for weights in model.heads.parameters():
+        for weights in model.network.heads.parameters():
             weights.neg_()
     model.save_pretrained(folder / "other")
     return folder / "other"

@@ -8,8 +8,8 @@ import torch
 from sqlalchemy import update
 from videos import cut, write_counting_video, write_video
 
+from clipbert.inference.clipbert import ClipBert
 from clipbert.inference.clips import decode_clips
-from clipbert.inference.predictor import Predictor
 from clipbert.sampling.plan import INDEX_PLAN
 from clipbert.sampling.plan_clips import plan_clips
 from clipbert.video.decode import probe_video
@@ -51,7 +51,7 @@ def serving_model(workplace):
     """The torch module that the workplace runs."""
     with workplace.sessions.begin() as session:
         row = ModelRepository(session).serving(Task.RECALL)
-    return workplace.own(LoadedModels).cache.get(row)._model
+    return workplace.own(LoadedModels).cache.get(row).network
 
 
 def note_frames(module):
@@ -155,7 +155,7 @@ def test_what_is_stored_is_what_the_library_gives(
 
     path = media_folder / "c.mp4"
     clips = plan_clips(probe_video(path), INDEX_PLAN)
-    predictor = Predictor.load(model_folder)
+    predictor = ClipBert.for_serving(model_folder)
     encoded = predictor.encode_clips(
         decode_clips(path, clips, max_side_px=predictor.config.max_side_px)
     )

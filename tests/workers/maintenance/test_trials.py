@@ -9,7 +9,8 @@ from celery import Celery
 from sqlalchemy import func, select
 from videos import write_counting_video
 
-from clipbert.inference.predictor import Predictor, QuestionRequest
+from clipbert.inference.clipbert import ClipBert
+from clipbert.inference.requests import QuestionRequest
 from policy.registration import ensure_default, promote, register_model
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind, JobState
@@ -112,9 +113,9 @@ def test_an_answer_says_how_unsure_it_is_over_the_whole_vocabulary(
 
     measured = service.job(job_id).result["uncertainty"]
     clips = read_clips(service, library["d"])
-    predictor = Predictor.load(tmp_path / "tiny")
+    predictor = ClipBert.for_serving(tmp_path / "tiny")
     tokens = workplace.own(LoadedModels).tokens.get(clips[0].tokens_key)
-    (answer,) = predictor.answer([QuestionRequest(tokens=tokens, question=COLOUR)], top_k=1)
+    (answer,) = predictor.answer_all([QuestionRequest(tokens=tokens, question=COLOUR)], top_k=1)
     expected = measure_uncertainty(answer.clip_logits, aggregation=predictor.config.aggregation)
     assert measured["score"] == pytest.approx(expected.score, abs=1e-3)
     assert measured["entropy"] == pytest.approx(expected.entropy, abs=1e-3)

@@ -7,12 +7,13 @@ import torch
 from torch.testing import assert_close
 from transformers import BertConfig, BertModel
 
+from clipbert.checkpoints.folder import load_folder
 from clipbert.checkpoints.mini.build import CNN_WHEEL, TEXT_WHEEL, build_mini, is_mini
 from clipbert.checkpoints.mini.imagenet import class_names, class_texts
 from clipbert.errors import CheckpointError, MissingHead
+from clipbert.inference.clipbert import ClipBert
 from clipbert.inference.clips import decode_clips
-from clipbert.inference.predictor import MatchRequest, Predictor, QuestionRequest
-from clipbert.model.network import ClipBert
+from clipbert.inference.requests import MatchRequest, QuestionRequest
 from clipbert.sampling.plan import INDEX_PLAN
 from clipbert.sampling.plan_clips import plan_clips
 from clipbert.video.decode import probe_video
@@ -29,7 +30,7 @@ DEMO_TEXTS = {
 
 @pytest.fixture(scope="module")
 def model(mini_folder):
-    return ClipBert.from_pretrained(mini_folder)
+    return load_folder(mini_folder)
 
 
 def decoded(name, predictor):
@@ -62,9 +63,9 @@ def test_the_cnn_names_what_is_in_a_frame(library, model, mini):
     pixels[0, 0, :, : image.shape[1], : image.shape[2]] = (image - 127.0) / 128.0
 
     with torch.no_grad():
-        features = model.backbone(pixels[0])  # (1, C, 14, 14)
+        features = model.network.backbone(pixels[0])  # (1, C, 14, 14)
         rows = round(image.shape[1] / 32)
-        logits = model.grid_encoder.class_logits(features[:, :, :rows].mean(dim=(2, 3)))
+        logits = model.network.grid_encoder.class_logits(features[:, :, :rows].mean(dim=(2, 3)))
 
     assert class_names()[int(logits.argmax())] == "Samoyed"
 
@@ -73,16 +74,18 @@ def test_the_backbone_is_timms_efficientnet_lite0(model):
     reference = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
     state = {
         name.removeprefix("backbone.network."): tensor
-        for name, tensor in model.state_dict().items()
+        for name, tensor in model.network.state_dict().items()
         if name.startswith("backbone.")
     }
-    state["classifier.weight"] = model.grid_encoder.classifier.weight
-    state["classifier.bias"] = model.grid_encoder.classifier.bias
+    state["classifier.weight"] = model.network.grid_encoder.classifier.weight
+    state["classifier.bias"] = model.network.grid_encoder.classifier.bias
     missing, unknown = reference.load_state_dict(state, strict=False)
     pixels = torch.randn(2, 3, 160, 160, generator=torch.manual_seed(0))
 
     with torch.no_grad():
-        ours = model.grid_encoder.class_logits(model.backbone(pixels).mean(dim=(2, 3)))
+        ours = model.network.grid_encoder.class_logits(
+            model.network.backbone(pixels).mean(dim=(2, 3))
+        )
         theirs = reference(pixels)
 
     assert not unknown
@@ -103,7 +106,7 @@ def test_text_vectors_are_mean_pooled_sentence_vectors_of_transformers_bert(mini
     }
     state = {
         new + name.removeprefix(old): tensor
-        for name, tensor in model.state_dict().items()
+        for name, tensor in model.network.state_dict().items()
         for old, new in names.items()
         if name.startswith(old)
     }
@@ -132,16 +135,16 @@ def test_class_vectors_are_the_sentence_vectors_of_the_class_texts(mini, model):
 
     vectors = mini.encode_texts([class_texts()[index] for index in some])
 
-    assert_close(model.recall.class_vectors[some], vectors, rtol=0, atol=1e-5)
+    assert_close(model.network.recall.class_vectors[some], vectors, rtol=0, atol=1e-5)
 
 
 def test_class_embeddings_are_the_mean_of_the_names_word_embeddings(model):
-    words = model.text_embeddings.word_embeddings.weight
+    words = model.network.text_embeddings.word_embeddings.weight
     ids, _ = model.tokenizer.encode(["mountain bike"], max_length=20)
 
     expected = words[ids[0, 1:-1]].mean(dim=0)
 
-    assert_close(model.grid_encoder.class_embeddings[671], expected, rtol=0, atol=1e-6)
+    assert_close(model.network.grid_encoder.class_embeddings[671], expected, rtol=0, atol=1e-6)
 
 
 def test_recall_vectors_do_not_depend_on_the_batch(library, mini):
@@ -165,7 +168,7 @@ def test_text_vectors_do_not_depend_on_the_batch(mini):
 
 
 def test_recall_vectors_stay_in_full_precision_in_a_bfloat16_model(mini_folder, mini):
-    halved = Predictor.load(mini_folder, dtype=torch.bfloat16)
+    halved = ClipBert.for_serving(mini_folder, dtype=torch.bfloat16)
 
     vectors = halved.encode_texts(["a white parrot"])
 
@@ -182,7 +185,7 @@ def test_choices_are_ranked_zero_shot_and_marked_so(library, mini):
         QuestionRequest(samoyed.tokens, "What lies there?", ("a dog", "a snake"), samoyed.recall),
     ]
 
-    results = mini.choose(requests)
+    results = mini.choose_all(requests)
 
     assert [result.answers[0].answer for result in results] == ["a parrot", "a dog"]
     assert all(result.zero_shot for result in results)
@@ -196,11 +199,11 @@ def test_mini_has_no_head_to_match_or_to_answer_openly(library, mini):
     tokens = library["cockatoo.mp4"].tokens
 
     with pytest.raises(MissingHead, match="retrieval"):
-        mini.match([MatchRequest(tokens, "a parrot")])
+        mini.score_all([MatchRequest(tokens, "a parrot")])
     with pytest.raises(MissingHead, match="qa"):
-        mini.answer([QuestionRequest(tokens, "What is it?")])
+        mini.answer_all([QuestionRequest(tokens, "What is it?")])
     with pytest.raises(MissingHead, match="multiple_choice"):
-        mini.choose([QuestionRequest(tokens, "What is it?", ("a", "b"))])  # no recall vectors
+        mini.choose_all([QuestionRequest(tokens, "What is it?", ("a", "b"))])  # no recall vectors
 
 
 def test_a_complete_folder_is_not_built_again(mini_folder):

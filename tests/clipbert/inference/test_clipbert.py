@@ -5,12 +5,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from clipbert.engines.devices import default_dtype
 from clipbert.errors import CheckpointError, ExtremeAspectRatio, MissingHead
-from clipbert.inference import predictor as inference
-from clipbert.inference.predictor import MatchRequest, Predictor, QuestionRequest, default_dtype
+from clipbert.inference import clipbert as inference
+from clipbert.inference.clipbert import ClipBert
+from clipbert.inference.requests import MatchRequest, QuestionRequest
 from clipbert.model.aggregation import aggregate
 from clipbert.model.config import ClipBertConfig, HeadConfig
-from clipbert.model.network import ClipBert
 from clipbert.model.pixels import clips_to_pixels
 
 CLOSE = {"rtol": 0, "atol": 1e-5}
@@ -26,17 +27,17 @@ def random_tokens(num_clips, *, seed=0, size=48):
     return torch.randn(num_clips, 2, 2, size, generator=torch.manual_seed(seed)).half()
 
 
-def predictor_of(config, folder):
+def model_of(config, folder):
     ClipBert.create(config, seed=1).save_pretrained(folder)
-    return Predictor.load(folder)
+    return ClipBert.for_serving(folder)
 
 
 @pytest.fixture
 def small_forwards(monkeypatch, tiny_folder):
-    """A tiny predictor whose forward passes hold about two rows."""
+    """A tiny model whose forward passes hold about two rows."""
     monkeypatch.setattr(inference, "_CPU_TOKENS", 30)
     monkeypatch.setattr(inference, "_CPU_PIXELS", 4 * 128 * 128)
-    return Predictor.load(tiny_folder, dtype=torch.float32)
+    return ClipBert.for_serving(tiny_folder, dtype=torch.float32)
 
 
 def test_encode_clips_gives_float16_tokens_on_the_cpu(tiny):
@@ -115,16 +116,18 @@ MATCHES = [
 
 
 def test_matches_served_together_are_those_served_alone(tiny):
-    together = tiny.match(MATCHES)
+    together = tiny.score_all(MATCHES)
 
     for request, result in zip(MATCHES, together, strict=True):
-        (alone,) = tiny.match([request])
+        (alone,) = tiny.score_all([request])
         assert_close(result.clip_logits, alone.clip_logits, **CLOSE)
         assert result.score == pytest.approx(alone.score, abs=1e-5)
 
 
 def test_matches_that_need_several_forward_passes_come_back_in_order(tiny, small_forwards):
-    for result, expected in zip(small_forwards.match(MATCHES), tiny.match(MATCHES), strict=True):
+    for result, expected in zip(
+        small_forwards.score_all(MATCHES), tiny.score_all(MATCHES), strict=True
+    ):
         assert_close(result.clip_logits, expected.clip_logits, **CLOSE)
 
 
@@ -135,7 +138,7 @@ def test_a_match_is_the_models_aggregated_probability(tiny, tiny_folder):
     with torch.no_grad():
         logits = model(ids, mask, tokens, head="retrieval")
 
-    (result,) = tiny.match([MatchRequest(tokens, "a dog")])
+    (result,) = tiny.score_all([MatchRequest(tokens, "a dog")])
 
     assert_close(result.clip_logits, logits, **CLOSE)
     assert result.score == pytest.approx(float(logits.logsumexp(0).softmax(0)[1]), abs=1e-6)
@@ -146,29 +149,29 @@ def test_a_ranking_head_matches_by_its_one_output(tmp_path):
     config = dataclasses.replace(
         ClipBertConfig.preset("clipbert-tiny"), heads=(HeadConfig("retrieval", 1),), answers=()
     )
-    predictor = predictor_of(config, tmp_path)
+    model = model_of(config, tmp_path)
 
-    (result,) = predictor.match([MatchRequest(random_tokens(4), "a dog")])
+    (result,) = model.score_all([MatchRequest(random_tokens(4), "a dog")])
 
     assert result.clip_logits.shape == (4, 1)
     assert result.score == pytest.approx(float(result.clip_logits.logsumexp(0).sigmoid()), abs=1e-6)
 
 
 def test_no_requests_give_no_results(tiny):
-    assert tiny.match([]) == tiny.answer([]) == tiny.choose([]) == []
+    assert tiny.score_all([]) == tiny.answer_all([]) == tiny.choose_all([]) == []
 
 
 def test_tokens_of_another_model_are_refused(tiny):
     with pytest.raises(ValueError, match="need tokens"):
-        tiny.match([MatchRequest(random_tokens(2, size=384), "a dog")])
+        tiny.score_all([MatchRequest(random_tokens(2, size=384), "a dog")])
     with pytest.raises(ValueError, match="need tokens"):
-        tiny.match([MatchRequest(random_tokens(0), "a dog")])
+        tiny.score_all([MatchRequest(random_tokens(0), "a dog")])
 
 
 def test_answers_come_best_first_with_their_probabilities(tiny):
     request = QuestionRequest(random_tokens(3), "what colour is it?")
 
-    (result,) = tiny.answer([request], top_k=100)
+    (result,) = tiny.answer_all([request], top_k=100)
 
     video = aggregate(result.clip_logits, tiny.config.aggregation)
     logits = [answer.logit for answer in result.answers]
@@ -184,10 +187,10 @@ def test_answers_come_best_first_with_their_probabilities(tiny):
 def test_answers_served_together_are_those_served_alone(tiny):
     requests = [QuestionRequest(random_tokens(k, seed=k), "why? " * k) for k in (1, 4, 2)]
 
-    together = tiny.answer(requests, top_k=2)
+    together = tiny.answer_all(requests, top_k=2)
 
     for request, result in zip(requests, together, strict=True):
-        (alone,) = tiny.answer([request], top_k=2)
+        (alone,) = tiny.answer_all([request], top_k=2)
         assert len(result.answers) == 2
         assert_close(result.clip_logits, alone.clip_logits, **CLOSE)
         assert [a.answer for a in result.answers] == [a.answer for a in alone.answers]
@@ -195,7 +198,7 @@ def test_answers_served_together_are_those_served_alone(tiny):
 
 def test_at_least_one_answer_must_be_wanted(tiny):
     with pytest.raises(ValueError, match="top_k"):
-        tiny.answer([QuestionRequest(random_tokens(1), "why?")], top_k=0)
+        tiny.answer_all([QuestionRequest(random_tokens(1), "why?")], top_k=0)
 
 
 def test_choosing_reads_the_question_with_each_choice(tiny, tiny_folder):
@@ -208,7 +211,7 @@ def test_choosing_reads_the_question_with_each_choice(tiny, tiny_folder):
             columns.append(model(ids, mask, tokens, head="multiple_choice"))
     expected = torch.cat(columns, dim=1)  # (K, A)
 
-    (result,) = tiny.choose([QuestionRequest(tokens, "what is it?", choices)])
+    (result,) = tiny.choose_all([QuestionRequest(tokens, "what is it?", choices)])
 
     assert_close(result.clip_logits, expected, **CLOSE)
     assert result.answers[0].answer == choices[int(expected.logsumexp(0).argmax())]
@@ -220,32 +223,32 @@ def test_questions_with_different_numbers_of_choices_are_served_together(tiny):
         QuestionRequest(random_tokens(k, seed=k), "what?", tuple("abcdef"[:k])) for k in (2, 5, 1)
     ]
 
-    results = tiny.choose(requests)
+    results = tiny.choose_all(requests)
 
     assert [result.clip_logits.shape for result in results] == [(2, 2), (5, 5), (1, 1)]
     for request, result in zip(requests, results, strict=True):
-        (alone,) = tiny.choose([request])
+        (alone,) = tiny.choose_all([request])
         assert_close(result.clip_logits, alone.clip_logits, **CLOSE)
 
 
 def test_a_question_without_choices_is_refused(tiny):
     with pytest.raises(ValueError, match="at least one choice"):
-        tiny.choose([QuestionRequest(random_tokens(1), "what?")])
+        tiny.choose_all([QuestionRequest(random_tokens(1), "what?")])
 
 
 def test_a_model_without_a_head_says_so(tmp_path):
     config = dataclasses.replace(ClipBertConfig.preset("clipbert-tiny"), heads=(), answers=())
-    predictor = predictor_of(config, tmp_path)
+    model = model_of(config, tmp_path)
     question = QuestionRequest(random_tokens(1), "what?", ("a", "b"))
 
     with pytest.raises(MissingHead, match="retrieval"):
-        predictor.match([MatchRequest(random_tokens(1), "x")])
+        model.score_all([MatchRequest(random_tokens(1), "x")])
     with pytest.raises(MissingHead, match="qa"):
-        predictor.answer([question])
+        model.answer_all([question])
     with pytest.raises(MissingHead, match="multiple_choice"):
-        predictor.choose([question])
+        model.choose_all([question])
     with pytest.raises(MissingHead, match="recall"):
-        predictor.encode_texts(["x"])
+        model.encode_texts(["x"])
 
 
 def test_heads_are_there_before_they_are_trained(tiny):
@@ -260,13 +263,13 @@ def test_a_folder_without_a_tokenizer_is_refused(tiny_folder, tmp_path):
         (tmp_path / name).write_bytes((tiny_folder / name).read_bytes())
 
     with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
-        Predictor.load(tmp_path)
+        ClipBert.for_serving(tmp_path)
 
 
 def test_bfloat16_gives_nearly_the_same_scores(tiny, tiny_folder):
-    halved = Predictor.load(tiny_folder, dtype=torch.bfloat16)
+    halved = ClipBert.for_serving(tiny_folder, dtype=torch.bfloat16)
 
-    for low, full in zip(halved.match(MATCHES), tiny.match(MATCHES), strict=True):
+    for low, full in zip(halved.score_all(MATCHES), tiny.score_all(MATCHES), strict=True):
         assert low.clip_logits.dtype == torch.float32
         assert low.score == pytest.approx(full.score, abs=0.02)
 
@@ -279,10 +282,10 @@ def test_bfloat16_is_chosen_on_a_gpu():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_gives_nearly_the_scores_of_the_cpu(tiny, tiny_folder):
-    gpu = Predictor.load(tiny_folder, device="cuda")
+    gpu = ClipBert.for_serving(tiny_folder, device="cuda")
     clips = random_clips(3)
 
-    for one, other in zip(gpu.match(MATCHES), tiny.match(MATCHES), strict=True):
+    for one, other in zip(gpu.score_all(MATCHES), tiny.score_all(MATCHES), strict=True):
         assert one.score == pytest.approx(other.score, abs=0.02)
     tokens, expected = gpu.encode_clips(clips).tokens.float(), tiny.encode_clips(clips).tokens
     assert_close(tokens, expected.float(), rtol=0, atol=0.05 * float(expected.abs().max()))
@@ -292,17 +295,16 @@ def test_the_tokens_of_a_video_are_held_once_for_all_its_texts(tiny):
     tokens = torch.randn(3, 2, 2, 48).half()
     texts = ["a dog", "a cat on a mat"]
 
-    together = tiny.match([MatchRequest(tokens, text) for text in texts])
+    together = tiny.score_all([MatchRequest(tokens, text) for text in texts])
 
     for text, result in zip(texts, together, strict=True):
-        alone = tiny.match([MatchRequest(tokens.clone(), text)])[0]
+        alone = tiny.score_all([MatchRequest(tokens.clone(), text)])[0]
         torch.testing.assert_close(result.clip_logits, alone.clip_logits, atol=1e-5, rtol=0)
 
 
 def test_tokens_that_float16_cannot_hold_are_said():
     model = ClipBert.create(ClipBertConfig.preset("clipbert-tiny"), seed=0).eval()
-    model.grid_encoder.conv.weight.data *= 1e6
-    predictor = Predictor(model, model.tokenizer, device=torch.device("cpu"))
+    model.network.grid_encoder.conv.weight.data *= 1e6
 
     with pytest.raises(CheckpointError, match="too large for float16"):
-        predictor.encode_clips([np.full((1, 64, 64, 3), 200, dtype=np.uint8)])
+        model.encode_clips([np.full((1, 64, 64, 3), 200, dtype=np.uint8)])
