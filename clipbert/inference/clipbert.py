@@ -2,6 +2,9 @@
 
 The CNN runs once per clip (encode_video, encode_clips); what it gives is stored and read by every
 text that comes later.
+
+The module is long because it is what people read first: two thirds of it are docstrings. What is
+done lies in modules of its own: decoding (clips), scoring (pair_scores), summing up (results).
 """
 
 from collections.abc import Sequence
@@ -171,8 +174,6 @@ class ClipBert:
         self.network.eval()
         return self
 
-    # One video at a time.
-
     def encode_video(
         self,
         path: Path | str,
@@ -269,8 +270,6 @@ class ClipBert:
             for row, text in enumerate(texts)
         ]
 
-    # Many requests at once.
-
     def answer_all(
         self, requests: Sequence[QuestionRequest], *, top_k: int = 5
     ) -> list[AnswerResult]:
@@ -359,8 +358,6 @@ class ClipBert:
         return [
             sum_up_match(logits, aggregation=how) for logits in self.score_rows("retrieval", rows)
         ]
-
-    # One step further down: logits before aggregation, vectors, tensors.
 
     def score_rows(self, head: str, rows: Sequence[TextAndClips]) -> list[Tensor]:
         """Score each row's text with each of its clips, before any aggregation.

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clipbert.training.dataset import DroppedExample, Item, LoadedExample, TokenExample
+from clipbert.training.dataset import DroppedExample, Item
 from clipbert.training.losses import IGNORED
 from clipbert.training.usable_videos import UnusableVideo
 
@@ -67,8 +67,8 @@ def collate(items: Sequence[Item], *, pad_id: int) -> Batch:
         pad_id: of the tokenizer.
     """
     loaded = [item for item in items if not isinstance(item, DroppedExample)]
-    decoded = [item for item in loaded if isinstance(item, LoadedExample)]
-    stored = [item.tokens for item in loaded if isinstance(item, TokenExample)]
+    frames = [item.clips.frames for item in loaded if item.clips.frames is not None]
+    stored = [item.clips.tokens for item in loaded if item.clips.tokens is not None]
     dropped = tuple(item.video for item in items if isinstance(item, DroppedExample))
     rows = [row for item in loaded for row in item.texts.token_ids]
     labels = [row for item in loaded for row in item.texts.word_labels]
@@ -77,10 +77,10 @@ def collate(items: Sequence[Item], *, pad_id: int) -> Batch:
     return Batch(
         number=items[0].draw.batch,
         # One tensor, not one a video: each takes an open file on its way from a worker.
-        frames=torch.cat([nothing, *(item.frames.flatten() for item in decoded)]),
-        frame_shapes=tuple(item.frames.shape for item in decoded),
+        frames=torch.cat([nothing, *(each.flatten() for each in frames)]),
+        frame_shapes=tuple(each.shape for each in frames),
         tokens=torch.stack(stored) if stored else None,
-        places=torch.stack([item.places for item in loaded]) if loaded else torch.empty(0, 0),
+        places=torch.stack([item.clips.places for item in loaded]) if loaded else torch.empty(0, 0),
         token_ids=_pad(rows, pad_id),
         mask=_pad([[1] * len(row) for row in rows], 0),
         video_of_text=torch.arange(len(loaded)).repeat_interleave(counts),

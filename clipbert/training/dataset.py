@@ -1,24 +1,18 @@
 """Examples of a data set: the clips of one video with its texts, drawn anew in every epoch."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-import torch
-from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from clipbert.datasets.annotation import Annotation, Span
-from clipbert.datasets.token_folder import TokenFolder, choose_clips
 from clipbert.errors import VideoError
-from clipbert.inference.clips import decode_planned_clips
-from clipbert.sampling.plan import Clip, PlanName, SamplingPlan
-from clipbert.sampling.plan_clips import plan_clips
 from clipbert.training.draws import generator_at
+from clipbert.training.example_clips import ClipTensors, ExampleClips
 from clipbert.training.task_texts import TaskTexts, VideoTexts
-from clipbert.training.usable_videos import UnusableVideo, VideoSource
+from clipbert.training.usable_videos import UnusableVideo
 
 
 @dataclass(frozen=True)
@@ -54,31 +48,12 @@ class LoadedExample:
 
     Attributes:
         draw: its place in the run.
-        frames: uint8, (K, T, H, W, 3), RGB.
-        places: (K,) float32, where in the video each clip's middle lies, 0 to 1.
+        clips: of its video.
         texts: that meet each of the clips.
     """
 
     draw: Draw
-    frames: Tensor
-    places: Tensor
-    texts: VideoTexts
-
-
-@dataclass(frozen=True)
-class TokenExample:
-    """An example whose clips went through the CNN before.
-
-    Attributes:
-        draw: its place in the run.
-        tokens: (K, h, w, D), as they are stored.
-        places: (K,) float32, as of LoadedExample.
-        texts: that meet each of the clips.
-    """
-
-    draw: Draw
-    tokens: Tensor
-    places: Tensor
+    clips: ClipTensors
     texts: VideoTexts
 
 
@@ -90,8 +65,8 @@ class DroppedExample:
     video: UnusableVideo
 
 
-Item = LoadedExample | TokenExample | DroppedExample
-"""What a dataset gives for a draw."""
+Item = LoadedExample | DroppedExample
+"""What a dataset has for a draw."""
 
 
 def group_by_video(
@@ -125,39 +100,31 @@ def fingerprint(examples: Sequence[Example]) -> str:
     return digest.hexdigest()
 
 
-class ClipDataset(Dataset[Item]):
-    """Decodes the clips of examples and makes their texts; looked up by a Draw.
+class ExampleDataset(Dataset[Item]):
+    """Reads the clips of examples and makes their texts; looked up by a Draw.
 
     What an example looks like depends on (seed, epoch, example) alone.
 
     Args:
         examples: in their order.
-        videos: every video of the examples, by name.
-        plan: which clips to decode.
-        random_clips: draw them anew at each look; otherwise the plan's fixed ones are taken.
+        clips: of every video of the examples.
+        random_clips: draw them anew at each look; otherwise the fixed ones are taken.
         texts: what the task makes of annotations.
-        max_side_px: of the model. Larger frames are shrunk to it while they are decoded, but not
-            with the `authors` plan: the paper's frames are resized without antialiasing.
         seed: of the run.
     """
 
     def __init__(
         self,
         examples: Sequence[Example],
-        videos: Mapping[str, VideoSource],
+        clips: ExampleClips,
         *,
-        plan: SamplingPlan,
         random_clips: bool,
         texts: TaskTexts,
-        max_side_px: int,
         seed: int,
     ) -> None:
         self.examples = examples
-        self._videos = videos
-        self._plan, self._random_clips = plan, random_clips
-        self._texts = texts
-        self._max_side_px = max_side_px
-        self._seed = seed
+        self._clips, self._random_clips = clips, random_clips
+        self._texts, self._seed = texts, seed
 
     def __len__(self) -> int:
         """Count the examples."""
@@ -167,89 +134,13 @@ class ClipDataset(Dataset[Item]):
         """Load one example; that its video fails is a result, not an error."""
         example = self.examples[draw.example]
         place = (draw.epoch, draw.example)
-        try:
-            clips, frames = self._look_at(example.video, example.span, place)
-        except VideoError as error:
-            return DroppedExample(draw, UnusableVideo.from_error(example.video, error))
-        duration = self._videos[example.video].probe.duration_seconds
-        return LoadedExample(
-            draw,
-            torch.from_numpy(frames),
-            torch.tensor([clip.place_in(duration) for clip in clips]),
-            self._texts(example.annotations, generator_at(self._seed, "texts", *place)),
-        )
-
-    def _look_at(
-        self, video: str, span: Span, place: tuple[int, int]
-    ) -> tuple[list[Clip], np.ndarray]:
-        source = self._videos[video]
-        generator = generator_at(self._seed, "clips", *place) if self._random_clips else None
-        clips = plan_clips(
-            source.probe,
-            self._plan,
-            generator=generator,
-            window=span.window_in(source.probe.duration_seconds),
-        )
-        # One thread: examples are decoded side by side by the workers of the loader.
-        frames = decode_planned_clips(
-            source.path, clips, self._plan, max_side_px=self._max_side_px, num_threads=1
-        )
-        return clips, np.stack(frames)
-
-
-class TokenDataset(Dataset[Item]):
-    """Reads the stored tokens of examples and makes their texts; looked up by a Draw.
-
-    What an example looks like depends on (seed, epoch, example) alone.
-
-    Args:
-        examples: in their order.
-        tokens: of every video of the examples.
-        num_clips: K.
-        plan: how K of the stored clips are chosen, see choose_clips.
-        random_clips: draw them anew at each look.
-        texts: what the task makes of annotations.
-        seed: of the run.
-    """
-
-    def __init__(
-        self,
-        examples: Sequence[Example],
-        tokens: TokenFolder,
-        *,
-        num_clips: int,
-        plan: PlanName,
-        random_clips: bool,
-        texts: TaskTexts,
-        seed: int,
-    ) -> None:
-        self.examples = examples
-        self._tokens, self._num_clips, self._plan = tokens, num_clips, plan
-        self._random_clips, self._texts, self._seed = random_clips, texts, seed
-
-    def __len__(self) -> int:
-        """Count the examples."""
-        return len(self.examples)
-
-    def __getitem__(self, draw: Draw) -> Item:
-        """Read one example; that its tokens cannot be read is a result, not an error."""
-        example = self.examples[draw.example]
-        place = (draw.epoch, draw.example)
         generator = generator_at(self._seed, "clips", *place) if self._random_clips else None
         try:
-            video = self._tokens.find(example.video)
-            rows = choose_clips(
-                video.clips_in(example.span), self._num_clips, plan=self._plan, generator=generator
-            )
-            tokens = self._tokens.read(example.video, rows)
+            clips = self._clips.read(example.video, example.span, generator=generator)
         except VideoError as error:
             return DroppedExample(draw, UnusableVideo.from_error(example.video, error))
-        return TokenExample(
-            draw,
-            tokens,
-            torch.tensor(video.places(rows)),
-            self._texts(example.annotations, generator_at(self._seed, "texts", *place)),
-        )
+        texts = self._texts(example.annotations, generator_at(self._seed, "texts", *place))
+        return LoadedExample(draw, clips, texts)
 
 
 class StepSampler(Sampler[list[Draw]]):

@@ -24,7 +24,7 @@ from clipbert.model.config import ClipBertConfig
 from clipbert.sampling.plan import SamplingPlan
 from clipbert.training.batch import Batch, collate
 from clipbert.training.curves import draw_curves
-from clipbert.training.dataset import Draw, Item, StepSampler, fingerprint
+from clipbert.training.dataset import Draw, ExampleDataset, Item, StepSampler, fingerprint
 from clipbert.training.model_card import CardFacts, write_model_card
 from clipbert.training.objective import Objective
 from clipbert.training.processes import Processes
@@ -172,13 +172,13 @@ class _Parts:
         texts = make_task_texts(
             self.recipe, data.annotations, tokenizer=self.starting.tokenizer, answers=data.answers
         )
-        dataset = self.source.make_dataset(
-            self.recipe,
-            data,
-            texts,
-            plan=plan,
+        side = self.starting.model.config.max_side_px
+        dataset = ExampleDataset(
+            data.examples,
+            self.source.clips(self.recipe, data, plan=plan, max_side_px=side),
             random_clips=random_clips,
-            max_side_px=self.starting.model.config.max_side_px,
+            texts=texts,
+            seed=self.recipe.seed,
         )
         return DataLoader(
             dataset,

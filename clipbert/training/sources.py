@@ -10,11 +10,10 @@ from clipbert.errors import ConfigError
 from clipbert.evaluation.clips import ClipSource, MediaClips, TokenClips
 from clipbert.model.config import ClipBertConfig
 from clipbert.sampling.plan import SamplingPlan
-from clipbert.training.dataset import ClipDataset, TokenDataset
+from clipbert.training.example_clips import DecodedClips, ExampleClips, StoredClips
 from clipbert.training.recipe import Recipe
 from clipbert.training.run_data import RunData
 from clipbert.training.run_request import RunRequest
-from clipbert.training.task_texts import TaskTexts
 from clipbert.training.usable_videos import (
     VideoSet,
     VideoSource,
@@ -37,25 +36,18 @@ class Source(Protocol):
         *,
         progress: Progress = lambda _done, _total: None,
     ) -> Callable[[Sequence[str]], VideoSet]:
-        """Give what looks at videos of given names: are they there, can they be used?"""
+        """Return what looks at videos of given names: are they there, can they be used?"""
 
     def num_clips(self, recipe: Recipe, data: RunData) -> int:
-        """Give the K of every example."""
+        """Return the K of every example."""
 
-    def make_dataset(
-        self,
-        recipe: Recipe,
-        data: RunData,
-        texts: TaskTexts,
-        *,
-        plan: SamplingPlan,
-        random_clips: bool,
-        max_side_px: int,
-    ) -> ClipDataset | TokenDataset:
-        """Make the data set of a run's examples."""
+    def clips(
+        self, recipe: Recipe, data: RunData, *, plan: SamplingPlan, max_side_px: int
+    ) -> ExampleClips:
+        """Return what reads the clips of a run's examples."""
 
     def looked_at(self, plan: SamplingPlan) -> ClipSource:
-        """Give the clips that an evaluation looks at."""
+        """Return the clips that an evaluation looks at."""
 
 
 class MediaSource:
@@ -77,32 +69,17 @@ class MediaSource:
         )
 
     def num_clips(self, recipe: Recipe, data: RunData) -> int:
-        """Give the recipe's number."""
+        """Return the recipe's number."""
         return recipe.clips
 
-    def make_dataset(
-        self,
-        recipe: Recipe,
-        data: RunData,
-        texts: TaskTexts,
-        *,
-        plan: SamplingPlan,
-        random_clips: bool,
-        max_side_px: int,
-    ) -> ClipDataset:
+    def clips(
+        self, recipe: Recipe, data: RunData, *, plan: SamplingPlan, max_side_px: int
+    ) -> DecodedClips:
         """Decode clips at each look."""
         videos = {
             name: video for name, video in data.videos.items() if isinstance(video, VideoSource)
         }
-        return ClipDataset(
-            data.examples,
-            videos,
-            plan=plan,
-            random_clips=random_clips,
-            texts=texts,
-            max_side_px=max_side_px,
-            seed=recipe.seed,
-        )
+        return DecodedClips(videos, plan, max_side_px=max_side_px)
 
     def looked_at(self, plan: SamplingPlan) -> MediaClips:
         """Decode the plan's clips."""
@@ -128,30 +105,16 @@ class TokenSource:
         )
 
     def num_clips(self, recipe: Recipe, data: RunData) -> int:
-        """Give the recipe's number, but no more than the longest video has: pictures have one."""
+        """Return the recipe's number, but no more than the longest video has: pictures have one."""
         stored = [len(v.clips) for v in data.videos.values() if isinstance(v, StoredVideo)]
         return min(recipe.clips, max(stored))
 
-    def make_dataset(
-        self,
-        recipe: Recipe,
-        data: RunData,
-        texts: TaskTexts,
-        *,
-        plan: SamplingPlan,
-        random_clips: bool,
-        max_side_px: int,
-    ) -> TokenDataset:
+    def clips(
+        self, recipe: Recipe, data: RunData, *, plan: SamplingPlan, max_side_px: int
+    ) -> StoredClips:
         """Read clips at each look."""
-        return TokenDataset(
-            data.examples,
-            self._tokens,
-            num_clips=min(plan.num_clips, self.num_clips(recipe, data)),
-            plan=plan.name,
-            random_clips=random_clips,
-            texts=texts,
-            seed=recipe.seed,
-        )
+        num_clips = min(plan.num_clips, self.num_clips(recipe, data))
+        return StoredClips(self._tokens, num_clips=num_clips, plan=plan.name)
 
     def looked_at(self, plan: SamplingPlan) -> TokenClips:
         """Read as many clips as the plan has."""

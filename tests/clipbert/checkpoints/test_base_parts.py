@@ -155,8 +155,9 @@ def test_a_resnet_without_bottlenecks_is_refused(tmp_path):
 
 @torch.inference_mode()
 def test_a_model_started_from_bert_reads_texts_as_bert_does(bert, bert_folder):
-    model = start_base(bert=bert_folder, config=TINY).checkpoint.network
-    ids, mask = model.tokenizer.encode(["a dog runs", "two cats"], max_length=20)
+    made = start_base(bert=bert_folder, config=TINY).checkpoint
+    model = made.network
+    ids, mask = made.tokenizer.encode(["a dog runs", "two cats"], max_length=20)
 
     hidden = model.cross_encoder(model.text_embeddings(ids), mask)
 
@@ -170,8 +171,9 @@ def test_a_model_started_from_bert_reads_texts_as_bert_does(bert, bert_folder):
 @torch.inference_mode()
 def test_a_model_started_from_bert_reads_any_embeddings_as_bert_does(bert, bert_folder):
     """Visual tokens are no words: BERT takes them as embeddings, to which it adds positions."""
-    model = start_base(bert=bert_folder, config=TINY).checkpoint.network
-    ids, text_mask = model.tokenizer.encode(["a dog", "two cats"], max_length=20)
+    made = start_base(bert=bert_folder, config=TINY).checkpoint
+    model = made.network
+    ids, text_mask = made.tokenizer.encode(["a dog", "two cats"], max_length=20)
     visual = torch.randn(2, 4, 48, generator=torch.Generator().manual_seed(3))
     inputs = torch.cat([bert.bert.embeddings.word_embeddings(ids), visual], dim=1)
     mask = torch.cat([text_mask, torch.ones(2, 4, dtype=torch.int64)], dim=1)

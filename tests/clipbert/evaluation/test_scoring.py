@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
     )
     model = ClipBert.create(config, seed=3)
     with torch.no_grad():
-        for part in (model.cross_encoder, model.heads):
+        for part in (model.network.cross_encoder, model.network.heads):
             for weight in part.parameters():
                 weight.mul_(8 if weight.ndim > 1 else 1)
     model.save_pretrained(folder)

@@ -15,14 +15,15 @@ from clipbert.model.text import TextTokenizer
 from clipbert.sampling.plan import SamplingPlan
 from clipbert.training.batch import collate
 from clipbert.training.dataset import (
-    ClipDataset,
     Draw,
     DroppedExample,
+    ExampleDataset,
     StepSampler,
     fingerprint,
     group_by_video,
 )
 from clipbert.training.draws import generator_at
+from clipbert.training.example_clips import DecodedClips
 from clipbert.training.losses import IGNORED
 from clipbert.training.recipe import Recipe
 from clipbert.training.task_texts import VideoTexts, WordMasking, make_task_texts
@@ -60,13 +61,11 @@ def videos(tmp_path):
 def dataset(videos):
     annotations = [caption(1, "a"), caption(2, "b"), caption(3, "c"), caption(4, "a")]
     found = find_videos(MediaFolder(videos), "abc", PLAN, num_threads=2)
-    return ClipDataset(
+    return ExampleDataset(
         group_by_video(annotations, texts_per_video=1),
-        found.usable,
-        plan=PLAN,
+        DecodedClips(found.usable, PLAN, max_side_px=64),
         random_clips=True,
         texts=make_task_texts(Recipe("retrieval"), annotations, tokenizer=TOKENIZER),
-        max_side_px=64,
         seed=3,
     )
 
@@ -101,20 +100,18 @@ def test_frames_of_a_part_are_taken_from_it(videos):
         replace(caption(3, "a"), start_seconds=9.0),  # after the end
     ]
     found = find_videos(MediaFolder(videos), "ab", PLAN, num_threads=2)
-    dataset = ClipDataset(
+    dataset = ExampleDataset(
         group_by_video(annotations, texts_per_video=1),
-        found.usable,
-        plan=PLAN,
+        DecodedClips(found.usable, PLAN, max_side_px=96),
         random_clips=True,
         texts=make_task_texts(Recipe("retrieval"), annotations, tokenizer=TOKENIZER),
-        max_side_px=96,
         seed=3,
     )
 
     numbers = [
         frame_number(frame)
         for epoch in range(10)
-        for clip in dataset[Draw(0, epoch, 0)].frames.numpy()
+        for clip in dataset[Draw(0, epoch, 0)].clips.frames.numpy()
         for frame in clip
     ]
     late = dataset[Draw(0, 0, 2)]
@@ -147,14 +144,14 @@ def test_an_example_is_the_same_whatever_was_loaded_before(dataset):
 
     again = dataset[Draw(9, 1, 2)]
 
-    assert torch.equal(again.frames, alone.frames)
+    assert torch.equal(again.clips.frames, alone.clips.frames)
     assert again.texts.token_ids == alone.texts.token_ids
 
 
 def test_clips_are_drawn_anew_in_each_epoch_within_their_segments(dataset):
     shown = set()
     for epoch in range(8):
-        frames = dataset[Draw(0, epoch, 0)].frames  # (K, T, H, W, 3)
+        frames = dataset[Draw(0, epoch, 0)].clips.frames  # (K, T, H, W, 3)
         numbers = [[frame_number(frame.numpy()) for frame in clip] for clip in frames]
         assert all(0 <= number < 25 for number in numbers[0])
         assert all(25 <= number < 50 for number in numbers[1])
@@ -167,7 +164,7 @@ def test_clips_are_drawn_anew_in_each_epoch_within_their_segments(dataset):
 def test_places_are_the_clips_middles(dataset):
     example = dataset[Draw(0, 0, 0)]
 
-    torch.testing.assert_close(example.places, torch.tensor([0.25, 0.75]))
+    torch.testing.assert_close(example.clips.places, torch.tensor([0.25, 0.75]))
 
 
 def test_a_video_that_fails_later_is_dropped_by_name(dataset, videos):
@@ -442,7 +439,9 @@ def test_batch_joins_texts_and_clips_of_videos_of_any_size(dataset, videos):
     assert batch.word_labels.shape == (0, 0)
     assert batch.num_clips == 2
     assert [clip.shape for clip in batch.clips()] == [(2, 42, 64, 3)] * 4
-    for clip, frames in zip(batch.clips(), [*items[0].frames, *items[1].frames], strict=True):
+    for clip, frames in zip(
+        batch.clips(), [*items[0].clips.frames, *items[1].clips.frames], strict=True
+    ):
         assert torch.equal(torch.from_numpy(clip), frames)
 
 

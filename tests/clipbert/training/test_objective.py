@@ -10,6 +10,7 @@ from clipbert.model.config import ClipBertConfig
 from clipbert.model.pixels import clips_to_pixels
 from clipbert.training.batch import Batch, collate
 from clipbert.training.dataset import Draw, DroppedExample, LoadedExample
+from clipbert.training.example_clips import ClipTensors
 from clipbert.training.losses import (
     IGNORED,
     clip_binary_cross_entropy,
@@ -60,12 +61,13 @@ def make_batch(targets: torch.Tensor, *, number: int = 0, words: bool = False) -
         half = len(targets) // 2
         texts = VideoTexts(ids, targets.split(half)[video], labels if words else ())
         places = torch.tensor([0.1, 0.5, 0.9])
-        items.append(LoadedExample(Draw(number, 0, video), frames.byte(), places, texts))
+        clips = ClipTensors(places, frames=frames.byte())
+        items.append(LoadedExample(Draw(number, 0, video), clips, texts))
     return collate(items, pad_id=0)
 
 
 def clip_by_clip(objective: Objective, batch: Batch) -> torch.Tensor:
-    """Logits (K, N, C), as the authors compute them."""
+    """Logits (K, N, O), as the authors compute them."""
     model, config = objective.model, objective.model.config
     pixels = clips_to_pixels(
         batch.clips(),
