@@ -64,6 +64,9 @@ def _checked_pieces(path: Path, reader: BufferedReader) -> Iterator[bytes]:
             raise CliError(
                 f"{what} is {name}: labels are read as UTF-8", f"iconv -f {name} -t UTF-8"
             )
+    if b"\0" in first:
+        what = "this" if path == STDIN else str(path)
+        raise CliError(f"{what} is not a text file: labels are read from lines of JSON in UTF-8")
     first = first.removeprefix(BOM_UTF8)
     whole = chain([first], pieces)
     from clipbert.datasets.shipped import HEAD_BYTES, is_lines

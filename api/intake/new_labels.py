@@ -6,6 +6,7 @@ so that a client sees all of an import or nothing.
 
 import dataclasses
 import difflib
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -90,7 +91,7 @@ class _Outcome:
     num_unchanged: int = 0
     num_refused: int = 0
     errors: list[RefusedLine] = field(default_factory=list)
-    video_ids: set[UUID] = field(default_factory=set)
+    questions: set[tuple[UUID, str]] = field(default_factory=set)
     answers: Counter[str] = field(default_factory=Counter)
 
     def refuse(self, line: int, error: IllegalLabel) -> None:
@@ -140,14 +141,14 @@ class LabelReader:
         try:
             if self._kind is None:
                 self._kind = recognise_kind(fields)
+            if self._kind == "labels":
+                _check_names(fields)  # first: a misspelt field is also one that is missing
             annotation, task = read_line(fields, self._kind)
         except AnnotationError as error:
             sentence = error.reason if error.field is None else f"{error.field} {error.reason}"
             raise IllegalLabel("invalid_label", sentence) from error
         except RecursionError as error:
             raise IllegalLabel("invalid_label", "the line is nested too deeply") from error
-        if self._kind == "labels":
-            _check_names(fields)
         text, answer, provenance = annotation.text, annotation.answer, _provenance(fields)
         if self._kind == "msrvtt_mc":
             text = "which of these captions fits?"  # its lines have no question
@@ -255,7 +256,7 @@ def _import_chunk(session: Session, drafts: Sequence[LabelDraft], outcome: _Outc
             outcome.refuse(draft.line, error)
         else:
             kept.append(draft)
-    outcome.video_ids.update(label.video_id for label in new)
+    outcome.questions.update((label.video_id, _question_key(label.text)) for label in new)
     outcome.answers.update(label.answer for label in new if label.answer and not label.choices)
     added = labels.add_many(new)
     outcome.num_inserted += added.num_inserted
@@ -270,7 +271,12 @@ def _import_chunk(session: Session, drafts: Sequence[LabelDraft], outcome: _Outc
 def _warnings(session: Session, outcome: _Outcome) -> list[str]:
     """Describe what may be wrong with labels that are right line by line."""
     found = []
-    disputed = contradictions(LabelRepository(session).disputed(outcome.video_ids))
+    video_ids = {video_id for video_id, _ in outcome.questions}
+    disputed = [
+        each
+        for each in contradictions(LabelRepository(session).disputed(video_ids))
+        if (each.video_id, _question_key(each.text)) in outcome.questions
+    ]
     if disputed:
         noun = "question has" if len(disputed) == 1 else "questions have"
         found.append(
@@ -283,6 +289,11 @@ def _warnings(session: Session, outcome: _Outcome) -> list[str]:
             f"{merged[0][0]!r}: a model needs at least two different ones"
         )
     return found
+
+
+def _question_key(text: str) -> str:
+    """Return what the store tells questions apart by; see LabelRepository.disputed."""
+    return unicodedata.normalize("NFC", text).lower()
 
 
 def _of_video(
@@ -382,6 +393,17 @@ def _check_lengths(label: stored.NewLabel) -> None:
 
 def _labels_refused(outcome: _Outcome) -> ApiError:
     first = outcome.errors[0]
+    if outcome.num_refused == outcome.num_lines > 1 and all(
+        error.code == "invalid_json" for error in outcome.errors
+    ):
+        return ApiError(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "labels_refused",
+            f"none of the {outcome.num_lines} lines is JSON, so nothing was kept: labels are lines "
+            'such as {"video": "dog.mp4", "question": "what is it?", "answer": "a dog"}, tables '
+            "(CSV) are not read",
+            facts={"num_lines": outcome.num_lines, "num_refused": outcome.num_refused},
+        )
     lines = "line is" if outcome.num_refused == 1 else "lines are"
     return ApiError(
         HTTPStatus.UNPROCESSABLE_ENTITY,

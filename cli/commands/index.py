@@ -82,7 +82,9 @@ def index(
     ] = False,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Refuse a damaged video rather than index what is sound."),
+        typer.Option(
+            "--strict", help="Refuse a video that is cut off, or damaged where it is looked at."
+        ),
     ] = False,
     as_json: JsonOption = False,
     data: DataOption = None,

@@ -240,7 +240,11 @@ def suggest_labels(
         for each in found:
             print(json.dumps(each["label"], ensure_ascii=False))
     elif not found:
-        print("nothing to suggest yet: ask some questions (`clipbert ask`), or label some videos")
+        print(
+            "nothing to suggest: a suggestion is a question that a model answered unsurely. Once a "
+            "model serves open-ended questions (`clipbert models list`), ask it some (`clipbert "
+            "ask`), or wait while it tries on other videos what was labelled on some"
+        )
     else:
         print_table(
             ["worth#", "video", "look at", "question", "model's guesses", "from"],

@@ -104,7 +104,7 @@ def delete_model(
         found = find_model(api, model)
         name = model_name(found)
         if not yes and model not in {str(found["id"]), f"{found['name']}@{found['version']}"}:
-            confirm_delete(model, f"{name} ({found['id']})")
+            confirm_delete(f"{model!r} may mean {name} ({found['id']})", name)
         api.delete(f"/v1/models/{found['id']}")
     print(f"deleted {name} ({found['id']})")
 

@@ -138,12 +138,16 @@ def delete_videos(
             is_sure = wanted == str(found[0]["id"]) or is_same_name(_name(found[0]).lower(), wanted)
         else:
             found, is_sure = list(api.items("/v1/videos", limit=None, **filters)), False
-        if dry_run or not found:
+        if not found:
+            print("no video fits, so nothing is deleted")
+            return
+        if dry_run:
             _list_doomed(found)
             return
         if not yes and not is_sure:
             what = _described(found[0]) if video is not None else _counted(found)
-            confirm_delete(video or "this filter", what)
+            why = f"{what} would be deleted" if video is None else f"{video!r} may mean {what}"
+            confirm_delete(why, what)
         _delete(api, found)
 
 
@@ -177,15 +181,15 @@ def _name(video: Json) -> str:
     return one_line(file_name(str(video["uri"])))
 
 
-def confirm_delete(wanted: str, found: str) -> None:
-    """Ask whether a video that was not named in full is the one to delete.
+def confirm_delete(why: str, found: str) -> None:
+    """Ask whether what was found, and not named in full, is to be deleted.
 
     Raises:
         CliError: there is nobody to ask.
         typer.Abort: it is not.
     """
     if sys.stdin is None or not sys.stdin.isatty():
-        raise CliError(f"{wanted!r} may mean {found}", "give its id or its whole name, or --yes")
+        raise CliError(why, "--yes deletes without asking, as a whole name or an id does")
     typer.confirm(f"delete {found}?", abort=True)
 
 

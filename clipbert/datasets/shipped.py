@@ -16,6 +16,7 @@ come in two files, and are refused with that reason.
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, TextIO
 
@@ -27,6 +28,11 @@ HEAD_BYTES: Final = 1 << 14
 _PIECE_CHARACTERS = 1 << 20
 _LONG_LINE_BYTES = 1 << 12
 _DECODER = json.JSONDecoder()
+_FIRST_FIELD = re.compile(rb'\{\s*"((?:[^"\\]|\\.)*)"\s*:\s*(.)')
+# Of lines, whose other fields are texts and numbers.
+_COMPOSED_FIELDS = frozenset(
+    {b"choices", b"options", b"answers", b"labels", b"span", b"provenance"}
+)
 _SPACES = " \t\r\n"
 # How TGIF-QA numbers the kinds of its frame questions.
 _TGIF_TYPES: Final = {"0": "object", "1": "number", "2": "color", "3": "location"}
@@ -56,10 +62,20 @@ def is_lines(head: bytes) -> bool:
     try:
         values = json.loads(first)
     except ValueError:
+        if not ended and len(head) >= _LONG_LINE_BYTES and _begins_as_a_line(text):
+            return True
         # A document over several lines, or on one so long that it does not end here; or a first
         # line that is damaged, with other lines after it.
         return rest.lstrip().startswith(b"{") or not (ended or len(head) >= _LONG_LINE_BYTES)
     return not (isinstance(values, dict) and _document_reader(values) is not None)
+
+
+def _begins_as_a_line(text: bytes) -> bool:
+    """Whether the first field of a long object is one of a line; documents begin with a whole."""
+    field = _FIRST_FIELD.match(text)
+    if field is None:
+        return False
+    return field[2] not in (b"{", b"[") or field[1] in _COMPOSED_FIELDS
 
 
 def read_shipped(file: TextIO) -> Iterator[Record]:

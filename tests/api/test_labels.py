@@ -162,11 +162,33 @@ def test_an_import_names_contradictions_with_what_was_there_before(client, parro
     (warning,) = imported["warnings"]
     assert warning.startswith("1 question has contradicting answers: ")
     assert warning.count("no") == 1
+    # An import of other questions has nothing to do with it.
     assert send(client, lines[2:] * 2).json()["warnings"] == [
-        warning,
         "all 2 open-ended questions of this import have the answer 'no': a model needs at least "
         "two different ones",
     ]
+
+
+def test_a_table_is_refused_in_one_sentence(client):
+    answer = client.post(
+        "/v1/labels",
+        content=b"video,question,answer\nparrot.mp4,what is it?,a bird\n",
+        headers={"Content-Type": "application/x-ndjson"},
+    )
+
+    assert answer.status_code == 422
+    problem = answer.json()
+    assert problem["code"] == "labels_refused"
+    assert problem["detail"].startswith("none of the 2 lines is JSON, so nothing was kept: labels")
+    assert problem["num_refused"] == 2
+
+
+def test_a_misspelt_field_is_named_before_the_one_that_it_was_to_be(client, parrot):
+    answer = send(client, [{"video": str(parrot), "question": "what is it?", "anwser": "a bird"}])
+
+    (error,) = answer.json()["errors"]
+    assert error["code"] == "unknown_label_field"
+    assert error["message"] == "a label has no field 'anwser': did you mean answer?"
 
 
 def test_answers_are_counted_together_whatever_their_case(client, parrot):

@@ -112,11 +112,20 @@ def test_a_refusal_of_the_whole_is_an_error(api, clipbert, tmp_path):
     assert said.err == "clipbert: no: payload_too_large (payload_too_large)\n"
 
 
+def test_a_video_is_not_taken_for_labels(api, clipbert, tmp_path):
+    (tmp_path / "film.jsonl").write_bytes(b"\0\0\0\x20ftypisom\0\0\2\0" + bytes(2000))
+
+    said = clipbert("label", "import", tmp_path / "film.jsonl", code=1)
+
+    assert "film.jsonl is not a text file: labels are read from lines of JSON" in said.err
+    assert api.requests == []
+
+
 def test_a_file_that_is_cut_short_is_not_imported_as_if_it_were_whole(
     accepting, clipbert, tmp_path
 ):
     file = tmp_path / "cut.gz"
-    file.write_bytes(gzip.compress(os.urandom(200_000))[:-5000])
+    file.write_bytes(gzip.compress(os.urandom(200_000).hex().encode())[:-5000])
 
     said = clipbert("label", "import", file, code=1)
 
@@ -269,7 +278,7 @@ def test_suggestions_can_be_printed_as_lines_to_fill_in(api, clipbert):
 def test_no_suggestion_is_said(api, clipbert):
     api.answer("GET", "/v1/labels/suggestions", {"items": []})
 
-    assert "nothing to suggest yet" in clipbert("label", "suggest").out
+    assert "nothing to suggest: " in clipbert("label", "suggest").out
 
 
 @pytest.mark.parametrize(

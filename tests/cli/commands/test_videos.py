@@ -114,7 +114,7 @@ def test_a_filter_deletes_only_with_a_yes_and_goes_on_past_what_is_gone(failed, 
     refused = clipbert("videos", "delete", "--state", "failed", code=1)
     said = clipbert("videos", "delete", "--state", "failed", "--yes")
 
-    assert "'this filter' may mean 3 videos" in refused.err
+    assert "3 videos would be deleted" in refused.err
     assert said.out.count("deleted ") == 2
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from clipbert.datasets.annotation_files import read_annotations
+from clipbert.datasets.shipped import HEAD_BYTES, is_lines
 from clipbert.errors import AnnotationError
 
 MSRVTT_QA = [
@@ -85,6 +86,14 @@ def read(tmp_path, content, name="data.json"):
     path = tmp_path / name
     path.write_text(content if isinstance(content, str) else json.dumps(content), newline="")
     return read_annotations(path)
+
+
+@pytest.mark.parametrize("size", [20, 100_000])
+@pytest.mark.parametrize("first", ['"question": "%s"', '"choices": ["%s"]', '"video": "a%s"'])
+def test_one_line_of_any_length_is_a_line(first, size):
+    line = "{" + first % ("x" * size) + ', "video": "a.mp4"}'
+
+    assert is_lines(line.encode()[:HEAD_BYTES])
 
 
 def test_msrvtt_qa_is_an_array_whose_answer_types_are_the_first_words(tmp_path):
