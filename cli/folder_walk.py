@@ -43,7 +43,7 @@ class Taken:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file or folder that nobody would miss."""
+    """A file or folder that was passed over, which nobody would miss."""
 
     path: Path
     reason: Reason
@@ -177,7 +177,7 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 
 
 def _checked(path: Path) -> Taken | Broken:
-    """Look at a file that is wanted: what no worker could read is told here and now."""
+    """Look at a file that was asked for; what no worker could read is reported at once."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:

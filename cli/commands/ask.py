@@ -22,7 +22,7 @@ def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
     *,
     choice: Annotated[
-        list[str] | None, typer.Option(help="A possible answer; give two or more, or none.")
+        list[str] | None, typer.Option(help="A possible answer: two or more, or none.")
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, max=100, help="Answers to show.")] = 5,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for the answer.")] = 60.0,

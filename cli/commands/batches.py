@@ -50,7 +50,7 @@ def list_batches(
 def show_batch(
     batch: BatchArgument, *, as_json: JsonOption = False, data: DataOption = None
 ) -> None:
-    """Show one batch and the items of it that failed."""
+    """Show one batch and its items that failed."""
     with connect(data) as api:
         found = api.get(f"/v1/batches/{batch}")
         if as_json:

@@ -35,7 +35,9 @@ def check(
     ],
     kind: Annotated[
         str | None,
-        typer.Option(help="The file's form, such as msrvtt_qa. Default: told from its first line."),
+        typer.Option(
+            help="The file's form, such as msrvtt_qa. Default: recognised by its first line."
+        ),
     ] = None,
     probe: Annotated[
         bool, typer.Option(help="Open every video, or only look whether it is there.")

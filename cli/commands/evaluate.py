@@ -83,7 +83,7 @@ def evaluate(
         str | None, typer.Option(help="Only the lines of this split (files of own labels).")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only so many lines, the first ones.")
+        int | None, typer.Option(min=1, help="Only this many lines, the first ones.")
     ] = None,
     out: Annotated[
         Path | None,

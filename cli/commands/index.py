@@ -182,7 +182,7 @@ def _start(
     upload: bool,
     told: TextIO,
 ) -> _SentBatch:
-    """Make a batch and tell its id: whoever breaks off the uploads knows where the others are."""
+    """Make a batch and print its id, so that whoever breaks off the uploads can find the others."""
     files, unreadable = part
     batch_id, to_upload = start_batch(api, files, name=name, upload_all=upload, said=said)
     broken = sum(not each.path.is_dir() for each in unreadable)

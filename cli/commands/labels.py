@@ -61,7 +61,7 @@ def import_labels(
     *,
     kind: Annotated[
         str | None,
-        typer.Option(help="The file's form, such as msrvtt_qa. Default: told from its fields."),
+        typer.Option(help="The file's form, such as msrvtt_qa. Default: recognised by its fields."),
     ] = None,
     split: Annotated[
         str | None,
@@ -217,7 +217,7 @@ def suggest_labels(
         ),
     ] = None,
     video: VideoOption = None,
-    limit: Annotated[int, typer.Option(min=1, max=500, help="At most so many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="At most this many.")] = 20,
     as_lines: Annotated[
         bool,
         typer.Option(

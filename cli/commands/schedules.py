@@ -57,8 +57,8 @@ NewLabelsOption = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="Do nothing unless so many labels came since its own last finetune; those started by "
-        "hand do not count.",
+        help="Do nothing unless this many labels came since its own last finetune; those started "
+        "by hand do not count.",
     ),
 ]
 MisfireOption = Annotated[

@@ -21,7 +21,7 @@ GROUPINGS = ("video", "clip")
 def search(
     text: Annotated[str, typer.Argument(help="What is to be seen, in words.")],
     *,
-    limit: Annotated[int, typer.Option(min=1, max=200, help="At most so many hits.")] = 10,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="At most this many hits.")] = 10,
     video: Annotated[
         list[str] | None,
         typer.Option(

@@ -63,7 +63,7 @@ def train(
         int | None,
         typer.Option(
             min=1,
-            help="Stop after so many steps; --resume goes on from there.",
+            help="Stop after this many steps; --resume goes on from there.",
             show_default=False,
         ),
     ] = None,

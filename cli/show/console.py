@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
-LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most so many.")]
+LimitOption = Annotated[int, typer.Option("--limit", min=1, help="At most this many.")]
 EveryOption = Annotated[bool, typer.Option("--all", help="List all, however many.")]
 
 LEAST_WIDTH = 80  # an id takes half of it

@@ -7,8 +7,8 @@ import unicodedata
 
 import pytest
 
-from api.intake import content_checks
 from api.responses.media import FileWritten, open_media
+from api.services import content_checks
 from api.services.media_roots import MediaRoots
 from store.media_files import stamp_of
 from store.videos.places import VideoPlaces
