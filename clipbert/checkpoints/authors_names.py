@@ -117,14 +117,14 @@ def to_our_name(theirs: str, *, head: AuthorsHead) -> str | None:
 
 
 def to_authors_name(ours: str, *, head: AuthorsHead) -> str | None:
-    """Give the authors' name of a weight; None if it has none. The inverse of to_our_name."""
+    """Return the authors' name of a weight; None if it has none. The inverse of to_our_name."""
     return _translate(ours, _table(head, "ours"))
 
 
 def rename_authors_keys(
     theirs: Mapping[str, Tensor], *, head: AuthorsHead, source: str = "the checkpoint"
 ) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """Give the authors' weights our names.
+    """Rename the authors' weights to ours.
 
     Groups that are never used are left out: the detector, the position table and, unless they are
     wanted, the heads of pretraining; and names of what is stored twice.

@@ -116,7 +116,7 @@ def doubts(
     data_set: AuthorsDataSet | None,
     num_outputs: int,
 ) -> list[str]:
-    """Say what may be wrong with the settings of an import, as sentences.
+    """Return what may be wrong with the settings of an import, as sentences.
 
     A file does not tell which data set it was trained on, and the wrong frame size, text length or
     aggregation makes other scores without any error.

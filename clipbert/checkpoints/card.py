@@ -73,7 +73,7 @@ class ModelCard:
         return "\n".join(section for section in sections if section)
 
     def _fields(self, config: ClipBertConfig, dtype: str) -> str:
-        """Give the fields; JSON is YAML too, and needs no care with what file names may hold."""
+        """Return the fields; JSON is YAML too, and needs no care with what file names may hold."""
         own = {
             "heads": [head.name for head in config.heads],
             "dtype": dtype,

@@ -129,7 +129,7 @@ def rename_weights(
     our_name: Callable[[str], str | None],
     source: str,
 ) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """Give weights our names, and leave out those that are never used.
+    """Rename weights to ours, and leave out those that are never used.
 
     Args:
         theirs: by their names.

@@ -53,7 +53,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def hash_file(path: Path) -> str:
-    """Give the SHA-256 of a file's bytes as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -82,7 +82,7 @@ def _read_pickle(path: Path) -> object:
 
 
 def _can_map(path: Path) -> bool:
-    """Tell whether torch can map the file: a zip file whose members are not compressed."""
+    """Whether torch can map the file: a zip file whose members are not compressed."""
     try:
         with zipfile.ZipFile(path) as archive:
             return all(part.compress_type == zipfile.ZIP_STORED for part in archive.infolist())

@@ -22,11 +22,11 @@ class Span(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        """Tell whether it is all of the video."""
+        """Whether it is all of the video."""
         return not self.start_seconds and self.end_seconds is None
 
     def window_in(self, duration_seconds: float) -> tuple[float, float] | None:
-        """Give where it begins and ends in a video of this length; None for all of it.
+        """Return where it begins and ends in a video of this length; None for all of it.
 
         A picture has no length, and every span is all of it.
 

@@ -69,7 +69,7 @@ def _translated(annotation: Annotation, vocabulary: Vocabulary) -> Annotation:
 
 
 def answers_of(annotation: Annotation) -> Iterator[str]:
-    """Give the right answers of an annotation: one, several (VQA), or none (VQA's test split)."""
+    """Return the right answers of an annotation: one, several (VQA), or none (VQA's test split)."""
     if annotation.answer is not None:
         yield annotation.answer
     yield from annotation.answer_scores

@@ -39,21 +39,21 @@ class LineFields:
         return AnnotationError(self.path, reason, line=self.number, field=name)
 
     def value(self, name: str) -> object:
-        """Give a field, whatever it holds."""
+        """Return a field, whatever it holds."""
         if name not in self._values:
             raise self.error(name, "is missing")
         return self._values[name]
 
     def text(self, name: str) -> str:
-        """Give a text that is not empty, as it is written."""
+        """Return a text that is not empty, as it is written."""
         return self._checked_text(name, self.value(name))
 
     def optional_text(self, name: str) -> str | None:
-        """Give a text that is not empty, or None where there is no such field."""
+        """Return a text that is not empty, or None where there is no such field."""
         return self.text(name) if name in self else None
 
     def texts(self, name: str) -> tuple[str, ...]:
-        """Give a list of texts, at least one, none of them empty."""
+        """Return a list of texts, at least one, none of them empty."""
         values = self.value(name)
         if not isinstance(values, list):
             raise self.error(name, f"must be a list of texts, not {_shown(values)}")
@@ -62,20 +62,20 @@ class LineFields:
         return tuple(self._checked_text(name, value) for value in values)
 
     def paragraph(self, name: str) -> str:
-        """Give a text, or a list of sentences as one text."""
+        """Return a text, or a list of sentences as one text."""
         if isinstance(self.value(name), list):
             return " ".join(sentence.strip() for sentence in self.texts(name))
         return self.text(name)
 
     def choices(self, name: str) -> tuple[str, ...]:
-        """Give a list of at least two texts."""
+        """Return a list of at least two texts."""
         choices = self.texts(name)
         if len(choices) == 1:
             raise self.error(name, "has a single choice")
         return choices
 
     def whole_number(self, name: str) -> int:
-        """Give a whole number, which may be written as text."""
+        """Return a whole number, which may be written as text."""
         value = self.value(name)
         if isinstance(value, str) and _is_digits(value):
             return int(value)
@@ -84,21 +84,21 @@ class LineFields:
         return value
 
     def count(self, name: str) -> int:
-        """Give a whole number that is not negative."""
+        """Return a whole number that is not negative."""
         value = self.whole_number(name)
         if value < 0:
             raise self.error(name, f"must not be negative, got {value}")
         return value
 
     def index(self, name: str, *, of: int) -> int:
-        """Give the index of one of so many choices."""
+        """Return the index of one of so many choices."""
         value = self.whole_number(name)
         if not 0 <= value < of:
             raise self.error(name, f"must be an index of the {of} choices, got {value}")
         return value
 
     def optional_seconds(self, name: str) -> float | None:
-        """Give an instant, in seconds, or None where there is no such field."""
+        """Return an instant, in seconds, or None where there is no such field."""
         if name not in self:
             return None
         value = self.value(name)
@@ -107,7 +107,7 @@ class LineFields:
         return float(value)
 
     def scores(self, name: str) -> dict[str, float]:
-        """Give how right each answer is: an object of numbers from 0 to 1, possibly empty."""
+        """Return how right each answer is: an object of numbers from 0 to 1, possibly empty."""
         values = self.value(name)
         if not isinstance(values, dict):
             raise self.error(name, f"must be an object of scores, not {_shown(values)}")
@@ -120,7 +120,7 @@ class LineFields:
         return {answer: float(score) for answer, score in values.items()}
 
     def media(self, name: str, *, number_form: str = "") -> str:
-        """Give the name of a video or picture, without folder and extension.
+        """Return the name of a video or picture, without folder and extension.
 
         Args:
             name: of the field; its value is a text or a number.

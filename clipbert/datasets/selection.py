@@ -66,7 +66,7 @@ def select_annotations(
 
 
 def of_split(file: AnnotationFile, split: str | None) -> Sequence[Annotation]:
-    """Give the lines of a split; all lines for None.
+    """Return the lines of a split; all lines for None.
 
     Raises:
         AnnotationError: there are none.

@@ -258,6 +258,6 @@ def _from_jsfusion(row: Mapping[str, str]) -> Record:
 
 
 def _joined(head: str, file: TextIO) -> Iterator[str]:
-    """Give the lines of a text of which a part was read."""
+    """Return the lines of a text of which a part was read."""
     whole = io.StringIO(head + file.read(_MOST_DOCUMENT_BYTES), newline=None)
     yield from whole

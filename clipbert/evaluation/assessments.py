@@ -68,7 +68,7 @@ class Assessment(Protocol):
         """Measure what was kept of all moments that could be looked at, at least one."""
 
     def score_lines(self, kept: Mapping[str, NDArray[np.generic]]) -> Mapping[int, float]:
-        """Give how right each annotation was answered, 0 to 1, by its line."""
+        """Return how right each annotation was answered, 0 to 1, by its line."""
 
 
 class RetrievalAssessment:
@@ -120,7 +120,7 @@ class RetrievalAssessment:
     def _table(
         self, kept: Mapping[str, NDArray[np.generic]]
     ) -> tuple[list[Annotation], NDArray[np.float32], list[int]]:
-        """Give the captions of moments that are there, their scores and their own columns."""
+        """Return the captions of moments that are there, their scores and their own columns."""
         moments = sorted(kept)
         column = {moment: index for index, moment in enumerate(moments)}
         rows = [row for row, each in enumerate(self.annotations) if each.moment in column]
@@ -212,7 +212,7 @@ class AnswerAssessment:
         return _mean_score(self._of_moment, self.score_lines(kept), kept)
 
     def score_lines(self, kept: Mapping[str, NDArray[np.generic]]) -> Mapping[int, float]:
-        """Give the score that the label has for the answer."""
+        """Return the score that the label has for the answer."""
         return {
             each.line: right_answers(each).get(self._answers[place], 0.0)
             for moment in sorted(kept)
@@ -260,7 +260,7 @@ class CountAssessment:
 
 
 def right_answers(annotation: Annotation) -> Mapping[str, float]:
-    """Give the score of each answer that has one."""
+    """Return the score of each answer that has one."""
     if annotation.answer_scores:
         return annotation.answer_scores
     return {} if annotation.answer is None else {annotation.answer: 1.0}

@@ -24,7 +24,7 @@ def paired_bootstrap(
     seed: int = 0,
     confidence: float = 0.95,
 ) -> Interval:
-    """Give the interval of the difference of two means over the same examples.
+    """Return the interval of the difference of two means over the same examples.
 
         paired_bootstrap([1, 1, 1, 0], [0, 1, 1, 0])  ->  difference 0.25, from 0.0 to 0.75
 

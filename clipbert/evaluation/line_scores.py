@@ -36,7 +36,7 @@ class Scores:
     num_clips: int | None
 
     def to_json(self) -> dict[str, Any]:
-        """Give the form of a file of scores; all measures but ranks are 0 to 1."""
+        """Return the form of a file of scores; all measures but ranks are 0 to 1."""
         metric = _METRICS[self.task]
         mean = sum(self.of_line.values()) / len(self.of_line)
         return {

@@ -144,7 +144,7 @@ def video_to_text(
 
 
 def mean_score(scores: Sequence[float], types: Sequence[str | None]) -> GroupedScore:
-    """Give the mean score of questions as a percentage, overall and by type.
+    """Return the mean score of questions as a percentage, overall and by type.
 
     mean_score([1, 0, 0.3], ["color", "color", None])  ->  43.3 overall, color 50
 
@@ -198,7 +198,7 @@ def count_metrics(predicted: Sequence[float], right: Sequence[int]) -> CountMetr
 
 
 def masked_word_accuracy(predicted: NDArray[np.integer], labels: NDArray[np.integer]) -> float:
-    """Give the percentage of masked words that were guessed right (pretraining).
+    """Return the percentage of masked words that were guessed right (pretraining).
 
     Args:
         predicted: token ids, (N, L).
@@ -235,7 +235,7 @@ def _checked(
 
 
 def _rank(scores: NDArray[np.floating], right: Sequence[int]) -> int:
-    """Give the rank, from 1, of the best placed right item. Of equals the earlier comes first."""
+    """Return the rank, from 1, of the best placed right item. Of equals the earlier comes first."""
     best = min(right, key=lambda item: (-scores[item], item))
     above = np.count_nonzero(scores > scores[best])
     equal_before = np.count_nonzero(scores[:best] == scores[best])

@@ -68,7 +68,7 @@ class EvaluationSettings:
     authors_rounding: bool
 
     def score_inputs(self) -> dict[str, Any]:
-        """Give what the scores depend on: those of a run with the same can be used again."""
+        """Return what the scores depend on: those of a run with the same can be used again."""
         return {
             "model_sha256": dict(self.model_sha256),
             "data_sha256": self.data_sha256,
@@ -83,7 +83,7 @@ class EvaluationSettings:
 
 
 def hash_model(folder: Path) -> dict[str, str]:
-    """Give the sha256 of each file that a model's outputs depend on, in hexadecimal, by name."""
+    """Return the sha256 of each file that a model's outputs depend on, in hexadecimal, by name."""
     names = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE)
     return {name: hash_file(folder / name) for name in names if (folder / name).is_file()}
 
@@ -125,7 +125,7 @@ def to_json(
 
 
 def to_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
-    """Give the metrics as column names, those of numbers ending in `#`, and rows."""
+    """Return the metrics as column names, those of numbers ending in `#`, and rows."""
     metrics = evaluation.metrics
     if isinstance(metrics, RetrievalReport):
         columns = ["direction", *(f"{name}#" for name in _RETRIEVAL_COLUMNS), "MnR#", "queries#"]
@@ -147,7 +147,7 @@ def to_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
 
 
 def to_markdown(settings: EvaluationSettings, evaluation: Evaluation) -> str:
-    """Give a Markdown table: our row, then the paper's for the same kind of data."""
+    """Return a Markdown table: our row, then the paper's for the same kind of data."""
     metrics = evaluation.metrics
     plan = settings.plan
     ours = (
@@ -175,7 +175,7 @@ def to_markdown(settings: EvaluationSettings, evaluation: Evaluation) -> str:
 
 
 def rates(evaluation: Evaluation) -> str:
-    """Say how fast the model was: clips of the CNN, pairs of the cross-encoder."""
+    """Return how fast the model was: clips of the CNN, pairs of the cross-encoder."""
     if not evaluation.num_pairs:
         return "all scores were there"
     clips = evaluation.num_clips / evaluation.encoding_seconds
@@ -201,7 +201,7 @@ def _retrieval_cells(metrics: RetrievalMetrics) -> list[str]:
 
 
 def _unanswered_as_wrong(evaluation: Evaluation) -> float | None:
-    """Give the accuracy if unanswered questions count as wrong; None for retrieval."""
+    """Return the accuracy if unanswered questions count as wrong; None for retrieval."""
     metrics = evaluation.metrics
     if isinstance(metrics, RetrievalReport):
         return None

@@ -57,7 +57,7 @@ class ScoreStore:
         self.num_found = sum(1 for _ in folder.glob(_ARRAYS))
 
     def read(self, name: str, video: Path) -> NDArray[np.generic] | None:
-        """Give what was stored of a video file; None if nothing was, or if the file changed."""
+        """Return what was stored of a video file; None if nothing was, or if the file changed."""
         try:
             array: NDArray[np.generic] = np.load(self._file_of(name, video), allow_pickle=False)
         except (OSError, ValueError, EOFError):  # not there, or cut short by a full disk

@@ -167,7 +167,7 @@ class PairScorer:
 
 
 def clip_places(num_clips: int, places: Sequence[float] | None) -> Tensor:
-    """Give the places of a video's clips, (K,) float32: those given, or evenly spread middles.
+    """Return the places of a video's clips, (K,) float32: those given, or evenly spread middles.
 
     clip_places(4, None)  ->  [0.125, 0.375, 0.625, 0.875]
 

@@ -210,7 +210,7 @@ class ClipBertConfig:
         return dataclass_from_json(cls, PRESETS[name])
 
     def to_json(self) -> dict[str, Any]:
-        """Give what stands in config.json: only JSON's own types, nothing left out."""
+        """Return what stands in config.json: only JSON's own types, nothing left out."""
         fields = json.loads(json.dumps(dataclasses.asdict(self)))
         return {"model_type": MODEL_TYPE, "architectures": [_ARCHITECTURE], **fields}
 

@@ -89,7 +89,7 @@ class VisualEmbeddings(nn.Module):
         return table[:num_frames].repeat_interleave(self.grid_side, dim=0)[:, None]  # (T*h, 1, D)
 
     def _clip_rows(self, places: Tensor | None) -> Tensor:
-        """Give the embedding of each clip's part of the video: (N, D)."""
+        """Return the embedding of each clip's part of the video: (N, D)."""
         if places is None:
             raise ValueError("the model tells clips apart by their places: give places")
         table = cast("nn.Embedding", self.clip_embeddings)

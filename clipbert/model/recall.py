@@ -37,7 +37,7 @@ class RecallEncoder(nn.Module):
         self.register_buffer("class_vectors", torch.zeros(num_classes, dim))
 
     def forward(self, class_logits: Tensor) -> Tensor:
-        """Give the vectors of clips.
+        """Return the vectors of clips.
 
         Args:
             class_logits: (N, T, classes), the classifier's output for each frame.

@@ -87,12 +87,12 @@ class ProgressFile:
             self._thread.join()
 
     def enter(self, stage: Stage) -> None:
-        """Say what is done from now on."""
+        """Return what is done from now on."""
         self._told = self._told | {"stage": stage}
         self._write()
 
     def move(self, step: int, total_steps: int) -> None:
-        """Say how far it is; the thread writes it soon."""
+        """Return how far it is; the thread writes it soon."""
         self._told = self._told | {"step": step, "total_steps": total_steps}
 
     def _keep_telling(self) -> None:
@@ -141,7 +141,7 @@ class Supervisor:
 
     @property
     def is_watched(self) -> bool:
-        """Tell whether somebody waits to see how it goes; the same in all processes of a run.
+        """Whether somebody waits to see how it goes; the same in all processes of a run.
 
         What they do together depends on it, though only the main one writes progress.json.
         """
@@ -149,7 +149,7 @@ class Supervisor:
 
     @property
     def is_wanted_to_stop(self) -> bool:
-        """Tell whether SIGTERM came."""
+        """Whether SIGTERM came."""
         return self._is_wanted_to_stop
 
     def wait_for_step(self) -> None:

@@ -191,7 +191,7 @@ class StepSampler(Sampler[list[Draw]]):
         return self._total_steps * self.forwards_per_step
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        """Give the draws of each forward pass in turn."""
+        """Return the draws of each forward pass in turn."""
         orders = _Orders(self._num_examples, self._seed)
         for batch in range(len(self)):
             first = batch * self._num_processes + self._process

@@ -85,7 +85,7 @@ class Objective(nn.Module):
         return {"loss": self._loss(logits, batch.targets.to(device))}
 
     def visual_tokens(self, batch: Batch) -> Tensor:
-        """Give the visual tokens of each video's clips: those that it has, or the CNN's.
+        """Return the visual tokens of each video's clips: those that it has, or the CNN's.
 
         Args:
             batch: of B videos with K clips each.
@@ -163,7 +163,7 @@ class Objective(nn.Module):
 def _loss_of(
     task: Task, loss: Loss, how: Aggregation, negatives: int
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """Give the function of logits (K, N, O) and targets."""
+    """Return the function of logits (K, N, O) and targets."""
     if loss == "mse":
         return partial(clip_squared_error, how=how)
     if loss == "bce":

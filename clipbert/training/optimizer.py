@@ -40,7 +40,7 @@ class ParameterGroup:
     parameters: dict[str, nn.Parameter] = field(default_factory=dict)
 
     def to_torch(self) -> dict[str, Any]:
-        """Give the group in the form that torch's optimisers take."""
+        """Return the group in the form that torch's optimisers take."""
         return {
             "name": self.name,
             "params": list(self.parameters.values()),

@@ -29,7 +29,7 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Tell whether this is the one that writes files."""
+        """Whether this is the one that writes files."""
         return self.number == 0
 
     def from_main(self, compute: Callable[[], Result]) -> Result:
@@ -44,7 +44,7 @@ class Processes:
         return box[0]  # type: ignore[return-value]  # the main process filled it
 
     def gather(self, value: Result) -> list[Result]:
-        """Give the values of all processes, in their order, to each."""
+        """Return the values of all processes, in their order, to each."""
         if self.count == 1:
             return [value]
         values: list[Result | None] = [None] * self.count

@@ -273,7 +273,7 @@ class Recipe:
         return self._plan(self.inference_clips)
 
     def to_toml(self) -> str:
-        """Give the text of a recipe file, every field in it but those that are None."""
+        """Return the text of a recipe file, every field in it but those that are None."""
         lines = [f"{name} = {_toml(value)}" for name, value in self._given().items()]
         return "\n".join(lines) + "\n"
 

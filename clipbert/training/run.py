@@ -206,7 +206,7 @@ def _settle(recipe: Recipe, start: ClipBertConfig) -> Recipe:
 
 
 def _visual_dtypes(request: RunRequest) -> Mapping[str, torch.dtype]:
-    """Give the types in which a frozen visual side is saved: those of the model it came from.
+    """Return the types in which a frozen visual side is saved: those of the model it came from.
 
     So its bytes, and whatever is made of them, stay the same.
     """

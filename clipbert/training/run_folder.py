@@ -66,7 +66,7 @@ def hash_json(value: Mapping[str, Any]) -> str:
 
 
 def _is_told(name: str) -> bool:
-    """Tell whether a file is one of progress or error, or was to become one."""
+    """Whether a file is one of progress or error, or was to become one."""
     return name in _TOLD_FILES or any(name.startswith(f".{told}.") for told in _TOLD_FILES)
 
 

@@ -125,7 +125,7 @@ class RunLog(TrainerCallback):
         self._show(line)
 
     def close(self) -> None:
-        """Give the terminal back, however the run ended."""
+        """Hand the terminal back, however the run ended."""
         if self._bar is not None:
             self._bar.close()
 

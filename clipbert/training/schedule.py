@@ -24,7 +24,7 @@ def learning_rate(
     decay_epochs: Sequence[int] = (),
     steps_per_epoch: float = 1.0,
 ) -> float:
-    """Give the learning rate of one optimiser step.
+    """Return the learning rate of one optimiser step.
 
     learning_rate(5e-5, step=50, total_steps=1000)  ->  2.5e-05, half way through the warm-up
 
@@ -63,7 +63,7 @@ class RateOf(Protocol):
     """learning_rate with everything settled but the base and the step."""
 
     def __call__(self, base: float, *, step: int) -> float:
-        """Give the learning rate of a step, counted from 1."""
+        """Return the learning rate of a step, counted from 1."""
 
 
 def make_scheduler(optimizer: "Optimizer", rate_of: RateOf) -> "LambdaLR":

@@ -36,7 +36,7 @@ class StartingModel:
 def prepare_model(
     start: Checkpoint, recipe: Recipe, *, answers: Sequence[str] = (), from_tokens: bool = False
 ) -> StartingModel:
-    """Give a model the head and the settings of a recipe.
+    """Equip a model with the head and the settings of a recipe.
 
     The head keeps its weights if the given model has one of the same outputs, and a qa head those
     of every answer that both know; the rest is drawn by the recipe's seed. All other weights stay.
@@ -91,7 +91,7 @@ def prepare_model(
 
 
 def _spread(head: nn.Module, std: float) -> None:
-    """Give the random weights of a head another standard deviation."""
+    """Set the standard deviation of a head's random weights."""
     if std != INIT_STD:  # which they have
         with torch.no_grad():
             for module in head.modules():
@@ -100,14 +100,14 @@ def _spread(head: nn.Module, std: float) -> None:
 
 
 def _has_head(given: ClipBertConfig, wanted: ClipBertConfig, head: HeadConfig) -> bool:
-    """Tell whether the given model has a head that says what the wanted one says."""
+    """Whether the given model has a head that says what the wanted one says."""
     if head.name == "qa":
         return not set(given.answers).isdisjoint(wanted.answers)
     return given.head(head.name) == head
 
 
 def _answer_rows(given: Network, prepared: Network) -> dict[str, Tensor]:
-    """Give the qa head's output layer, with the rows of answers that both models know."""
+    """Return the qa head's output layer, with the rows of answers that both models know."""
     row_of = {answer: row for row, answer in enumerate(given.config.answers)}
     answers = prepared.config.answers
     pairs = [(row, row_of[answer]) for row, answer in enumerate(answers) if answer in row_of]

@@ -205,7 +205,7 @@ class CountTexts:
         self._encoder = encoder
 
     def __call__(self, annotations: Sequence[Annotation], generator: random.Random) -> VideoTexts:
-        """Give the numbers as float32."""
+        """Return the numbers as float32."""
         targets = [float(annotation.count or 0) for annotation in annotations]
         return VideoTexts(
             self._encoder([annotation.text for annotation in annotations]), torch.tensor(targets)
@@ -240,7 +240,7 @@ class WordMasking:
     def __call__(
         self, token_ids: Sequence[int], generator: random.Random
     ) -> tuple[list[int], list[int]]:
-        """Give the tokens that the model reads, and the labels: the right word, or IGNORED."""
+        """Return the tokens that the model reads, and the labels: the right word, or IGNORED."""
         read, labels = list(token_ids), [IGNORED] * len(token_ids)
         for place, token_id in enumerate(token_ids):
             if token_id in self._special or generator.random() >= self._probability:
@@ -291,7 +291,7 @@ class _Others:
 
 
 def _scores_of(annotation: Annotation) -> Mapping[str, float]:
-    """Give the soft labels; of a data set that has one answer a question, that one."""
+    """Return the soft labels; of a data set that has one answer a question, that one."""
     if annotation.answer is not None:
         return {annotation.answer: 1.0}
     return annotation.answer_scores

@@ -240,7 +240,7 @@ class ClipTrainer(Trainer):
             self._run_log.close()
 
     def get_train_dataloader(self) -> DataLoader[Item]:
-        """Give the loader as it is: it knows its process already."""
+        """Return the loader as it is: it knows its process already."""
         return self._batches
 
     def compute_loss(

@@ -52,7 +52,7 @@ def fit_visual_embeddings(model: Network, tokens: Tensor) -> None:
 def look_at_some(
     objective: Objective, examples: Dataset[Item], *, count: int, num_clips: int, pad_id: int
 ) -> Tensor:
-    """Give the visual tokens of a few hundred clips of a run.
+    """Return the visual tokens of a few hundred clips of a run.
 
     Args:
         objective: whose CNN looks at them, if they were not stored.

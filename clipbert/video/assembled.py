@@ -63,7 +63,7 @@ class AssembledReader:
         return frame
 
     def frames_on_screen(self, instants: Sequence[float]) -> Iterator[tuple[float, VideoFrame]]:
-        """Give the picture for each instant."""
+        """Return the picture for each instant."""
         frame = self.first_frame()
         for instant in instants:
             if instant > _MAX_SECONDS:

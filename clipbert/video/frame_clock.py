@@ -34,7 +34,7 @@ class FrameClock:
         self._last_pts: int | None = None
 
     def pts_of(self, stamp: int | None, duration: int = 0) -> int | None:
-        """Give the time of the next frame.
+        """Return the time of the next frame.
 
         Args:
             stamp: stamp_of the frame; None if it has none.
@@ -65,7 +65,7 @@ class FrameClock:
         return max(stamp - self._latency, self._last_pts + 1)
 
     def _latency_at(self, stamp: int) -> int:
-        """Say how long after its time the decoder gives a frame, if this brought out the first.
+        """Return how long after its time the decoder gives a frame, if this brought out the first.
 
         Encoders that hold frames back (libxvid) may leave chunks empty at the start. No pause is
         meant: their later frames come out so much later.

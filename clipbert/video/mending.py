@@ -158,7 +158,7 @@ def _mended_line(stated: Ticks, traits: ClockTraits) -> _Line:
 
 
 def _usual_pause(steps: Ticks, step: int) -> int:
-    """Say what pause is no surprise at an end of a file: twice the longest within a sound one."""
+    """Return the longest pause expected at the end of a file: twice that within a sound one."""
     if (steps < -step // 2).any():
         return 0
     within = steps[_FEWEST_PACKETS - 1 : len(steps) - _FEWEST_PACKETS + 1]

@@ -45,14 +45,14 @@ class Orientation:
 
     @classmethod
     def from_exif(cls, value: int | None) -> "Orientation | None":
-        """Give the orientation that a value of EXIF's tag stands for; None if there is none."""
+        """Return the orientation that a value of EXIF's tag stands for; None if there is none."""
         if value is None or not 1 <= value <= len(_EXIF):
             return None
         return cls(*_EXIF[value - 1])
 
     @classmethod
     def from_matrix(cls, matrix: bytes) -> "Orientation":
-        """Give the nearest orientation to a display matrix: 9 numbers, int32, of this machine.
+        """Return the nearest orientation to a display matrix: 9 numbers, int32, of this machine.
 
         A point (x, y) is shown at (a x + c y, b x + d y), where y counts downwards and the matrix
         is a b . c d . . . . in this order. What else it does, as scaling or a slant, is left out.
@@ -67,7 +67,7 @@ class Orientation:
         return cls(mirrored, _quarter_turn(-math.degrees(math.atan2(b, a))))
 
     def shown_size(self, width: int, height: int) -> tuple[int, int]:
-        """Give the (width, height) of a picture as shown."""
+        """Return the (width, height) of a picture as shown."""
         return (height, width) if self.rotation_degrees in (90, 270) else (width, height)
 
     def show(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -78,7 +78,7 @@ class Orientation:
 
 
 def square_pixels_size(width: int, height: int, pixel_aspect: Fraction | None) -> tuple[int, int]:
-    """Give the (width, height) in square pixels of a picture, before it is turned.
+    """Return the (width, height) in square pixels of a picture, before it is turned.
 
     One side is drawn out and none shortened, so that no pixel is lost.
 
@@ -108,7 +108,7 @@ def orientation_of(frame: VideoFrame) -> Orientation:
 
 
 def is_stretched_by_matrix(frame: VideoFrame, pixel_aspect: Fraction) -> bool:
-    """Say whether a shape of pixels is only what FFmpeg makes of a display matrix that scales."""
+    """Whether a shape of pixels is only what FFmpeg makes of a display matrix that scales."""
     try:
         matrix = _display_matrix(frame)
     except ValueError:

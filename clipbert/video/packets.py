@@ -61,7 +61,7 @@ class Stamping(Enum):
 
 
 def stamping_of(container: InputContainer, stream: VideoStream) -> Stamping:
-    """Say what an open stream tells of its frames' times."""
+    """Return what an open stream tells of its frames' times."""
     if container.format.name == "avi" or container.format.name in CLOCKLESS_DEMUXERS:
         return Stamping.REORDERED if stream.codec_context.has_b_frames else Stamping.DECODED
     if container.format.name == "mpeg" and stream.codec_context.name in ("h264", "hevc"):
@@ -72,7 +72,7 @@ def stamping_of(container: InputContainer, stream: VideoStream) -> Stamping:
 
 
 def _is_unordered(container: InputContainer, stream: VideoStream) -> bool:
-    """Say whether an MXF with reordered frames lacks the index that says so (FFmpeg's, of H.264).
+    """Whether an MXF with reordered frames lacks the index that says so (FFmpeg's, of H.264).
 
     The file must be at its beginning, and is there afterwards.
     """
@@ -84,7 +84,7 @@ def _is_unordered(container: InputContainer, stream: VideoStream) -> bool:
 
 
 def stamp_of(timed: "Packet[VideoStream] | VideoFrame", stamping: Stamping) -> int | None:
-    """Give what is stated of a packet's or frame's time; None if nothing is.
+    """Return what is stated of a packet's or frame's time; None if nothing is.
 
     A frame's dts is that of the packet that brought it out of the decoder.
     """
@@ -98,7 +98,7 @@ def stamp_of(timed: "Packet[VideoStream] | VideoFrame", stamping: Stamping) -> i
 def clock_traits(
     container: InputContainer, stream: VideoStream, stamping: Stamping
 ) -> ClockTraits | None:
-    """Say what is known of a container's clock; None if its times are no stamps of single frames.
+    """Return what a container's clock is; None if its times are not stamps of single frames.
 
     The chunks of an AVI and the frames of pictures and elementary streams are counted, not stamped.
     """

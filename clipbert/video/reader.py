@@ -245,7 +245,7 @@ class FrameReader:
         return None
 
     def _read_beginning(self) -> list[int]:
-        """Give the timestamps of the first packets, ascending."""
+        """Return the timestamps of the first packets, ascending."""
         stamps: list[int] = []
         num_packets = 0
         for index, packet in enumerate(packets_of(self._container, self._stream)):
@@ -373,7 +373,7 @@ class FrameReader:
         yield from self._flushed(held)
 
     def _end_pts(self, last: tuple[int, VideoFrame] | None) -> tuple[int, int]:
-        """Give where the video ends, and up to where its last frame is still given."""
+        """Return where the video ends, and up to where its last frame is still given."""
         frame_pts = self._timeline.frame_pts
         last_pts = int(frame_pts[-1])
         if last is not None and not self._ledger.damages:
@@ -382,7 +382,7 @@ class FrameReader:
         return last_pts + length, last_pts + 2 * length
 
     def _damage_of(self, target: _Target, before: tuple[int, VideoFrame] | None) -> Damage | None:
-        """Say what damaged the frame on screen at a target, which is not `before` if it is lost."""
+        """Return what damaged the frame on screen at a target; it is not `before` if it is lost."""
         if not self._ledger.damages:
             return None
         frame_pts = self._timeline.frame_pts
@@ -397,7 +397,7 @@ class FrameReader:
     def _flushed(
         self, held: list[tuple[_Target, Damage]]
     ) -> Iterator[tuple[float, VideoFrame | FrameDamaged]]:
-        """Give the damaged targets, now that the damage's end is known."""
+        """Return the damaged targets, now that the damage's end is known."""
         video_end = int(self._timeline.frame_pts[-1]) + self._timeline.last_duration_pts
         for target, damage in held:
             end_pts = video_end if damage.end_pts is None else damage.end_pts
@@ -418,7 +418,7 @@ class FrameReader:
     def _is_certain(
         self, run: _Run, target: _Target, before: tuple[int, VideoFrame] | None
     ) -> bool:
-        """Say whether the slow way, from the first packet, could find another or better frame."""
+        """Whether the slow way, from the first packet, could find another or better frame."""
         if run.skipping and (before is None or before[0] < target.pts - self._unskipped_pts):
             return False  # the frame on screen may be one of those skipped
         # A keyframe that did not decode alone after all.

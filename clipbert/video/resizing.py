@@ -5,7 +5,7 @@ The arithmetic is that of the authors' code: the ratio first, then the product, 
 
 
 def fitted_size(height: int, width: int, max_side_px: int) -> tuple[int, int]:
-    """Give the (height, width) whose longer side is max_side_px, enlarging if need be.
+    """Return the (height, width) whose longer side is max_side_px, enlarging if need be.
 
     fitted_size(449, 448, 448)  ->  (448, 447)
     """

@@ -49,11 +49,11 @@ class Screen:
         self._size: tuple[int, int] | None = None
 
     def shown_size(self, frame: VideoFrame) -> tuple[int, int]:
-        """Give the (width, height) at which a frame is shown, unless it is shrunk."""
+        """Return the (width, height) at which a frame is shown, unless it is shrunk."""
         return self.orientation(frame).shown_size(*self._square_size(frame))
 
     def orientation(self, frame: VideoFrame) -> Orientation:
-        """Say how a frame is to be held."""
+        """Return how a frame is to be held."""
         if self._demuxer in STILL_DEMUXERS:
             noted = exif_orientation(self._path, self._demuxer)
             if noted is not None:

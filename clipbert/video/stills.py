@@ -63,7 +63,7 @@ def picture_size(path: Path, container: str) -> tuple[int, int] | None:
 
 
 def is_animated(path: Path, container: str) -> bool:
-    """Say whether a PNG or WebP says before its first picture that more follow."""
+    """Whether a PNG or WebP says before its first picture that more follow."""
     with path.open("rb") as file:
         for part in _chunks(file, container):
             if part.kind == b"acTL":
@@ -116,7 +116,7 @@ def jpeg_segments(file: BinaryIO) -> Iterator[Part]:
 
 
 def _exif_notes(file: BinaryIO, container: str) -> Iterator[bytes]:
-    """Give the EXIF notes of a picture, without their first mark."""
+    """Return the EXIF notes of a picture, without their first mark."""
     if container == "jpeg_pipe":
         parts = (part for part in jpeg_segments(file) if part.kind == _JPEG_APP1)
     elif container in _SIGNATURE_BYTES:

@@ -33,24 +33,24 @@ def demuxer_name(container: InputContainer) -> str:
 
 
 def is_picture(container: InputContainer, stream: VideoStream) -> bool:
-    """Say whether an open file is a still picture: JPEG, PNG, WebP, or one of HEIC and AVIF."""
+    """Whether an open file is a still picture: JPEG, PNG, WebP, or one of HEIC and AVIF."""
     return container.format.name in STILL_DEMUXERS or is_heif_picture(container, stream)
 
 
 def is_heif(container: InputContainer) -> bool:
-    """Say whether an open file says that it holds pictures, as HEIC and AVIF do."""
+    """Whether an open file says that it holds pictures, as HEIC and AVIF do."""
     brands = container.metadata.get("compatible_brands", "")
     brands += container.metadata.get("major_brand", "")
     return any(brand in brands for brand in _HEIF_BRANDS)
 
 
 def is_heif_picture(container: InputContainer, stream: VideoStream) -> bool:
-    """Say whether a stream is a picture of a HEIC or AVIF file, and not a track of frames."""
+    """Whether a stream is a picture of a HEIC or AVIF file, and not a track of frames."""
     return is_heif(container) and stream.duration is None and stream.time_base == 1
 
 
 def candidates(container: InputContainer, *, name: str) -> list[VideoStream]:
-    """Give the streams that may be the film and can be decoded, in the file's order.
+    """Return the streams that may be the film and can be decoded, in the file's order.
 
     Raises:
         NoVideoStream: there is no stream, or covers only.
@@ -90,7 +90,7 @@ def demuxed(container: InputContainer, *streams: VideoStream) -> Iterator["Packe
 
 
 def decoder_of(stream: VideoStream, *, max_pixels: int) -> VideoCodecContext:
-    """Give what decodes a stream: its own decoder, or one that sees more.
+    """Return what decodes a stream: its own decoder, or one that sees more.
 
     WebM carries alpha beside each packet, and FFmpeg's own decoders of VP8 and VP9 pass it over.
     That of VP9 decodes rubbish without a word too, where libvpx says so, for a fifth more work.
@@ -111,7 +111,7 @@ def decoder_of(stream: VideoStream, *, max_pixels: int) -> VideoCodecContext:
 
 
 def may_be_covers(streams: Sequence[VideoStream]) -> list[VideoStream]:
-    """Give those of several streams that may hold one picture only, by their codecs."""
+    """Return those of several streams that may hold one picture only, by their codecs."""
     pictures = [stream for stream in streams if _codec(stream) in PICTURE_CODECS]
     return pictures if len(streams) > 1 else []
 

@@ -43,7 +43,7 @@ def strip_instants(probe: VideoProbe) -> list[float]:
 
 
 def choose_poster(frames: NDArray[np.uint8], instants: Sequence[float], probe: VideoProbe) -> int:
-    """Give the row of the frame nearest a third of the video that is neither black nor blank.
+    """Return the row of the frame nearest a third of the video that is neither black nor blank.
 
     Args:
         frames: (N, H, W, 3), uint8.

@@ -105,7 +105,7 @@ def build_mini(
 
 
 def is_mini(folder: Path) -> bool:
-    """Tell whether a folder holds a complete clipbert-mini as this version builds it."""
+    """Whether a folder holds a complete clipbert-mini as this version builds it."""
     try:
         build = json.loads((folder / BUILD_FILE).read_text())
         return bool(
@@ -236,7 +236,7 @@ def _mean_word_embeddings(words: Tensor, tokenizer: TextTokenizer) -> Tensor:
 
 
 def _class_vectors(network: Network, tokenizer: TextTokenizer) -> Tensor:
-    """Give the sentence vectors of the class texts: (classes, R), of length 1."""
+    """Return the sentence vectors of the class texts: (classes, R), of length 1."""
     ids, mask = tokenizer.encode(class_texts(), max_length=_MAX_TOKENS)
     with torch.inference_mode():
         return torch.cat(

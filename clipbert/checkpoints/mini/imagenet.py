@@ -206,7 +206,7 @@ def class_names() -> tuple[str, ...]:
 
 @cache
 def class_kinds() -> tuple[str | None, ...]:
-    """Say what kind of thing each class is ("dog", "musical instrument"), None where unclear."""
+    """Return what kind of thing each class is ("dog", "musical instrument"), None where unclear."""
     kinds: list[str | None] = [None] * NUM_CLASSES
     for first, last, kind in _KIND_RANGES:
         kinds[first : last + 1] = [kind] * (last + 1 - first)
