@@ -34,6 +34,7 @@ def service(api, tmp_path):
         api.answer_list(f"/v1/{path}", [])
     api.answer("POST", "/v1/batches", batch(ID, queued=1))
     api.answer("GET", f"/v1/batches/{ID}", batch(ID, succeeded=1))
+    api.answer_list(f"/v1/batches/{ID}/items", [])
     result = {"hits": [], "stages": ["recall"], "recall_model": "m"}
     api.answer("POST", "/v1/searches", {"id": ID, "state": "succeeded", "result": result})
     counts = {"num_lines": 1, "num_inserted": 1, "num_unchanged": 0, "num_refused": 0}
