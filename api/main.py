@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 import anyio.to_thread
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.types import Lifespan
 
 from api.dependencies import Services
@@ -35,6 +35,7 @@ from api.services.media_roots import MediaRoots
 from api.services.readiness import ReadinessWatch
 from api.services.waiting import WaitingRoom
 from api.settings import ApiSettings
+from api.unknown_parameters import refuse_unknown_parameters
 from store.blobs import open_blobs
 from store.database import make_sessions
 from store.disk_space import watch_disks
@@ -114,6 +115,7 @@ def describe_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         summary="Index videos in bulk, search them by text down to the moment, ask about them.",
         version=importlib.metadata.version("clipbert-workers"),
         lifespan=lifespan,
+        dependencies=[Depends(refuse_unknown_parameters)],
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
         license_info={"name": "MIT", "identifier": "MIT"},
