@@ -98,7 +98,7 @@ def ask_for_finetune(
             base_model_id=generation.model_id,
             dataset_id=dataset.id,
             recipe=json.loads(json.dumps(fields)),
-            gate=gate.to_json(),
+            gate=gate.model_dump(mode="json"),
             request={"task": task},
         )
     return job.id
