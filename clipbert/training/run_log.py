@@ -28,6 +28,7 @@ from clipbert.training.schedule import RateOf
 METRICS_FILE = "metrics.jsonl"
 _VALIDATION_PREFIX = "eval_"
 _SIGNIFICANT_DIGITS = 6
+_TELL_SECONDS = 30.0  # where no terminal shows the bar, and a step may take minutes
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class RunLog(TrainerCallback):
         self._path, self._pace = path, pace
         self._bar: Bar | None = None
         self._bases: dict[str, float] = {}
-        self._begun = self._last_time = 0.0
+        self._begun = self._last_time = self._told_at = 0.0
         self._first_step = self._last_step = 0
 
     def on_train_begin(
@@ -85,13 +86,20 @@ class RunLog(TrainerCallback):
         keep_lines(self._path, last_step=state.global_step)
         if sys.stderr.isatty():
             self._bar = Bar(done=state.global_step, total=state.max_steps)
+        else:
+            self._tell(f"training: {state.global_step} of {state.max_steps} steps done")
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Move the bar."""
+        """Move the bar; without one, say now and then how far it is."""
         if self._bar is not None:
             self._bar.move(state.global_step)
+            return
+        now, step = time.perf_counter(), state.global_step
+        if state.is_world_process_zero and now >= self._told_at + _TELL_SECONDS:
+            left = (now - self._begun) / (step - self._first_step) * (state.max_steps - step)
+            self._tell(f"training: {step} of {state.max_steps} steps done, {left:.0f} s left")
 
     def on_log(
         self,
@@ -128,6 +136,10 @@ class RunLog(TrainerCallback):
         """Hand the terminal back, however the run ended."""
         if self._bar is not None:
             self._bar.close()
+
+    def _tell(self, text: str) -> None:
+        self._told_at = time.perf_counter()
+        log.info("%s", text)
 
     def _training_line(
         self, step: int, last_step: int, logs: Mapping[str, float]
