@@ -301,10 +301,10 @@ class JobRepository(LeasedJobs):
             How many were queued.
         """
         wanted = condition & Job.state.in_(RETRYABLE_STATES)
-        if not lock_jobs(self._session, wanted):
+        job_ids = lock_jobs(self._session, wanted)
+        if not job_ids:
             return 0
-        job_ids = list(self._session.scalars(select(Job.id).where(wanted)))
-        retried = list(self._session.scalars(text(job_sql.RETRY), {"ids": job_ids}))
+        retried = list(self._session.scalars(text(job_sql.RETRY), {"ids": list(job_ids)}))
         self._session.execute(text(job_sql.REVIVE_VIDEOS), {"ids": retried})
         return len(retried)
 
