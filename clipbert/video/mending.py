@@ -76,6 +76,7 @@ class _Line:
     times: Ticks
     is_damaged: NDArray[np.bool_]
     starts: list[int]  # rows at which a recording begins
+    packet_step: int = 0  # from one packet to the next, whether or not that states its time
     codes: set[str] = field(default_factory=set)
 
 
@@ -95,7 +96,7 @@ def mend(pts: Ticks, dts: Ticks, is_key: NDArray[np.bool_], traits: ClockTraits)
     decoded = np.where(dts == UNKNOWN, pts, dts)[known] if traits.states_dts else shown
     if not traits.states_dts and traits.is_reordered:
         decoded = _guess_decoding(shown, is_key[known])
-    line = _mended_line(decoded, traits)
+    line = _mended_line(decoded, np.diff(known), traits)
     step = _usual_step(line.times)
     times = _shown_times(shown, decoded, line, step, traits)
     mended = np.full(len(pts), UNKNOWN, dtype=np.int64)
@@ -112,12 +113,19 @@ def mend(pts: Ticks, dts: Ticks, is_key: NDArray[np.bool_], traits: ClockTraits)
     return MendedClock(mended, gaps, tuple(sorted(line.codes)))
 
 
-def _mended_line(stated: Ticks, traits: ClockTraits) -> _Line:
-    """Follow the decoding clock, and say of each break in it what it is."""
+def _mended_line(stated: Ticks, num_packets: Ticks, traits: ClockTraits) -> _Line:
+    """Follow the decoding clock, and say of each break in it what it is.
+
+    Args:
+        stated: when packets are decoded, those that state it.
+        num_packets: from each of these to the next: more than one where some state nothing.
+        traits: of the container.
+    """
     steps = _wrapped(np.diff(stated), traits)
     step = _usual_step_of(steps)
     jump = _jump(step, traits)
     line = _Line(stated.copy(), np.zeros(len(stated), dtype=bool), [0])
+    line.packet_step = _packet_step(steps, num_packets, jump, step)
     # Half a step backwards is a muxer's rounding.
     is_break = (steps < -step // 2) | (steps > jump)
     if not is_break.any():
@@ -146,7 +154,7 @@ def _mended_line(stated: Ticks, traits: ClockTraits) -> _Line:
         if ahead > 0 and traits.states_durations:
             line.times[row] = line.times[good] + ahead
         elif ahead <= 0 or (ahead > usual_pause and min(len(stated) - row, row) < _FEWEST_PACKETS):
-            ahead = step
+            ahead = line.packet_step * int(num_packets[row - 1])
             is_short = min(len(stated) - row, row - line.starts[-1]) < _FEWEST_PACKETS
             line.codes.add("damaged_timestamps" if is_short else "joined_recordings")
             line.starts.append(row)
@@ -155,6 +163,15 @@ def _mended_line(stated: Ticks, traits: ClockTraits) -> _Line:
             line.times[row] = line.times[good] + ahead
         good, row = row, row + 1
     return line
+
+
+def _packet_step(steps: Ticks, num_packets: Ticks, jump: int, step: int) -> int:
+    """Return the usual step from one packet to the next."""
+    if num_packets.max() == 1:
+        return step
+    is_sound = (steps > 0) & (steps <= jump)
+    per_packet = steps[is_sound] // num_packets[is_sound]
+    return int(np.median(per_packet)) if len(per_packet) else step
 
 
 def _usual_pause(steps: Ticks, step: int) -> int:
@@ -244,8 +261,8 @@ def _shown_times(
         line.codes.add("damaged_timestamps")
         _fill(times, sorted(damaged), line.times, step)
     if traits.is_reordered and not traits.states_all:
-        _pull_in_last_frames(times, line.starts, step)
-    _part_recordings(times, line.starts, step)
+        _pull_in_last_frames(times, line, step)
+    _part_recordings(times, line.starts, line.packet_step)
     return times
 
 
@@ -266,17 +283,22 @@ def _far_from_decoding(times: Ticks, line: _Line, step: int, jump: int) -> list[
     return np.flatnonzero(is_late | (times < line.times - far)).tolist()
 
 
-def _pull_in_last_frames(times: Ticks, starts: list[int], step: int) -> None:
+def _pull_in_last_frames(times: Ticks, line: _Line, step: int) -> None:
     """Close the hole before the last frame of each recording that another follows.
 
     FFmpeg reckons the time of a frame without a stamp as if frames in front of it were to come.
+    Where frames are decoded on and on, they are shown so too: a hole in what is shown alone is one
+    of that reckoning. The last frame to be shown need not be the last to be decoded.
     """
-    for start, stop in pairwise(starts):
+    for start, stop in pairwise(line.starts):
         if stop - start < _FEWEST_PACKETS:
             continue
-        before = int(times[start : stop - 1].max())
-        if abs(int(times[stop - 1]) - before - 2 * step) <= step // 2:
-            times[stop - 1] = before + step
+        last = start + int(times[start:stop].argmax())
+        before = int(np.delete(times[start:stop], last - start).max())
+        decoded_on = int(line.times[stop - 1] - line.times[stop - 2])
+        is_hole = abs(int(times[last]) - before - 2 * step) <= step // 2
+        if is_hole and decoded_on <= step + step // 2:
+            times[last] = before + step
 
 
 def _part_recordings(times: Ticks, starts: list[int], step: int) -> None:

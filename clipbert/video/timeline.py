@@ -19,6 +19,8 @@ from clipbert.video.packets import Stamping, clock_traits, is_end, packets_of, s
 _IS_FRAME, _IS_KEY = 1, 2
 # A last frame that is shown no longer than this, or ten times the longest other, is believed.
 _LONG_SECONDS = 10
+# A last frame that is shown for less than a part of the shortest other has no duration of its own.
+_SHORT_PARTS = 10
 # One that is shown longer than this and so many times all others is not, whatever the track says.
 _ABSURD_SHARE = 100
 _ABSURD_SECONDS = 3600
@@ -128,8 +130,10 @@ def _timeline_of(
     steps = np.diff(frame_pts)
     # A chunk of an AVI is one tick, though each frame may be followed by empty ones.
     is_tick = stamping in (Stamping.DECODED, Stamping.REORDERED)
-    if (last_duration == 0 or is_tick) and len(steps):
+    if is_tick and len(steps):
         last_duration = int(np.median(steps))
+    elif len(steps) and last_duration * _SHORT_PARTS < int(steps.min()):
+        last_duration = _unstated_end(steps, header_pts)
     believable = _believable_end(frame_pts, last_duration, header_pts, traits)
     if believable is not None:
         last_duration = believable
@@ -150,6 +154,17 @@ def _last_duration(times: NDArray[np.int64], durations: NDArray[np.int64]) -> in
         return 0
     # Of several with one time the last.
     return int(durations[len(times) - 1 - int(times[::-1].argmax())])
+
+
+def _unstated_end(steps: NDArray[np.int64], header_pts: int | None) -> int:
+    """Reckon how long the last frame is shown where nothing, or next to nothing, is stated.
+
+    FFmpeg calls the frames of some codecs in MP4 (VP9) a tick long; the track knows better.
+    """
+    header_last = 0 if header_pts is None else header_pts - int(steps.sum())
+    if header_last * _SHORT_PARTS >= int(steps.min()) and header_last <= int(steps.max()):
+        return header_last
+    return int(np.median(steps))
 
 
 def _believable_end(

@@ -327,3 +327,52 @@ def test_a_last_frame_whose_time_was_reckoned_lies_after_those_before_it():
         *range(440, 440 + 400, 40),
         440 + 440,  # of the last recording the decoder says more
     ]
+
+
+@pytest.mark.parametrize("num_b_frames_last", [0, 1, 2])
+def test_the_last_frame_before_a_joint_is_shown_as_soon_as_it_can_be(num_b_frames_last):
+    """FFmpeg guesses the last frame of a program stream as if one more in front of it came."""
+    shown = [1, 4, 2, 3, 7, 5, 6]
+    places = [*shown, 8 + num_b_frames_last, *range(8, 8 + num_b_frames_last)]
+    guessed = np.array(places) * 100
+    guessed[len(shown)] += 100
+    decoded = np.arange(len(places)) * 100
+    is_key = decoded == 0
+    traits = replace(TRAITS, is_reordered=True, states_all=False)
+
+    clock = mend(np.tile(guessed, 2), np.tile(decoded, 2), np.tile(is_key, 2), traits)
+
+    second = [place + len(places) for place in places]
+    assert clock.pts.tolist()[: len(places)] == [100 * place for place in places]
+    assert clock.pts.tolist()[len(places) : -3] == [100 * place for place in second[:-3]]
+
+
+def test_packets_without_stamps_before_a_joint_take_their_time():
+    stated = np.full(12, UNKNOWN, dtype=np.int64)
+    stated[[0, 2, 4, 5, 8]] = [0, 200, 400, 500, 800]  # 9, 10 and 11 begin in one packet with 8
+    traits = replace(TRAITS, states_all=False)
+
+    clock = mend(np.tile(stated, 2), np.tile(stated, 2), np.tile(np.arange(12) == 0, 2), traits)
+
+    assert clock.pts[12:][stated != UNKNOWN].tolist() == [1200, 1400, 1600, 1700, 2000]
+
+
+def test_a_last_frame_that_is_said_to_last_a_tick_lasts_as_long_as_the_track_says(tmp_path):
+    times = [0, 670, 1270, 2200, 3000, 4100]
+    path = write_video(
+        tmp_path / "v.mp4",
+        (counting_frame(number) for number in range(6)),
+        codec="libvpx-vp9",
+        options=VP8["options"],
+        timestamps=times,
+        time_base=Fraction(1, 10_000),
+        fps=Fraction(10),
+    )
+
+    probe = probe_video(path)
+
+    assert probe.duration_seconds == pytest.approx(
+        float(probe.header_duration_pts * probe.time_base)
+    )
+    assert probe.duration_seconds > 0.41 + 0.03
+    assert frame_number(decode_frames(path, [0.43])[0]) == 5
