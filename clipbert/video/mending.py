@@ -30,6 +30,9 @@ _MAX_FLAGGED = 64
 _KEY_WINDOW = 15
 _KEY_TRIM = 3
 
+# Steps are even if no more than one of so many is not.
+_EVEN_PARTS = 10
+
 Ticks = NDArray[np.int64]
 
 
@@ -96,7 +99,17 @@ def mend(pts: Ticks, dts: Ticks, is_key: NDArray[np.bool_], traits: ClockTraits)
     decoded = np.where(dts == UNKNOWN, pts, dts)[known] if traits.states_dts else shown
     if not traits.states_dts and traits.is_reordered:
         decoded = _guess_decoding(shown, is_key[known])
+    has_late = False
+    if not traits.states_all:
+        late = _stamps_of_next(decoded, np.diff(known), traits)
+        # Where frames are shown as they are decoded, either stamp may be late without the other.
+        is_in_order = np.array_equal(shown.argsort(kind="stable"), decoded.argsort(kind="stable"))
+        late_shown = _stamps_of_next(shown, np.diff(known), traits) if is_in_order else late
+        shown, decoded = shown - late_shown, decoded - late
+        has_late = bool(late.any() or late_shown.any())
     line = _mended_line(decoded, np.diff(known), traits)
+    if has_late:
+        line.codes.add("damaged_timestamps")
     step = _usual_step(line.times)
     times = _shown_times(shown, decoded, line, step, traits)
     mended = np.full(len(pts), UNKNOWN, dtype=np.int64)
@@ -163,6 +176,36 @@ def _mended_line(stated: Ticks, num_packets: Ticks, traits: ClockTraits) -> _Lin
             line.times[row] = line.times[good] + ahead
         good, row = row, row + 1
     return line
+
+
+def _stamps_of_next(stated: Ticks, num_packets: Ticks, traits: ClockTraits) -> Ticks:
+    """Find the packets that FFmpeg gave the time of the next one, and by how much they are late.
+
+    Where a frame's start code lies across two PES packets, the stamp of the second is that of the
+    frame after (ISO 13818-1, 2.4.3.7), but FFmpeg's parser gives it to this one, and reckons on
+    from there until the next stamp: two steps, then none. Where frames are reordered they may be
+    early instead: a step back, then three.
+    """
+    steps = _wrapped(np.diff(stated), traits)
+    late = np.zeros(len(stated), dtype=np.int64)
+    step = _packet_step(steps, num_packets, _jump(_usual_step_of(steps), traits), 0)
+    step = step or _usual_step_of(steps)
+    excess = steps - num_packets * step
+    odd = np.flatnonzero(np.abs(excess) > step // 2)
+    # That two are decoded at once cannot be; of more packets it says something if steps are even.
+    is_even = len(odd) * _EVEN_PARTS <= len(steps)
+    back = 0
+    for leaves, returns in pairwise(odd.tolist()):
+        away = int(excess[leaves])
+        if leaves < back:  # it has returned there
+            continue
+        is_return = abs(away + int(excess[returns])) <= step // 2
+        is_near = abs(away) <= _FEWEST_PACKETS * step and returns - leaves <= _NEIGHBOURS
+        never = leaves if away < 0 else returns
+        if is_return and is_near and (num_packets[never] == 1 or is_even):
+            late[leaves + 1 : returns + 1] = away
+            back = returns + 1
+    return late
 
 
 def _packet_step(steps: Ticks, num_packets: Ticks, jump: int, step: int) -> int:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from videos import (
@@ -376,3 +377,70 @@ def test_a_last_frame_that_is_said_to_last_a_tick_lasts_as_long_as_the_track_say
     )
     assert probe.duration_seconds > 0.41 + 0.03
     assert frame_number(decode_frames(path, [0.43])[0]) == 5
+
+
+@pytest.mark.parametrize("frames_early", [0, 1])
+def test_packets_with_the_stamp_of_the_next_are_shown_at_their_own_time(frames_early):
+    """Of a start code across two PES packets: FFmpeg reckons on from the wrong stamp."""
+    right = np.arange(40) * 100
+    decoded, shown = right.copy(), right + 100
+    decoded[17:24] += 100
+    shown[17 - frames_early : 24] += 100  # 18, 19 ... 24, 25, 25, 26
+    traits = replace(TRAITS, is_reordered=True, states_all=False)
+
+    clock = mend(shown, decoded, right >= 0, traits)
+
+    assert clock.pts.tolist() == (right + 100).tolist()
+    assert clock.codes == ("damaged_timestamps",)
+
+
+def test_a_step_back_and_three_ahead_is_no_recording_of_its_own():
+    right = np.arange(40) * 100
+    stated = right.copy()
+    stated[25:32] -= 200
+    traits = replace(TRAITS, is_reordered=True, states_all=False)
+
+    clock = mend(stated, stated, right == 0, traits)
+
+    assert clock.pts.tolist() == right.tolist()
+    assert clock.codes == ("damaged_timestamps",)
+
+
+def test_a_pause_of_a_program_stream_stays():
+    right = np.arange(40) * 100
+    right[20:] += 100
+    traits = replace(TRAITS, is_reordered=True, states_all=False)
+
+    clock = mend(right, right, right == 0, traits)
+
+    assert (clock.pts.tolist(), clock.codes) == (right.tolist(), ())
+
+
+def test_frames_of_a_program_stream_whose_start_codes_lie_across_packets(tmp_path):
+    """The frames are of many sizes, so that they begin at all places of a packet."""
+    num_frames = 300
+    random = np.random.default_rng(5)
+
+    def noisy_frame(number):
+        frame = counting_frame(number).copy()
+        width = random.integers(8, 40)
+        frame[:16, :width] = random.integers(0, 255, (16, width, 3), dtype=np.uint8)
+        return frame
+
+    path = write_video(
+        tmp_path / "v.mpg",
+        map(noisy_frame, range(num_frames)),
+        codec="mpeg2video",
+        options={"g": "1"},
+        fps=Fraction(25),
+    )
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stated = [packet.pts for packet in container.demux(stream) if packet.size]
+    assert len(set(stated)) < num_frames  # FFmpeg says of two that they are shown at once
+
+    # After the last stamp of a file nothing tells whether it was that of the next.
+    looks = range(num_frames - 24)
+    frames = decode_frames(path, [(number + 0.5) / 25 for number in looks])
+
+    assert [frame_number(frame) for frame in frames] == list(looks)
