@@ -30,7 +30,7 @@ _MAX_FLAGGED = 64
 _KEY_WINDOW = 15
 _KEY_TRIM = 3
 
-# Steps are even if no more than one of so many is not.
+# Steps are even if no more than one of so many is not; a part of one may be rounding.
 _EVEN_PARTS = 10
 
 Ticks = NDArray[np.int64]
@@ -194,15 +194,17 @@ def _stamps_of_next(stated: Ticks, num_packets: Ticks, traits: ClockTraits) -> T
     odd = np.flatnonzero(np.abs(excess) > step // 2)
     # That two are decoded at once cannot be; of more packets it says something if steps are even.
     is_even = len(odd) * _EVEN_PARTS <= len(steps)
+    rounding = step // _EVEN_PARTS
     back = 0
     for leaves, returns in pairwise(odd.tolist()):
         away = int(excess[leaves])
         if leaves < back:  # it has returned there
             continue
-        is_return = abs(away + int(excess[returns])) <= step // 2
+        is_return = abs(away + int(excess[returns])) <= rounding
         is_near = abs(away) <= _FEWEST_PACKETS * step and returns - leaves <= _NEIGHBOURS
         never = leaves if away < 0 else returns
-        if is_return and is_near and (num_packets[never] == 1 or is_even):
+        is_impossible = is_even if num_packets[never] > 1 else steps[never] <= rounding
+        if is_return and is_near and is_impossible:
             late[leaves + 1 : returns + 1] = away
             back = returns + 1
     return late

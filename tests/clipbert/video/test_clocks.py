@@ -416,6 +416,16 @@ def test_a_pause_of_a_program_stream_stays():
     assert (clock.pts.tolist(), clock.codes) == (right.tolist(), ())
 
 
+@pytest.mark.parametrize("short", [15, 30, 50])
+def test_a_long_step_and_a_short_one_of_a_variable_rate_stay(short):
+    right = np.cumsum([0, *[100] * 9, 200, *[100] * 5, short, *[100] * 10])
+    traits = replace(TRAITS, is_reordered=True, states_all=False)
+
+    clock = mend(right, right, right == 0, traits)
+
+    assert (clock.pts.tolist(), clock.codes) == (right.tolist(), ())
+
+
 def test_frames_of_a_program_stream_whose_start_codes_lie_across_packets(tmp_path):
     """The frames are of many sizes, so that they begin at all places of a packet."""
     num_frames = 300
