@@ -113,41 +113,52 @@ RegressionOption = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneOptions:
-    """What was given on the command line; None and empty: left to the service."""
+    """What a finetune and a schedule of finetunes take; what is None is left to the service."""
 
-    task: str | None = None
-    base: str | None = None
-    name: str | None = None
-    settings: Iterable[str] = ()
-    sources: Iterable[str] = ()
-    tags: Iterable[str] = ()
-    videos: Iterable[str] = ()
-    after: str | None = None
-    before: str | None = None
-    dataset: str | None = None
-    min_holdout: int | None = None
-    min_gain: float | None = None
-    max_drop: float | None = None
-    confidence: float | None = None
-    significant: bool | None = None
-    promote: bool | None = None
-    regression: str | None = None
+    base: BaseOption = None
+    model_name: ModelNameOption = None
+    settings: SettingsOption = None
+    sources: SourcesOption = None
+    tags: TagsOption = None
+    min_holdout: MinHoldoutOption = None
+    min_gain: MinGainOption = None
+    max_drop: MaxDropOption = None
+    confidence: ConfidenceOption = None
+    significant: SignificantOption = None
+    promote: PromoteOption = None
+    regression: RegressionOption = None
 
 
-def finetune_body(api: ApiClient, options: FinetuneOptions) -> Json:
-    """Make the body of a request; only what was given is in it.
+@dataclass(frozen=True, kw_only=True)
+class LabelOptions:
+    """Which labels one finetune learns from, beside what FinetuneOptions says of them."""
+
+    videos: VideosOption = None
+    after: AfterOption = None
+    before: BeforeOption = None
+    dataset: DatasetOption = None
+
+
+def finetune_body(
+    api: ApiClient,
+    options: FinetuneOptions,
+    *,
+    task: str | None,
+    labels: LabelOptions = LabelOptions(),
+) -> Json:
+    """Return the body of a request; only what was given is in it.
 
     Raises:
-        CliError: a setting is none, or a model or a video is not there.
+        CliError: a setting is malformed, or a model or a video is not there.
     """
-    check_one_of("--task", options.task, TASKS)
+    check_one_of("--task", task, TASKS)
     base = None if options.base is None else find_model(api, options.base)["id"]
-    labels = _given(
-        sources=[*options.sources],
-        tags=[*options.tags],
-        video_ids=[str(find_video(api, video)["id"]) for video in options.videos],
-        created_after=_instant("--after", options.after),
-        created_before=_instant("--before", options.before),
+    chosen = _given(
+        sources=options.sources,
+        tags=options.tags,
+        video_ids=[str(find_video(api, video)["id"]) for video in labels.videos or ()],
+        created_after=_instant("--after", labels.after),
+        created_before=_instant("--before", labels.before),
     )
     gate = _given(
         min_holdout=options.min_holdout,
@@ -159,12 +170,12 @@ def finetune_body(api: ApiClient, options: FinetuneOptions) -> Json:
         regression_dataset_id=options.regression,
     )
     return _given(
-        task=options.task,
+        task=task,
         base_model_id=base,
-        name=options.name,
-        recipe=read_settings(options.settings),
-        labels=labels,
-        dataset_id=options.dataset,
+        name=options.model_name,
+        recipe=read_settings(options.settings or ()),
+        labels=chosen,
+        dataset_id=labels.dataset,
         gate=gate,
     )
 

@@ -12,6 +12,7 @@ from cli.show.console import (
     EveryOption,
     JsonOption,
     LimitOption,
+    format_time,
     parse_id,
     print_facts,
     print_json,
@@ -100,5 +101,5 @@ def _row(batch: Json) -> tuple[str, ...]:
         str(counts.done),
         str(counts.failed),
         str(counts.cancelled),
-        str(batch["created_at"])[:19].replace("T", " "),
+        format_time(batch["created_at"]),
     )

@@ -8,27 +8,8 @@ import typer
 from cli.api_client import connect
 from cli.data_folder import DataOption
 from cli.errors import INTERRUPTED, CliError
-from cli.finetune_request import (
-    AfterOption,
-    BaseOption,
-    BeforeOption,
-    ConfidenceOption,
-    DatasetOption,
-    FinetuneOptions,
-    MaxDropOption,
-    MinGainOption,
-    MinHoldoutOption,
-    ModelNameOption,
-    PromoteOption,
-    RegressionOption,
-    SettingsOption,
-    SignificantOption,
-    SourcesOption,
-    TagsOption,
-    TaskOption,
-    VideosOption,
-    finetune_body,
-)
+from cli.finetune_request import FinetuneOptions, LabelOptions, TaskOption, finetune_body
+from cli.option_groups import with_option_groups
 from cli.show.console import JsonOption, print_json
 from cli.show.finetune_outcome import print_outcome, print_plan
 from cli.show.finetune_progress import follow_finetune
@@ -44,25 +25,12 @@ CURES = {
 }
 
 
+@with_option_groups
 def finetune(
     task: TaskOption,
     *,
-    base: BaseOption = None,
-    name: ModelNameOption = None,
-    settings: SettingsOption = None,
-    source: SourcesOption = None,
-    tag: TagsOption = None,
-    video: VideosOption = None,
-    after: AfterOption = None,
-    before: BeforeOption = None,
-    dataset: DatasetOption = None,
-    min_holdout: MinHoldoutOption = None,
-    min_gain: MinGainOption = None,
-    max_drop: MaxDropOption = None,
-    confidence: ConfidenceOption = None,
-    significant: SignificantOption = None,
-    promote: PromoteOption = None,
-    regression: RegressionOption = None,
+    options: FinetuneOptions,
+    labels: LabelOptions,
     check: Annotated[
         bool, typer.Option("--check", help="Only check the request and show what it would train.")
     ] = False,
@@ -76,27 +44,9 @@ def finetune(
 
     Exit code 1 if it failed or was cancelled; a candidate that was not promoted is not a failure.
     """
-    options = FinetuneOptions(
-        task=task,
-        base=base,
-        name=name,
-        settings=settings or (),
-        sources=source or (),
-        tags=tag or (),
-        videos=video or (),
-        after=after,
-        before=before,
-        dataset=dataset,
-        min_holdout=min_holdout,
-        min_gain=min_gain,
-        max_drop=max_drop,
-        confidence=confidence,
-        significant=significant,
-        promote=promote,
-        regression=regression,
-    )
     with connect(data) as api:
-        found = request_finetune(api, finetune_body(api, options), check=check)
+        body = finetune_body(api, options, task=task, labels=labels)
+        found = request_finetune(api, body, check=check)
         if not as_json:
             print_plan(found, is_check=check)
         if not check and wait:

@@ -11,7 +11,14 @@ from cli.api_client import connect, list_first
 from cli.commands.finetune import wait_for_finetune
 from cli.data_folder import DataOption
 from cli.errors import CliError
-from cli.show.console import EveryOption, JsonOption, LimitOption, print_json, print_table
+from cli.show.console import (
+    EveryOption,
+    JsonOption,
+    LimitOption,
+    format_time,
+    print_json,
+    print_table,
+)
 from cli.show.finetune_outcome import decision_words, print_finetune, print_outcome
 from cli.show.finetune_progress import describe
 from clipbert_client.client import ApiClient, Json
@@ -52,7 +59,7 @@ def list_finetunes(
                 str(each["state"]),
                 "" if each["done"] else describe(each),
                 decision_words(each),
-                str(each["created_at"])[:19].replace("T", " "),
+                format_time(each["created_at"]),
             )
             for each in found
         ],
@@ -145,7 +152,7 @@ def list_events(
         [
             (
                 str(event["seq"]),
-                str(event["created_at"])[:19].replace("T", " "),
+                format_time(event["created_at"]),
                 str(event["type"]),
                 _words(event["data"]),
             )

@@ -11,6 +11,7 @@ from cli.show.console import (
     EveryOption,
     JsonOption,
     LimitOption,
+    format_time,
     parse_id,
     print_facts,
     print_json,
@@ -51,7 +52,7 @@ def list_generations(
                 str(each["state"]),
                 str(each.get("model") or each["model_id"]),
                 coverage(each),
-                str(each["created_at"])[:19].replace("T", " "),
+                format_time(each["created_at"]),
             )
             for each in found
         ],

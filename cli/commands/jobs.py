@@ -11,6 +11,7 @@ from cli.show.console import (
     EveryOption,
     JsonOption,
     LimitOption,
+    format_time,
     parse_id,
     print_facts,
     print_json,
@@ -52,7 +53,7 @@ def list_jobs(
                 _progress(job),
                 str(job.get("attempt", "")),
                 str((job.get("error") or {}).get("code") or ""),
-                str(job["created_at"])[:19].replace("T", " "),
+                format_time(job["created_at"]),
             )
             for job in jobs
         ],

@@ -12,7 +12,7 @@ from cli.errors import CliError, check_one_of
 from cli.finetune_request import TASKS
 from cli.local_store import open_store
 from cli.model_names import find_model, model_name, serving_model
-from cli.show.console import JsonOption, print_facts, print_json, print_table
+from cli.show.console import JsonOption, format_time, print_facts, print_json, print_table
 from cli.show.facts import facts_of
 from clipbert_client.client import ApiClient, Json
 
@@ -180,7 +180,7 @@ def _promotion_row(model: Json, promotion: Json) -> tuple[str, ...]:
     what = "began to serve" if began else "was followed"
     if promotion["action"] == "rollback":
         what = "came back" if began else "was rolled back"
-    when = str(promotion["created_at"])[:19].replace("T", " ")
+    when = format_time(promotion["created_at"])
     return when, str(promotion["task"]), what, str(promotion.get("reason") or "")
 
 

@@ -1,5 +1,6 @@
 """`clipbert schedule`: finetunes that start by themselves, when there are enough new labels."""
 
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated
@@ -11,28 +12,13 @@ from cli.api_client import connect, list_first
 from cli.commands.finetune import refusal
 from cli.data_folder import DataOption
 from cli.errors import CliError, check_one_of
-from cli.finetune_request import (
-    TASKS,
-    BaseOption,
-    ConfidenceOption,
-    FinetuneOptions,
-    MaxDropOption,
-    MinGainOption,
-    MinHoldoutOption,
-    ModelNameOption,
-    PromoteOption,
-    RegressionOption,
-    SettingsOption,
-    SignificantOption,
-    SourcesOption,
-    TagsOption,
-    finetune_body,
-    merged,
-)
+from cli.finetune_request import TASKS, FinetuneOptions, finetune_body, merged
+from cli.option_groups import with_option_groups
 from cli.show.console import (
     EveryOption,
     JsonOption,
     LimitOption,
+    format_time,
     print_facts,
     print_json,
     print_table,
@@ -74,64 +60,40 @@ TaskOption = Annotated[
 ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScheduleOptions:
+    """When a schedule fires, and what it trains; what is None is left to the service."""
+
+    cron: CronOption = None
+    time_zone: ZoneOption = None
+    task: TaskOption = None
+    min_new_labels: NewLabelsOption = None
+    misfire: MisfireOption = None
+    overlap: OverlapOption = None
+
+
 @app.command("create")
+@with_option_groups
 def create_schedule(
     name: Annotated[str, typer.Argument(help="What to call it.")],
     *,
-    cron: CronOption = None,
-    time_zone: ZoneOption = None,
-    task: TaskOption = None,
-    min_new_labels: NewLabelsOption = None,
-    misfire: MisfireOption = None,
-    overlap: OverlapOption = None,
-    base: BaseOption = None,
-    model_name: ModelNameOption = None,
-    settings: SettingsOption = None,
-    source: SourcesOption = None,
-    tag: TagsOption = None,
-    min_holdout: MinHoldoutOption = None,
-    min_gain: MinGainOption = None,
-    max_drop: MaxDropOption = None,
-    confidence: ConfidenceOption = None,
-    significant: SignificantOption = None,
-    promote: PromoteOption = None,
-    regression: RegressionOption = None,
+    times: ScheduleOptions,
+    options: FinetuneOptions,
     as_json: JsonOption = False,
     data: DataOption = None,
 ) -> None:
     """Make a schedule: cron, time zone, and the finetune that it starts."""
     if not name.strip():
         raise CliError("the name of a schedule is empty")
-    if cron is None or task is None:
-        missing = "--cron" if cron is None else "--task"
+    if times.cron is None or times.task is None:
+        missing = "--cron" if times.cron is None else "--task"
         raise CliError(
             f"give {missing}",
             f'such as: clipbert schedule create {name} --cron "0 3 * * *" --task qa',
         )
-    options = FinetuneOptions(
-        task=task,
-        base=base,
-        name=model_name,
-        settings=settings or (),
-        sources=source or (),
-        tags=tag or (),
-        min_holdout=min_holdout,
-        min_gain=min_gain,
-        max_drop=max_drop,
-        confidence=confidence,
-        significant=significant,
-        promote=promote,
-        regression=regression,
-    )
     with connect(data) as api:
-        body = _times(
-            cron=cron,
-            time_zone=time_zone,
-            min_new_labels=min_new_labels,
-            misfire=misfire,
-            overlap=overlap,
-        )
-        body |= {"name": name, "finetune": finetune_body(api, options)}
+        body = _times(times)
+        body |= {"name": name, "finetune": finetune_body(api, options, task=times.task)}
         try:
             found = api.post("/v1/schedules", body)
         except ApiProblem as problem:
@@ -140,56 +102,20 @@ def create_schedule(
 
 
 @app.command("update")
+@with_option_groups
 def update_schedule(
     schedule: ScheduleArgument,
     *,
-    cron: CronOption = None,
-    time_zone: ZoneOption = None,
-    task: TaskOption = None,
-    min_new_labels: NewLabelsOption = None,
-    misfire: MisfireOption = None,
-    overlap: OverlapOption = None,
-    base: BaseOption = None,
-    model_name: ModelNameOption = None,
-    settings: SettingsOption = None,
-    source: SourcesOption = None,
-    tag: TagsOption = None,
-    min_holdout: MinHoldoutOption = None,
-    min_gain: MinGainOption = None,
-    max_drop: MaxDropOption = None,
-    confidence: ConfidenceOption = None,
-    significant: SignificantOption = None,
-    promote: PromoteOption = None,
-    regression: RegressionOption = None,
+    times: ScheduleOptions,
+    options: FinetuneOptions,
     as_json: JsonOption = False,
     data: DataOption = None,
 ) -> None:
     """Change what is given of a schedule; the rest stays."""
-    options = FinetuneOptions(
-        task=task,
-        base=base,
-        name=model_name,
-        settings=settings or (),
-        sources=source or (),
-        tags=tag or (),
-        min_holdout=min_holdout,
-        min_gain=min_gain,
-        max_drop=max_drop,
-        confidence=confidence,
-        significant=significant,
-        promote=promote,
-        regression=regression,
-    )
     with connect(data) as api:
         before = find_schedule(api, schedule)
-        changes = _times(
-            cron=cron,
-            time_zone=time_zone,
-            min_new_labels=min_new_labels,
-            misfire=misfire,
-            overlap=overlap,
-        )
-        finetune = finetune_body(api, options)
+        changes = _times(times)
+        finetune = finetune_body(api, options, task=times.task)
         if finetune:
             changes["finetune"] = merged(before["finetune"], finetune)
         if not changes:
@@ -290,7 +216,7 @@ def list_fires(
         ["time", "outcome", "reason", "detail", "finetune"],
         [
             (
-                _instant(fire["fire_time"]) + (" (by hand)" if fire.get("is_manual") else ""),
+                format_time(fire["fire_time"]) + (" (by hand)" if fire.get("is_manual") else ""),
                 str(fire["outcome"]),
                 str(fire.get("reason") or ""),
                 str(fire.get("detail") or ""),
@@ -336,22 +262,15 @@ def _act(schedule: str, verb: str, data: Path | None) -> None:
     print(f"schedule {found['name']}: {_next(found)}")
 
 
-def _times(
-    *,
-    cron: str | None,
-    time_zone: str | None,
-    min_new_labels: int | None,
-    misfire: str | None,
-    overlap: str | None,
-) -> Json:
-    check_one_of("--misfire", misfire, MISFIRE)
-    check_one_of("--overlap", overlap, OVERLAP)
+def _times(times: ScheduleOptions) -> Json:
+    check_one_of("--misfire", times.misfire, MISFIRE)
+    check_one_of("--overlap", times.overlap, OVERLAP)
     fields = {
-        "cron": cron,
-        "time_zone": time_zone,
-        "min_new_labels": min_new_labels,
-        "misfire_policy": misfire,
-        "overlap_policy": overlap,
+        "cron": times.cron,
+        "time_zone": times.time_zone,
+        "min_new_labels": times.min_new_labels,
+        "misfire_policy": times.misfire,
+        "overlap_policy": times.overlap,
     }
     return {name: value for name, value in fields.items() if value is not None}
 
@@ -368,13 +287,9 @@ def _next(schedule: Json) -> str:
     if not schedule["enabled"]:
         return "paused"
     fires_at = schedule.get("next_fire_at")
-    return "never" if fires_at is None else f"{_instant(fires_at)} UTC"
+    return "never" if fires_at is None else f"{format_time(fires_at)} UTC"
 
 
 def _sentence(name: str, fire: Json) -> str:
     reason = fire.get("detail") or fire.get("reason")
     return f"schedule {name}: {fire['outcome']}{f', {reason}' if reason else ''}"
-
-
-def _instant(time: str) -> str:
-    return time[:19].replace("T", " ")

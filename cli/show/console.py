@@ -106,6 +106,11 @@ def print_error(message: str, cure: str | None = None) -> None:
         print(f"  {cure}", file=sys.stderr)
 
 
+def format_time(time: object) -> str:
+    """Format a time of the API, in UTC: 2026-01-05 09:00:00."""
+    return str(time)[:19].replace("T", " ")
+
+
 def format_instant(seconds: float) -> str:
     """Format a place in a video: 0:07.5, 1:02:03.0."""
     minutes, rest = divmod(round(seconds, 1), 60)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 
+from cli.show.console import format_time
 from cli.show.table import one_line
 
 MOST_LISTED = 20  # of a list; --json shows them all
@@ -46,7 +47,7 @@ def words(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, str) and _TIME.match(value):
-        return f"{value[:19].replace('T', ' ')} UTC"
+        return f"{format_time(value)} UTC"
     if isinstance(value, list):
         more = f" and {len(value) - MOST_LISTED} more" if len(value) > MOST_LISTED else ""
         return ", ".join(map(words, value[:MOST_LISTED])) + more

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from cli.show.console import print_error, print_facts, print_table
+from cli.show.console import format_time, print_error, print_facts, print_table
 from cli.show.finetune_progress import describe
 from clipbert_client.client import Json
 
@@ -29,7 +29,7 @@ def print_finetune(finetune: Json) -> None:
     facts = [("state", describe(finetune))]
     facts += list(_plan_facts(finetune, is_check=False))
     facts += [
-        (name, str(finetune[f"{name}_at"])[:19].replace("T", " "))
+        (name, format_time(finetune[f"{name}_at"]))
         for name in ("created", "started", "finished")
         if finetune.get(f"{name}_at")
     ]

@@ -1,6 +1,6 @@
 """Labels, their revisions and suggestions as people read them."""
 
-from cli.show.console import file_name, format_instant, format_span
+from cli.show.console import file_name, format_instant, format_span, format_time
 from clipbert_client.client import Json
 
 MOST_GUESSES = 3
@@ -52,5 +52,5 @@ def revision_row(revision: Json) -> tuple[str, ...]:
         label_text(revision),
         label_answer(revision),
         str(revision.get("by") or ""),
-        str(revision.get("created_at") or "")[:19].replace("T", " "),
+        format_time(revision.get("created_at") or ""),
     )

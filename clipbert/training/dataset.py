@@ -10,7 +10,7 @@ from torch.utils.data import Dataset, Sampler
 from clipbert.datasets.annotation import Annotation, Span
 from clipbert.errors import VideoError
 from clipbert.training.draws import generator_at
-from clipbert.training.example_clips import ClipTensors, ExampleClips
+from clipbert.training.example_clips import ClipReader, ClipTensors
 from clipbert.training.task_texts import TaskTexts, VideoTexts
 from clipbert.training.usable_videos import UnusableVideo
 
@@ -116,7 +116,7 @@ class ExampleDataset(Dataset[Item]):
     def __init__(
         self,
         examples: Sequence[Example],
-        clips: ExampleClips,
+        clips: ClipReader,
         *,
         random_clips: bool,
         texts: TaskTexts,

@@ -32,7 +32,7 @@ class ClipTensors:
     tokens: Tensor | None = None
 
 
-class ExampleClips(Protocol):
+class ClipReader(Protocol):
     """What an example needs of either."""
 
     def read(self, video: str, span: Span, *, generator: random.Random | None) -> ClipTensors:
@@ -43,7 +43,7 @@ class ExampleClips(Protocol):
         """
 
 
-class DecodedClips:
+class MediaClipReader:
     """Decodes clips at each look.
 
     Args:
@@ -75,7 +75,7 @@ class DecodedClips:
         )
 
 
-class StoredClips:
+class TokenClipReader:
     """Reads stored tokens at each look.
 
     Args:

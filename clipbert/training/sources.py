@@ -10,7 +10,7 @@ from clipbert.errors import ConfigError
 from clipbert.evaluation.clips import ClipSource, MediaClips, TokenClips
 from clipbert.model.config import ClipBertConfig
 from clipbert.sampling.plan import SamplingPlan
-from clipbert.training.example_clips import DecodedClips, ExampleClips, StoredClips
+from clipbert.training.example_clips import ClipReader, MediaClipReader, TokenClipReader
 from clipbert.training.recipe import Recipe
 from clipbert.training.run_data import RunData
 from clipbert.training.run_request import RunRequest
@@ -43,7 +43,7 @@ class Source(Protocol):
 
     def clips(
         self, recipe: Recipe, data: RunData, *, plan: SamplingPlan, max_side_px: int
-    ) -> ExampleClips:
+    ) -> ClipReader:
         """Return what reads the clips of a run's examples."""
 
     def looked_at(self, plan: SamplingPlan) -> ClipSource:
@@ -74,12 +74,12 @@ class MediaSource:
 
     def clips(
         self, recipe: Recipe, data: RunData, *, plan: SamplingPlan, max_side_px: int
-    ) -> DecodedClips:
+    ) -> MediaClipReader:
         """Decode clips at each look."""
         videos = {
             name: video for name, video in data.videos.items() if isinstance(video, VideoSource)
         }
-        return DecodedClips(videos, plan, max_side_px=max_side_px)
+        return MediaClipReader(videos, plan, max_side_px=max_side_px)
 
     def looked_at(self, plan: SamplingPlan) -> MediaClips:
         """Decode the plan's clips."""
@@ -111,10 +111,10 @@ class TokenSource:
 
     def clips(
         self, recipe: Recipe, data: RunData, *, plan: SamplingPlan, max_side_px: int
-    ) -> StoredClips:
+    ) -> TokenClipReader:
         """Read clips at each look."""
         num_clips = min(plan.num_clips, self.num_clips(recipe, data))
-        return StoredClips(self._tokens, num_clips=num_clips, plan=plan.name)
+        return TokenClipReader(self._tokens, num_clips=num_clips, plan=plan.name)
 
     def looked_at(self, plan: SamplingPlan) -> TokenClips:
         """Read as many clips as the plan has."""

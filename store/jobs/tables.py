@@ -158,6 +158,14 @@ class Job(Table):
     finished_at: Mapped[datetime | None]
 
 
+class JobOutput(Table):
+    """A table of what jobs of one kind make: the id of a row is its job's."""
+
+    __abstract__ = True
+
+    id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+
+
 class JobEvent(Table):
     """One change in the life of a job, never changed again."""
 

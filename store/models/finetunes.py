@@ -8,10 +8,11 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from store.errors import FinetuneNotFound
+from store.jobs.outputs import find_with_job, list_with_jobs, rows_with_jobs
 from store.jobs.state import ACTIVE_STATES, JobState
 from store.jobs.tables import Job
 from store.models.tables import Finetune
-from store.pages import Page, PageTokens, clamp_page_size
+from store.pages import Page, PageTokens
 from store.table_base import Task
 
 _CAME_TO_NOTHING = (JobState.FAILED, JobState.CANCELLED, JobState.QUARANTINED)
@@ -96,13 +97,10 @@ class FinetuneRepository:
         Raises:
             FinetuneNotFound: there is none with this id.
         """
-        query = (
-            select(Finetune, Job).join(Job, Job.id == Finetune.id).where(Finetune.id == finetune_id)
-        )
-        row = self._session.execute(query.execution_options(populate_existing=True)).one_or_none()
-        if row is None:
+        found = find_with_job(self._session, Finetune, finetune_id)
+        if found is None:
             raise FinetuneNotFound(finetune_id)
-        return row[0], row[1]
+        return found
 
     def list(
         self,
@@ -118,20 +116,20 @@ class FinetuneRepository:
             InvalidPageToken: page_token is not one of ours.
             ValueError: page_size is below 1.
         """
-        size = clamp_page_size(page_size)
         tokens = PageTokens("finetunes", task=task, schedule_id=schedule_id)
-        query = select(Finetune, Job).join(Job, Job.id == Finetune.id)
-        if page_token is not None:
-            query = query.where(Finetune.id < tokens.id_of(page_token))
+        query = rows_with_jobs(Finetune)
         if task is not None:
             query = query.where(Finetune.task == Task(task))
         if schedule_id is not None:
             query = query.where(Finetune.schedule_id == schedule_id)
-        query = query.order_by(Finetune.id.desc()).limit(size + 1)
-        found = self._session.execute(query.execution_options(populate_existing=True))
-        rows = [(finetune, job) for finetune, job in found]
-        more = len(rows) > size
-        return Page(rows[:size], tokens.of_id(rows[size - 1][0].id) if more else None)
+        return list_with_jobs(
+            self._session,
+            Finetune,
+            query,
+            tokens=tokens,
+            page_size=page_size,
+            page_token=page_token,
+        )
 
     def active_of_schedule(self, schedule_id: UUID) -> Sequence[Job]:
         """List the jobs of a schedule's finetunes that are not over, the oldest first."""

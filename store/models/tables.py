@@ -14,6 +14,7 @@ from sqlalchemy import ForeignKey, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from store.identifiers import new_id
+from store.jobs.tables import JobOutput
 from store.table_base import Json, Table, Task, enum_column
 
 
@@ -171,7 +172,7 @@ class Generation(Table):
     checked_at: Mapped[datetime | None]  # when it was held back, its jobs being over
 
 
-class Finetune(Table):
+class Finetune(JobOutput):
     """A model trained further on a data set. Its id is its job's."""
 
     __tablename__ = "finetunes"
@@ -182,7 +183,6 @@ class Finetune(Table):
         Index("ix_finetunes_dataset_id", "dataset_id"),
     )
 
-    id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str]
     task: Mapped[Task] = mapped_column(enum_column(Task))
     base_model_id: Mapped[UUID] = mapped_column(ForeignKey("models.id"))

@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, exists, func, literal, select, update
+from sqlalchemy import ColumnElement, Text, exists, func, literal, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from store.errors import QuestionNotFound
 from store.jobs.locks import lock_jobs
+from store.jobs.outputs import find_with_job, list_with_jobs, rows_with_jobs
 from store.jobs.tables import Job
 from store.labels.tables import Label
-from store.pages import Page, PageTokens, clamp_page_size
+from store.pages import Page, PageTokens
 from store.results.tables import Question
 from store.table_base import Task
 
@@ -99,13 +100,10 @@ class QuestionRepository:
         Raises:
             QuestionNotFound: there is none with this id.
         """
-        query = (
-            select(Question, Job).join(Job, Job.id == Question.id).where(Question.id == question_id)
-        )
-        row = self._session.execute(query.execution_options(populate_existing=True)).one_or_none()
-        if row is None:
+        found = find_with_job(self._session, Question, question_id)
+        if found is None:
             raise QuestionNotFound(question_id)
-        return row[0], row[1]
+        return found
 
     def list(
         self,
@@ -127,20 +125,20 @@ class QuestionRepository:
             InvalidPageToken: page_token is not one of ours.
             ValueError: page_size is below 1.
         """
-        size = clamp_page_size(page_size)
         tokens = PageTokens("questions", video_id=video_id, with_trials=with_trials)
-        query = select(Question, Job).join(Job, Job.id == Question.id)
-        if page_token is not None:
-            query = query.where(Question.id < tokens.id_of(page_token))
+        query = rows_with_jobs(Question)
         if video_id is not None:
             query = query.where(Question.video_id == video_id)
         if not with_trials:
             query = query.where(Question.trial_source.is_(None))
-        query = query.order_by(Question.id.desc()).limit(size + 1)
-        found = self._session.execute(query.execution_options(populate_existing=True))
-        rows = [(question, job) for question, job in found]
-        more = len(rows) > size
-        return Page(rows[:size], tokens.of_id(rows[size - 1][0].id) if more else None)
+        return list_with_jobs(
+            self._session,
+            Question,
+            query,
+            tokens=tokens,
+            page_size=page_size,
+            page_token=page_token,
+        )
 
 
 def normal_text(text: ColumnElement[str] | InstrumentedAttribute[str]) -> ColumnElement[str]:

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, update
 from sqlalchemy.orm import Session
 
 from store.errors import SearchNotFound
 from store.jobs.locks import lock_jobs
+from store.jobs.outputs import find_with_job, list_with_jobs, rows_with_jobs
 from store.jobs.tables import Job
-from store.pages import Page, PageTokens, clamp_page_size
+from store.pages import Page, PageTokens
 from store.results.tables import Search
 
 
@@ -72,11 +73,10 @@ class SearchRepository:
         Raises:
             SearchNotFound: there is none with this id.
         """
-        query = select(Search, Job).join(Job, Job.id == Search.id).where(Search.id == search_id)
-        row = self._session.execute(query.execution_options(populate_existing=True)).one_or_none()
-        if row is None:
+        found = find_with_job(self._session, Search, search_id)
+        if found is None:
             raise SearchNotFound(search_id)
-        return row[0], row[1]
+        return found
 
     def list(
         self, *, page_size: int = 50, page_token: str | None = None
@@ -87,12 +87,12 @@ class SearchRepository:
             InvalidPageToken: page_token is not one of ours.
             ValueError: page_size is below 1.
         """
-        size, tokens = clamp_page_size(page_size), PageTokens("searches")
-        query = select(Search, Job).join(Job, Job.id == Search.id)
-        if page_token is not None:
-            query = query.where(Search.id < tokens.id_of(page_token))
-        query = query.order_by(Search.id.desc()).limit(size + 1)
-        found = self._session.execute(query.execution_options(populate_existing=True))
-        rows = [(search, job) for search, job in found]
-        more = len(rows) > size
-        return Page(rows[:size], tokens.of_id(rows[size - 1][0].id) if more else None)
+        tokens, query = PageTokens("searches"), rows_with_jobs(Search)
+        return list_with_jobs(
+            self._session,
+            Search,
+            query,
+            tokens=tokens,
+            page_size=page_size,
+            page_token=page_token,
+        )

@@ -9,10 +9,11 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from store.table_base import Json, Table, Task, enum_column
+from store.jobs.tables import JobOutput
+from store.table_base import Json, Task, enum_column
 
 
-class Search(Table):
+class Search(JobOutput):
     """A text searched for, and what was found. Its id is its job's."""
 
     __tablename__ = "searches"
@@ -21,7 +22,6 @@ class Search(Table):
         Index("ix_searches_generation_id", "generation_id"),
     )
 
-    id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     text: Mapped[str]
     input: Mapped[Json]
     result: Mapped[Json | None]
@@ -33,7 +33,7 @@ class Search(Table):
     completed_at: Mapped[datetime | None]
 
 
-class Question(Table):
+class Question(JobOutput):
     """A question about a video, and its answer. Its id is its job's."""
 
     __tablename__ = "questions"
@@ -65,7 +65,6 @@ class Question(Table):
         Index("ix_questions_generation_id", "generation_id"),
     )
 
-    id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     video_id: Mapped[UUID | None] = mapped_column(ForeignKey("videos.id", ondelete="SET NULL"))
     text: Mapped[str]
     text_key: Mapped[str]  # the text, made comparable with those of labels and other questions

@@ -19,7 +19,7 @@ from datetime import timedelta
 from enum import IntEnum
 from typing import Final, TypeVar
 
-from policy.serving import read_serving
+from policy.serving import Serving, read_serving
 from store.jobs.state import JobKind
 from store.results.trials import TrialRepository
 from workers.answering.questions import Question, QuestionDesk
@@ -28,6 +28,7 @@ from workers.child.workplace import Workplace
 from workers.jobs.group import JobGroup
 from workers.jobs.lease import Hold
 from workers.models.loaded_models import LoadedModels
+from workers.models.ready_models import read_ready
 
 Begun = TypeVar("Begun", Question, Search)
 
@@ -97,12 +98,21 @@ class InteractiveDesk:
         holds = self._with_room(holds)
         if holds:
             self._group.add(holds)
-            searches = [hold for hold in holds if hold.claim.kind == JobKind.SEARCH]
-            others = [hold for hold in holds if hold.claim.kind != JobKind.SEARCH]
-            self._questions += self._question_desk.begin(others)
-            for search in self._search_desk.begin(searches):
-                (self._long if search.is_long else self._short).append(search)
+            serving = self._group.attempt(self._read_ready, *holds)
+            if serving is not None:
+                self._begin(holds, serving)
         return len(holds)
+
+    def _read_ready(self) -> Serving:
+        models = self._workplace.own(LoadedModels)
+        return read_ready(self._workplace.sessions, models.ready)
+
+    def _begin(self, holds: Sequence[Hold], serving: Serving) -> None:
+        searches = [hold for hold in holds if hold.claim.kind == JobKind.SEARCH]
+        others = [hold for hold in holds if hold.claim.kind != JobKind.SEARCH]
+        self._questions += self._question_desk.begin(others, serving)
+        for search in self._search_desk.begin(searches, serving):
+            (self._long if search.is_long else self._short).append(search)
 
     def _with_room(self, holds: Sequence[Hold]) -> list[Hold]:
         """Put off the exhaustive searches for which there is no room."""

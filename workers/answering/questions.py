@@ -32,7 +32,6 @@ from workers.jobs.group import JobGroup
 from workers.jobs.lease import Hold, Outcome
 from workers.models.loaded_models import LoadedModels
 from workers.models.pair_slices import PairRow, score_slice
-from workers.models.ready_models import read_ready
 
 _DEFAULT_TOP_K: Final = 5
 
@@ -73,20 +72,12 @@ class QuestionDesk:
     def _models(self) -> LoadedModels:
         return self._workplace.own(LoadedModels)
 
-    def _read_ready(self) -> Serving:
-        return read_ready(self._workplace.sessions, self._models.ready)
-
-    def begin(self, holds: Sequence[Hold]) -> list[Question]:
+    def begin(self, holds: Sequence[Hold], serving: Serving) -> list[Question]:
         """Load what questions are about.
 
         Returns:
             Those that are to be answered, slice by slice.
         """
-        if not holds:
-            return []
-        serving = self._group.attempt(self._read_ready, *holds)
-        if serving is None:
-            return []
         questions = []
         for hold in holds:
             if self._group.advance(hold):

@@ -42,7 +42,6 @@ from workers.jobs.group import JobGroup
 from workers.jobs.lease import Hold, Outcome
 from workers.models.loaded_models import LoadedModels
 from workers.models.pair_slices import PairRow, score_slice
-from workers.models.ready_models import read_ready
 
 _DEFAULT_LIMIT: Final = 10
 _SPARE_VIDEOS: Final = 4  # take the places of videos that are deleted while they are scored
@@ -134,10 +133,7 @@ class SearchDesk:
     def _models(self) -> LoadedModels:
         return self._workplace.own(LoadedModels)
 
-    def _read_ready(self) -> Serving:
-        return read_ready(self._workplace.sessions, self._models.ready)
-
-    def begin(self, holds: Sequence[Hold]) -> list[Search]:
+    def begin(self, holds: Sequence[Hold], serving: Serving) -> list[Search]:
         """Find the candidates of searches; those that need no model more are finished.
 
         One pass of the text encoder serves all.
@@ -145,10 +141,7 @@ class SearchDesk:
         Returns:
             Those that are to be scored, slice by slice.
         """
-        if not holds:
-            return []
-        serving = self._group.attempt(self._read_ready, *holds)
-        if serving is None:
+        if not holds:  # the text encoder need not be loaded
             return []
         searches = []
         for hold in holds:

@@ -23,7 +23,7 @@ from clipbert.training.dataset import (
     group_by_video,
 )
 from clipbert.training.draws import generator_at
-from clipbert.training.example_clips import DecodedClips
+from clipbert.training.example_clips import MediaClipReader
 from clipbert.training.losses import IGNORED
 from clipbert.training.recipe import Recipe
 from clipbert.training.task_texts import VideoTexts, WordMasking, make_task_texts
@@ -63,7 +63,7 @@ def dataset(videos):
     found = find_videos(MediaFolder(videos), "abc", PLAN, num_threads=2)
     return ExampleDataset(
         group_by_video(annotations, texts_per_video=1),
-        DecodedClips(found.usable, PLAN, max_side_px=64),
+        MediaClipReader(found.usable, PLAN, max_side_px=64),
         random_clips=True,
         texts=make_task_texts(Recipe("retrieval"), annotations, tokenizer=TOKENIZER),
         seed=3,
@@ -102,7 +102,7 @@ def test_frames_of_a_part_are_taken_from_it(videos):
     found = find_videos(MediaFolder(videos), "ab", PLAN, num_threads=2)
     dataset = ExampleDataset(
         group_by_video(annotations, texts_per_video=1),
-        DecodedClips(found.usable, PLAN, max_side_px=96),
+        MediaClipReader(found.usable, PLAN, max_side_px=96),
         random_clips=True,
         texts=make_task_texts(Recipe("retrieval"), annotations, tokenizer=TOKENIZER),
         seed=3,
