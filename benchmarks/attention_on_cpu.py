@@ -3,7 +3,7 @@
     python benchmarks/attention_on_cpu.py [--side-px 448] [--pairs 128]
 
 Trains steps of clipbert-mini's cross-encoder on pairs of a question and random tokens, with the
-fused kernel and with what clipbert.model.cross_encoder chooses, in turn, and prints the ratio.
+fused kernel and with what clipbert.model.bert chooses, in turn, and prints the ratio.
 Needs .cache/clipbert-mini (make setup).
 """
 
@@ -18,6 +18,7 @@ import torch
 
 from clipbert.checkpoints.folder import load_folder
 from clipbert.engines.devices import default_dtype
+from clipbert.model.bert import Attend, attend, attend_fused
 from clipbert.training.recipe import Recipe
 from clipbert.training.starting_model import prepare_model
 
@@ -37,8 +38,8 @@ def main() -> None:
     tokens = (arguments.side_px // 64) ** 2 + _NUM_TEXT_TOKENS
     print(f"{arguments.pairs} pairs of {tokens} tokens, {dtype}; milliseconds of a step (median)")
     for dropout in (0.0, 0.1):
-        ours = _make_step(arguments.side_px, arguments.pairs, dtype, dropout, "clipbert")
-        fused = _make_step(arguments.side_px, arguments.pairs, dtype, dropout, "sdpa")
+        ours = _make_step(arguments.side_px, arguments.pairs, dtype, dropout, attend)
+        fused = _make_step(arguments.side_px, arguments.pairs, dtype, dropout, attend_fused)
         ours(), fused()
         pairs = [(_milliseconds(ours), _milliseconds(fused)) for _ in range(_ROUNDS)]
         ratio = statistics.median(theirs / own for own, theirs in pairs)
@@ -47,13 +48,13 @@ def main() -> None:
 
 
 def _make_step(
-    side_px: int, num_pairs: int, dtype: torch.dtype, dropout: float, attention: str
+    side_px: int, num_pairs: int, dtype: torch.dtype, dropout: float, attention: Attend
 ) -> Callable[[], None]:
     base = load_folder(MINI)
     base.network.config = dataclasses.replace(base.network.config, max_side_px=side_px)
     recipe = Recipe("qa", visual="frozen", plan="segments", frames_per_clip=1, dropout=dropout)
     model = prepare_model(base, recipe, answers=("yes", "no"), from_tokens=True).model.train()
-    model.cross_encoder.encoder.config._attn_implementation = attention
+    model.cross_encoder.encoder.attend_by(attention)
     generator = torch.Generator().manual_seed(0)
     side = side_px // 64
     visual = torch.randn(num_pairs, side, side, model.config.hidden_size, generator=generator)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from clipbert.errors import CheckpointError
 from clipbert.model.config import CONFIG_FILE, ClipBertConfig
@@ -30,6 +31,8 @@ _VISUAL_FIELDS = (
     "frame_positions",
 )
 _NAMED_KEYS = 5
+# Methods of tensors and functions of torch.nn.init, by which layers begin.
+_DRAWING = frozenset({"normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_"})
 # As a safetensors file calls them.
 _DTYPE_NAMES = {
     torch.float64: "F64",
@@ -147,14 +150,29 @@ def build_from_state(
         CheckpointError: a key is unknown or missing, or a shape is wrong. The first few are named.
         ConfigError: the backbone cannot be built.
     """
-    # On "meta" nothing is drawn at random only to be overwritten.
-    with torch.device("meta"):
+    with torch.device("meta"), _NothingDrawn():
         network = Network(config)
     check_state({name: t.shape for name, t in _state(network).items()}, state, source=source)
     # Counters of trained batch norms stay integers.
     floats = {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
     network.load_state_dict(floats, assign=True)
     return network.eval()
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves weights on "meta" undrawn: they are all replaced, and to draw imports the compiler."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Iterable[type],
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        named = kwargs or {}
+        if func.__name__ in _DRAWING:
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)
 
 
 def check_state(

@@ -5,10 +5,9 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import Bottleneck
-from torchvision.ops.misc import FrozenBatchNorm2d
 
 from clipbert.errors import ConfigError
+from clipbert.model.bottleneck import Bottleneck, FrozenNorm
 from clipbert.model.config import BACKBONE_STRIDE_PX, BackboneConfig
 
 _PROBE_SIDE_PX = 64
@@ -17,25 +16,13 @@ _FOLDING_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 _LOW_PRECISION_FOLDING_TOLERANCE = 0.1
 
 
-class FrozenNorm(FrozenBatchNorm2d):  # type: ignore[misc]  # torchvision is untyped
-    """torchvision's frozen batch norm, whose output has its input's dtype.
-
-    Under autocast, where features are bfloat16 and the statistics float32, torchvision's gives
-    float32: training then keeps 1.6 times as many bytes for the backward pass.
-    """
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(N, C, rows, columns) -> the same; computed in the wider of the dtypes."""
-        return cast("Tensor", super().forward(features)).to(features.dtype)
-
-
 class ResNetBackbone(nn.Module):
     """A bottleneck ResNet with torchvision's parameter names, up to its last stage.
 
     The stem and the first stage are not trained, as in the paper.
 
-    Source: torchvision's blocks; the authors' (detectron2's) stride in the first 1x1 convolution
-    is an option, since torchvision has it in the 3x3.
+    Whether a stage strides in its first 1x1 convolution (the authors' detectron2) or in the 3x3
+    (torchvision) is an option.
     """
 
     def __init__(self, config: BackboneConfig) -> None:
@@ -45,17 +32,17 @@ class ResNetBackbone(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         channels = config.stem_channels
-        for index, blocks in enumerate(config.stage_blocks):
-            planes = config.width * 2**index
+        for index, num_blocks in enumerate(config.stage_blocks):
+            width = config.width * 2**index
             stage = _stage(
                 channels,
-                planes,
-                blocks=blocks,
+                width,
+                num_blocks=num_blocks,
                 stride=1 if index == 0 else 2,
                 stride_in_1x1=config.stride_in_1x1,
             )
             self.add_module(f"layer{index + 1}", stage)
-            channels = planes * Bottleneck.expansion
+            channels = width * Bottleneck.expansion
         self.num_channels = channels
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -144,23 +131,15 @@ def fold_batch_norm(backbone: Backbone) -> None:
 
 
 def _stage(
-    channels: int, planes: int, *, blocks: int, stride: int, stride_in_1x1: bool
+    num_inputs: int, width: int, *, num_blocks: int, stride: int, stride_in_1x1: bool
 ) -> nn.Sequential:
-    outputs = planes * Bottleneck.expansion
-    shortcut: nn.Module | None = None
-    if stride > 1 or channels != outputs:
-        shortcut = nn.Sequential(
-            nn.Conv2d(channels, outputs, 1, stride=stride, bias=False), FrozenNorm(outputs)
-        )
-    first = Bottleneck(channels, planes, stride, shortcut, norm_layer=FrozenNorm)
-    if stride_in_1x1:
-        first.conv1.stride, first.conv2.stride = first.conv2.stride, first.conv1.stride
-    rest = [Bottleneck(outputs, planes, norm_layer=FrozenNorm) for _ in range(blocks - 1)]
+    first = Bottleneck(num_inputs, width, stride=stride, stride_in_1x1=stride_in_1x1)
+    rest = [Bottleneck(width * Bottleneck.expansion, width) for _ in range(num_blocks - 1)]
     return nn.Sequential(first, *rest)
 
 
 def _is_frozen_norm(module: nn.Module) -> bool:
-    """Tell torchvision's and timm's frozen batch norms, which share their four buffers' names."""
+    """Whether it is our or timm's frozen batch norm, which share their four buffers' names."""
     buffers = dict(module.named_buffers(recurse=False))
     return {"weight", "bias", "running_mean", "running_var"} <= set(buffers)
 

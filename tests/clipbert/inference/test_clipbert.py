@@ -1,4 +1,6 @@
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -308,3 +310,22 @@ def test_tokens_that_float16_cannot_hold_are_said():
 
     with pytest.raises(CheckpointError, match="too large for float16"):
         model.encode_clips([np.full((1, 64, 64, 3), 200, dtype=np.uint8)])
+
+
+def test_a_process_that_answers_loads_no_more_than_torch(tiny_folder):
+    program = f"""
+import sys, numpy
+from clipbert.inference.clipbert import ClipBert
+from clipbert.inference.requests import MatchRequest
+model = ClipBert.for_serving({str(tiny_folder)!r})
+encoded = model.encode_clips([numpy.zeros((1, 64, 64, 3), numpy.uint8)])
+matches = model.score_all([MatchRequest(encoded.tokens, "a dog")])
+unneeded = {{"torchvision", "transformers", "accelerate", "torch._dynamo", "sympy"}}
+print(len(matches), *unneeded & set(sys.modules))
+"""
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+
+    assert done.stdout.split() == ["1"], done.stderr

@@ -3,8 +3,8 @@ import dataclasses
 import pytest
 import torch
 from transformers import BertConfig, BertModel
-from transformers.models.bert.modeling_bert import eager_attention_forward
 
+from clipbert.model.bert import attend, attend_fused, attend_plainly
 from clipbert.model.config import ClipBertConfig
 from clipbert.model.cross_encoder import CrossEncoder, join_masks
 from clipbert.model.embeddings import TextEmbeddings
@@ -70,26 +70,46 @@ def test_with_gradients_it_computes_the_same_by_plain_products(monkeypatch):
     tokens, mask = torch.randn(2, 6, 48), torch.tensor([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]])
     plain_calls = []
 
-    def plain(*arguments, **settings):
+    def plain(*arguments):
         plain_calls.append(arguments)
-        return eager_attention_forward(*arguments, **settings)
+        return attend_plainly(*arguments)
 
-    monkeypatch.setattr("clipbert.model.cross_encoder.eager_attention_forward", plain)
+    monkeypatch.setattr("clipbert.model.bert.attend_plainly", plain)
     hidden, gradients = {}, {}
-    for attention in ("clipbert", "sdpa"):
-        encoder.encoder.config._attn_implementation = attention
+    for way in (attend, attend_fused):
+        encoder.encoder.attend_by(way)
         given = tokens.clone().requires_grad_()
-        hidden[attention] = encoder(given, mask)
-        hidden[attention].square().sum().backward()
-        gradients[attention] = given.grad
+        hidden[way] = encoder(given, mask)
+        hidden[way].square().sum().backward()
+        gradients[way] = given.grad
     assert len(plain_calls) == TINY.num_layers
-    torch.testing.assert_close(hidden["clipbert"], hidden["sdpa"], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(gradients["clipbert"], gradients["sdpa"], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(hidden[attend], hidden[attend_fused], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(gradients[attend], gradients[attend_fused], atol=1e-5, rtol=1e-4)
 
-    encoder.encoder.config._attn_implementation = "clipbert"
+    encoder.encoder.attend_by(attend)
     with torch.inference_mode():
-        assert torch.equal(encoder(tokens, mask), hidden["sdpa"])
+        assert torch.equal(encoder(tokens, mask), hidden[attend_fused])
     assert len(plain_calls) == TINY.num_layers
+
+
+def test_its_layers_are_berts_bit_for_bit_with_gradients_and_dropout(bert):
+    encoder = CrossEncoder(dataclasses.replace(TINY, dropout=0.1)).train()
+    encoder.encoder.load_state_dict(bert.encoder.state_dict())
+    embeddings, mask = torch.randn(3, 9, 48), torch.ones(3, 9)
+    mask[1, 5:] = 0
+    outcomes = []
+
+    for layers in (encoder.encoder, bert.encoder.train()):  # with a dropout of 0.1 by default
+        torch.manual_seed(1)
+        given = embeddings.clone().requires_grad_()
+        hidden = layers(given, (-10000.0 * (1 - mask))[:, None, None])
+        hidden = hidden if isinstance(hidden, torch.Tensor) else hidden.last_hidden_state
+        hidden.square().sum().backward()
+        outcomes.append((hidden, given.grad))
+
+    (ours, our_gradient), (theirs, their_gradient) = outcomes
+    assert torch.equal(ours, theirs)
+    assert torch.equal(our_gradient, their_gradient)
 
 
 def test_visual_tokens_are_never_masked():
