@@ -1,11 +1,10 @@
-"""Labels put in: lines of our own form or of the paper's annotation files, each checked by itself.
+"""Labels put in: one, or the lines of an import, each checked by itself.
 
 The lines are read in chunks, so that their number costs no memory, and written in one transaction,
 so that a client sees all of an import or nothing.
 """
 
 import dataclasses
-import difflib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,51 +12,28 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
 from itertools import islice
-from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import IO, Final, cast
 from uuid import UUID
 
-from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
 
 from api.dependencies import Services
 from api.errors import ApiError
 from api.intake.batch_bodies import RawItem, read_lines
-from api.schemas.labels import (
-    MAX_CHOICES,
-    MAX_LABEL_LENGTH,
-    LabelsImported,
-    NewLabel,
-    RefusedLine,
-)
+from api.intake.label_lines import LabelDraft, LabelReader
+from api.schemas.labels import LabelsImported, NewLabel, RefusedLine
 from api.schemas.player_clock import take_span
-from api.schemas.text import MAX_TEXT_LENGTH
-from clipbert.datasets.annotation import Annotation
-from clipbert.datasets.kinds import AnnotationKind, read_line, recognise_kind
-from clipbert.datasets.line_fields import LineFields
 from clipbert.datasets.same_answers import merge_counts
-from clipbert.errors import AnnotationError
 from policy.finetunes.data import contradictions, tell_contradictions
-from policy.texts import Metadata
 from store.errors import IllegalLabel
 from store.labels import repository as stored
 from store.labels.repository import LabelRepository
-from store.table_base import Task
 from store.videos.repository import VideoRepository
 
 MAX_LISTED_LINES: Final = 100
 
-# What other files call a line by.
-_NAMES_ELSEWHERE: Final = ("id", "qid", "sen_id", "question_id", "answer_type")
-_FIELDS: Final = frozenset(NewLabel.model_fields).union(_NAMES_ELSEWHERE)
-_METADATA: Final = TypeAdapter(Metadata)
 _CHUNK: Final = 2000  # as many as the store inserts at once
 _MAX_LISTED_VIDEOS: Final = 3
-_BODY: Final = Path("body")  # the annotation reader names its file in errors; we do not
-# COCO's pictures are called by their number, and in its folders by a longer name.
-_COCO_KINDS: Final = frozenset({"vqa", "captions"})
-_COCO_NAMES: Final = ("COCO_train2014_{}", "COCO_val2014_{}", "COCO_test2015_{}")
-_COCO_DIGITS: Final = 12
 
 
 class OnRefused(StrEnum):
@@ -65,21 +41,6 @@ class OnRefused(StrEnum):
 
     FAIL = "fail"
     SKIP = "skip"
-
-
-@dataclass(frozen=True)
-class LabelDraft:
-    """A label that was read, and whose video is still a name.
-
-    Attributes:
-        line: number of its line.
-        names: what the video may be called, the likeliest first.
-        label: the rest of it; its video_id counts for nothing.
-    """
-
-    line: int
-    names: Sequence[str]
-    label: stored.NewLabel
 
 
 @dataclass
@@ -104,78 +65,6 @@ class _Outcome:
         """Forget all but the first; called after each chunk, whose errors come out of order."""
         self.errors.sort(key=lambda error: error.line)
         del self.errors[MAX_LISTED_LINES:]
-
-
-class LabelReader:
-    """Turns lines of one import into drafts of labels.
-
-    Args:
-        kind: the form of the lines; None: told from the first line whose fields tell it.
-        split: of lines that have none.
-        source: of lines that have none.
-    """
-
-    def __init__(
-        self,
-        *,
-        kind: AnnotationKind | None = None,
-        split: str | None = None,
-        source: str | None = None,
-    ) -> None:
-        self._kind = kind
-        self._split, self._source = split, source
-
-    def read(self, number: int, values: object) -> LabelDraft:
-        """Read a line.
-
-        Args:
-            number: of the line, from 1.
-            values: what its JSON says.
-
-        Raises:
-            IllegalLabel: it is none; the sentence names the field.
-        """
-        if not isinstance(values, dict):
-            raise IllegalLabel("invalid_label", "the line is not a JSON object")
-        fields = LineFields(_BODY, number, values)
-        try:
-            if self._kind is None:
-                self._kind = recognise_kind(fields)
-            if self._kind == "labels":
-                _check_names(fields)  # first: a misspelt field is also one that is missing
-            annotation, task = read_line(fields, self._kind)
-        except AnnotationError as error:
-            sentence = error.reason if error.field is None else f"{error.field} {error.reason}"
-            raise IllegalLabel("invalid_label", sentence) from error
-        except RecursionError as error:
-            raise IllegalLabel("invalid_label", "the line is nested too deeply") from error
-        text, answer, provenance = annotation.text, annotation.answer, _provenance(fields)
-        if self._kind == "msrvtt_mc":
-            text = "which of these captions fits?"  # its lines have no question
-        elif self._kind == "tgif_count":
-            answer = str(annotation.count)
-        elif self._kind == "vqa":
-            answer = _best_answer(annotation)
-            provenance["answer_scores"] = dict(annotation.answer_scores)
-        if self._kind == "labels":
-            provenance |= _given_provenance(fields)
-        else:
-            provenance |= {"kind": self._kind, "line": number}
-        label = stored.NewLabel(
-            video_id=UUID(int=0),
-            task=_TASKS[task],
-            text=text,
-            answer=answer,
-            choices=annotation.choices,
-            right_choice=annotation.right_choice,
-            start_seconds=annotation.start_seconds,
-            end_seconds=annotation.end_seconds,
-            split=annotation.split or self._split,
-            source=_source(fields) or self._source,
-            provenance=provenance,
-        )
-        _check_lengths(label)
-        return LabelDraft(number, _names(fields, annotation, self._kind), label)
 
 
 def import_labels(
@@ -320,77 +209,6 @@ def _one_video(draft: LabelDraft, found: dict[str, list[UUID]]) -> UUID:
     raise IllegalLabel("unknown_video", f"video: no video is named {draft.names[0]!r}")
 
 
-def _names(fields: LineFields, annotation: Annotation, kind: AnnotationKind) -> Sequence[str]:
-    names = []
-    written = fields.value("video") if kind == "labels" else None
-    if isinstance(written, str):
-        # An id, a URI or a name with its ending says more than the bare name.
-        names.append(written)
-    names.append(annotation.video)
-    if kind in _COCO_KINDS and annotation.video.isdecimal():
-        number = annotation.video.zfill(_COCO_DIGITS)
-        names += [form.format(number) for form in _COCO_NAMES]
-        names.append(str(int(number)))
-    return list(dict.fromkeys(names))
-
-
-def _source(fields: LineFields) -> str | None:
-    try:
-        source = fields.optional_text("source")
-    except AnnotationError:
-        return None  # in the paper's files a field of this name may be anything
-    return None if source is None else source[:MAX_TEXT_LENGTH]
-
-
-def _check_names(fields: LineFields) -> None:
-    """Refuse what a line of our own form does not have: a typing error would be lost silently."""
-    for name in sorted(fields.names - _FIELDS):
-        nearest = difflib.get_close_matches(name, _FIELDS, n=1)
-        hint = f"did you mean {nearest[0]}?" if nearest else "provenance may hold anything"
-        raise IllegalLabel("unknown_label_field", f"a label has no field {name!r}: {hint}")
-
-
-def _given_provenance(fields: LineFields) -> dict[str, Any]:
-    if "provenance" not in fields:
-        return {}
-    try:
-        return _METADATA.validate_python(fields.value("provenance"))
-    except ValidationError as error:
-        why = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise IllegalLabel("invalid_label", f"provenance: {why}") from error
-
-
-def _provenance(fields: LineFields) -> dict[str, Any]:
-    """Keep what other files call a line by, so that it is found there again."""
-    kept: dict[str, Any] = {}
-    for name in _NAMES_ELSEWHERE:
-        value = fields.value(name) if name in fields else None
-        if isinstance(value, int) or (isinstance(value, str) and len(value) <= MAX_TEXT_LENGTH):
-            kept[name] = value
-    return kept
-
-
-def _best_answer(annotation: Annotation) -> str:
-    """Take the answer that most of VQA's people gave: a label has one."""
-    scores = annotation.answer_scores
-    best = max(scores, key=lambda answer: scores[answer], default=None)
-    if best is None or scores[best] <= 0:
-        raise IllegalLabel("invalid_label", "labels has no answer that anybody gave")
-    return best
-
-
-def _check_lengths(label: stored.NewLabel) -> None:
-    texts = [("the answer", label.answer or ""), ("the split", label.split or "")]
-    texts += [("a choice", choice) for choice in label.choices]
-    limits = [("the text", label.text, MAX_LABEL_LENGTH)]
-    limits += [(name, text, MAX_TEXT_LENGTH) for name, text in texts]
-    for name, text, most in limits:
-        if len(text) > most:
-            raise IllegalLabel("invalid_label", f"{name} is longer than {most} characters")
-    if len(label.choices) > MAX_CHOICES:
-        raise IllegalLabel("invalid_label", f"there are more than {MAX_CHOICES} choices")
-
-
 def _labels_refused(outcome: _Outcome) -> ApiError:
     first = outcome.errors[0]
     if outcome.num_refused == outcome.num_lines > 1 and all(
@@ -413,12 +231,3 @@ def _labels_refused(outcome: _Outcome) -> ApiError:
         errors=[error.model_dump() for error in outcome.errors],
         facts={"num_lines": outcome.num_lines, "num_refused": outcome.num_refused},
     )
-
-
-_TASKS: Final = {
-    "qa": Task.QA,
-    "count": Task.QA,  # the number is the answer
-    "multiple_choice": Task.MULTIPLE_CHOICE,
-    "retrieval": Task.RETRIEVAL,
-    "pretraining": Task.RETRIEVAL,  # COCO's and Visual Genome's captions
-}

@@ -27,7 +27,8 @@ from api.schemas.resources import Page
 from policy.texts import Name
 from store.database import run_in_transaction
 from store.jobs.state import JobKind
-from store.videos.batches import BatchRepository, ItemState
+from store.videos.batches import BatchRepository
+from store.videos.records import ItemState
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 

@@ -1,7 +1,7 @@
 """Labels: what people say about videos, put in by hand or by the file, edited, taken out again."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from http import HTTPStatus
 from itertools import islice
 from typing import Annotated, Any, Final
@@ -17,7 +17,9 @@ from starlette.concurrency import run_in_threadpool
 from api.dependencies import KeyName, PageDep, Services, ServicesDep
 from api.errors import ApiError
 from api.intake.batch_bodies import spool_body
-from api.intake.new_labels import LabelReader, OnRefused, add_label, import_labels
+from api.intake.label_changes import changed_columns
+from api.intake.label_lines import LabelReader
+from api.intake.new_labels import OnRefused, add_label, import_labels
 from api.responses.answers import fresh, fresh_or_304, require_match
 from api.responses.lines import NDJSON, lines_response
 from api.responses.problems import refusals
@@ -36,13 +38,11 @@ from api.schemas.labels import (
     label_resource,
     revision_resource,
 )
-from api.schemas.player_clock import take_span
 from api.schemas.resources import Page
 from clipbert.datasets.kinds import AnnotationKind
 from clipbert.datasets.same_answers import merge_counts
 from policy.texts import Name
 from store.database import run_in_transaction
-from store.errors import IllegalLabel
 from store.labels.repository import LabelFilter, LabelRepository, parse_split
 from store.labels.tables import Label, Split
 from store.table_base import Task
@@ -299,9 +299,8 @@ def change_label(
     def change(session: Session) -> Response:
         before = _read(session, label_id, for_change=True)
         require_match(before, if_match)
-        columns = _columns(changes, before)
         starts_at = VideoRepository(session).starts_at([before.video_id])[before.video_id]
-        columns |= _span_columns(columns, before, starts_at)
+        columns = changed_columns(changes, before, starts_at_seconds=starts_at)
         LabelRepository(session).edit(label_id, columns, by=key_name)
         return fresh(_read(session, label_id))
 
@@ -375,28 +374,3 @@ def _read(session: Session, label_id: UUID, *, for_change: bool = False) -> Labe
     return label_resource(
         label, VideoRepository(session).get_many([label.video_id]).get(label.video_id)
     )
-
-
-def _span_columns(
-    columns: Mapping[str, Any], before: LabelResource, starts_at_seconds: float
-) -> dict[str, Any]:
-    """Return the changed ends of a span in seconds from the first frame."""
-    start, end = take_span(
-        columns.get("start_seconds", before.start_seconds),
-        columns.get("end_seconds", before.end_seconds),
-        starts_at_seconds,
-    )
-    span = {"start_seconds": start, "end_seconds": end}
-    return {name: span[name] for name in span if name in columns}
-
-
-def _columns(changes: LabelChanges, before: LabelResource) -> dict[str, Any]:
-    """Return what is to change in the store's names: question and caption are its text."""
-    asked = changes.model_dump(exclude_unset=True)
-    wrong = "question" if before.task == Task.RETRIEVAL else "caption"
-    if wrong in asked:
-        raise IllegalLabel("invalid_label", f"a label for {before.task} has no {wrong}")
-    for name in ("question", "caption"):
-        if name in asked:
-            asked["text"] = asked.pop(name)
-    return asked

@@ -12,7 +12,7 @@ from api.schemas.jobs import failure_of
 from api.schemas.resources import Failure, RequestBody, Resource
 from api.schemas.text import Tags, Uri
 from policy.texts import Metadata, Name
-from store.videos.batches import BatchItem, BatchProgress, ItemState
+from store.videos.records import BatchItem, BatchProgress, ItemState
 from store.videos.tables import Batch
 
 NEW_BATCH_EXAMPLE: JsonDict = {

@@ -32,11 +32,12 @@ from store.results.questions import QuestionRepository
 from store.results.searches import SearchRepository
 from store.results.suggestions import SuggestionRepository
 from store.results.trials import TrialRepository
-from store.videos.batches import BatchRepository, ItemState
+from store.videos.batches import BatchRepository
 from store.videos.contents import _is_named_by_job, media_key
 from store.videos.names import find_videos
 from store.videos.nearest_clips import nearest_clips
-from store.videos.repository import NewClip, VideoRepository
+from store.videos.records import ItemState, NewClip
+from store.videos.repository import VideoRepository
 from store.videos.tables import VideoState
 
 Operation = Callable[[Library, Session], object]

@@ -22,7 +22,6 @@ from clipbert.inference.pair_scores import PairScorer, TextAndClips
 from clipbert.model.aggregation import aggregate
 from clipbert.model.config import Aggregation
 
-_MAX_TOKENS = 16 * 1024
 _RETRIEVAL_CLIPS = 8
 _BATCH = 256
 
@@ -101,7 +100,7 @@ def _scorer(folder: Path) -> PairScorer:
     loaded = load_folder(folder, dtype=default_dtype("cpu"))  # as the service does
     if loaded.tokenizer is None:
         raise SystemExit("the model has no tokenizer")
-    return PairScorer(loaded.network, loaded.tokenizer, max_tokens=_MAX_TOKENS)
+    return PairScorer(loaded.network, loaded.tokenizer)
 
 
 def _show(what: str, done: int, total: int) -> None:

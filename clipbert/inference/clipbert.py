@@ -4,7 +4,8 @@ The CNN runs once per clip (encode_video, encode_clips); what it gives is stored
 text that comes later.
 
 The module is long because it is what people read first: two thirds of it are docstrings. What is
-done lies in modules of its own: decoding (clips), scoring (pair_scores), summing up (results).
+done lies in modules of its own: decoding (clips), the CNN and the text encoder (encoding), scoring
+(pair_scores), summing up (results).
 """
 
 from collections.abc import Sequence
@@ -16,11 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipbert.checkpoints.folder import Checkpoint, load_folder, save_folder
-from clipbert.engines.devices import default_dtype
+from clipbert.engines.eager import prepare_for_serving
 from clipbert.errors import CheckpointError, MissingHead
 from clipbert.inference.clips import read_clips
+from clipbert.inference.encoding import encode_clips, encode_texts
 from clipbert.inference.evidence import TextScore, VideoAnswer, VideoTokens, join_evidence
-from clipbert.inference.pair_scores import PairScorer, TextAndClips, by_length
+from clipbert.inference.pair_scores import PairScorer, TextAndClips
 from clipbert.inference.requests import EncodedClips, MatchRequest, QuestionRequest
 from clipbert.inference.results import (
     AnswerResult,
@@ -34,14 +36,8 @@ from clipbert.inference.results import (
 from clipbert.model.aggregation import aggregate, clip_shares, match_probability
 from clipbert.model.config import ClipBertConfig, HeadName
 from clipbert.model.network import Network
-from clipbert.model.pixels import clips_to_pixels
 from clipbert.model.text import TOKENIZER_FILE, TextTokenizer
 from clipbert.sampling.plan import SamplingPlan
-
-# Bounds of one forward pass, so that its activations stay below about 1 GiB on a CPU.
-_CPU_PIXELS = 16 * 448 * 448
-_CPU_TOKENS = 16 * 1024
-_CUDA_FACTOR = 8
 
 
 class ClipBert:
@@ -126,15 +122,8 @@ class ClipBert:
         loaded = load_folder(folder)
         if loaded.tokenizer is None:
             raise CheckpointError(f"no {TOKENIZER_FILE} in {folder}")
-        network = loaded.network
-        network.fold_batch_norm()  # in float32, where it is exact
-        recall_vectors = None if network.recall is None else network.recall.class_vectors
-        network.to(device, default_dtype(device) if dtype is None else dtype)
-        network.heads.float()  # few operations, whose results are compared with one another
-        network.to(memory_format=torch.channels_last)
-        if network.recall is not None and recall_vectors is not None:
-            network.recall.class_vectors = recall_vectors.to(device)  # stays float32
-        return cls(network, loaded.tokenizer)
+        prepare_for_serving(loaded.network, device=device, dtype=dtype)
+        return cls(loaded.network, loaded.tokenizer)
 
     def save_pretrained(self, folder: Path) -> None:
         """Write config.json, model.safetensors and, if known, tokenizer.json.
@@ -419,34 +408,7 @@ class ClipBert:
                 training mode.
         """
         self._require_eval()
-        if not clips:
-            raise ValueError("encode_clips needs at least one clip")
-        config, device = self.config, self.device
-        dtype = next(self.network.parameters()).dtype
-        pixels_per_clip = len(clips[0]) * config.max_side_px**2
-        chunk_size = max(1, self._at_most(_CPU_PIXELS) // max(1, pixels_per_clip))
-        tokens, recall = [], []
-        for start in range(0, len(clips), chunk_size):
-            chunk = clips[start : start + chunk_size]
-            pixels = clips_to_pixels(
-                chunk,
-                max_side_px=config.max_side_px,
-                mean=config.mean,
-                std=config.std,
-                channel_order=config.channel_order,
-                device=device,
-            ).to(dtype)  # (N, T, 3, S, S)
-            sizes = [(clip.shape[1], clip.shape[2]) for clip in chunk]
-            with torch.inference_mode():
-                visual, vectors = self.network.encode_clips(pixels, sizes)
-            kept = visual.to("cpu", token_dtype)
-            if not kept.isfinite().all():
-                name = str(token_dtype).removeprefix("torch.")
-                raise CheckpointError(f"the model's visual tokens are too large for {name}")
-            tokens.append(kept)
-            if vectors is not None:
-                recall.append(vectors.float().cpu())
-        return EncodedClips(torch.cat(tokens), torch.cat(recall) if recall else None)
+        return encode_clips(self.network, clips, token_dtype=token_dtype)
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Return the recall vectors of texts.
@@ -463,17 +425,7 @@ class ClipBert:
         if self.recall_dim is None:
             raise MissingHead("recall")
         self._require_eval()
-        device = self.device
-        ids, mask = self._read_by().encode(texts, max_length=self.config.max_text_tokens)
-        vectors = torch.empty(len(texts), self.recall_dim)
-        with torch.inference_mode():
-            for rows, length in by_length(
-                mask.sum(dim=1), self._at_most(_CPU_TOKENS), extra_tokens=0
-            ):
-                vectors[rows] = self.network.encode_texts(
-                    ids[rows, :length].to(device), mask[rows, :length].to(device)
-                ).cpu()
-        return vectors
+        return encode_texts(self.network, self._read_by(), texts)
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
         """Run the CNN on pixels that are there already; as Network.encode_pixels."""
@@ -527,7 +479,7 @@ class ClipBert:
         if not self.has_head(head):
             raise MissingHead(head)
         self._require_eval()
-        return PairScorer(self.network, self._read_by(), max_tokens=self._at_most(_CPU_TOKENS))
+        return PairScorer(self.network, self._read_by())
 
     def _read_by(self) -> TextTokenizer:
         if self.tokenizer is None:
@@ -537,9 +489,6 @@ class ClipBert:
     def _require_eval(self) -> None:
         if self.network.training:
             raise ValueError("the model is in training mode, where dropout is random: call eval()")
-
-    def _at_most(self, on_cpu: int) -> int:
-        return on_cpu * (_CUDA_FACTOR if self.device.type == "cuda" else 1)
 
 
 def _as_answer(tokens: VideoTokens, result: AnswerResult) -> VideoAnswer:

@@ -4,12 +4,13 @@ Requests of several callers share one forward pass, and none sees the others: pa
 and nothing is averaged over the batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from clipbert.inference.pass_sizes import by_length, most_tokens
 from clipbert.model.network import Network
 from clipbert.model.text import TextTokenizer
 
@@ -56,14 +57,13 @@ class PairScorer:
     Args:
         network: in eval mode, on its device.
         tokenizer: the network's.
-        max_tokens: text and visual tokens in one forward pass; a single pair may have more.
     """
 
-    def __init__(self, network: Network, tokenizer: TextTokenizer, *, max_tokens: int) -> None:
+    def __init__(self, network: Network, tokenizer: TextTokenizer) -> None:
         self._network, self._tokenizer = network, tokenizer
         weight = next(network.parameters())
         self._device, self._dtype = weight.device, weight.dtype
-        self._max_tokens = max_tokens
+        self._max_tokens = most_tokens(network)
 
     def score_rows(self, head: str, rows: Sequence[TextAndClips]) -> list[Tensor]:
         """Score each row's text with each of its clips: (K, O) float32 on the CPU for each row.
@@ -179,20 +179,3 @@ def clip_places(num_clips: int, places: Sequence[float] | None) -> Tensor:
     if len(places) != num_clips:
         raise ValueError(f"{len(places)} places for {num_clips} clips")
     return torch.tensor(places, dtype=torch.float32)
-
-
-def by_length(
-    lengths: Tensor, max_tokens: int, *, extra_tokens: int
-) -> Iterator[tuple[Tensor, int]]:
-    """Cut rows into chunks of like lengths, so that little is padded and memory is bounded.
-
-    Yields the row numbers of a chunk and its greatest length; a row costs that length and
-    extra_tokens.
-    """
-    order = lengths.argsort(descending=True, stable=True)
-    start = 0
-    while start < len(order):
-        length = int(lengths[order[start]])
-        end = start + max(1, max_tokens // (length + extra_tokens))
-        yield order[start:end], length
-        start = end

@@ -7,7 +7,6 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
@@ -22,57 +21,11 @@ from store.jobs.repository import JobRepository
 from store.jobs.state import JobKind, JobState
 from store.jobs.tables import Job
 from store.pages import Page, PageTokens, clamp_page_size
+from store.videos.records import BatchItem, BatchProgress, ItemState
 from store.videos.tables import Batch, BatchDelta, Video
 
 _WINDOW: Final = 1000
 """Items that are looked through at once for those in a state, which is their videos' too."""
-
-
-class ItemState(StrEnum):
-    """What became of an item of a batch."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    QUARANTINED = "quarantined"
-
-
-@dataclass(frozen=True)
-class BatchItem:
-    """An item of a batch.
-
-    Attributes:
-        index: its place in the request, from 0.
-        state: what became of it.
-        job: its ingest job.
-        video: the video, once its file was found sound; shared by items with the same content.
-        error_code: why it failed.
-        error_message: the same as a sentence.
-    """
-
-    index: int
-    state: ItemState
-    job: Job
-    video: Video | None
-    error_code: str | None
-    error_message: str | None
-
-
-@dataclass(frozen=True)
-class BatchProgress:
-    """How far a batch is.
-
-    Attributes:
-        counts: its items by state; every state is there, with 0 if it has none.
-        duplicates: how many succeeded with content that the library had already.
-        last_change: when the last item so far came to its end; None if none has.
-    """
-
-    counts: Mapping[ItemState, int]
-    duplicates: int
-    last_change: datetime | None
 
 
 def _item_state() -> ColumnElement[str]:

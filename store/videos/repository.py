@@ -1,7 +1,6 @@
 """Videos and their clips."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -28,41 +27,8 @@ from store.pages import Page, PageTokens, clamp_page_size
 from store.videos.damaged_spans import join_spans
 from store.videos.filters import WINDOW, VideoFilter
 from store.videos.name_parts import NameFilter
+from store.videos.records import DeletedVideo, NewClip
 from store.videos.tables import Clip, Video, VideoState
-
-
-@dataclass(frozen=True)
-class NewClip:
-    """A clip to store.
-
-    Attributes:
-        index: its place in the video's plan, and its row in the tokens blob.
-        start_seconds: where the moment it stands for begins.
-        end_seconds: where that ends.
-        instants: seconds of its frames, ascending.
-        vector: the recall vector, normalised; None if the recall encoder made none.
-        tokens_key: the blob of the video's visual tokens in this generation.
-    """
-
-    index: int
-    start_seconds: float
-    end_seconds: float
-    instants: Sequence[float]
-    vector: Sequence[float] | None
-    tokens_key: str
-
-
-@dataclass(frozen=True)
-class DeletedVideo:
-    """What a deleted video leaves behind.
-
-    Attributes:
-        sha256: its content, whose blobs nothing may need any more.
-        tokens_keys: the blobs of its clips, which nothing needs any more.
-    """
-
-    sha256: str
-    tokens_keys: Sequence[str]
 
 
 class VideoRepository:

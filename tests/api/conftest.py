@@ -23,7 +23,8 @@ from store.models.repository import GenerationRepository, ModelRepository
 from store.models.tables import Generation, Model, Schedule, Serving
 from store.settings import StoreSettings
 from store.table_base import Task
-from store.videos.repository import NewClip, VideoRepository
+from store.videos.records import NewClip
+from store.videos.repository import VideoRepository
 from store.videos.tables import Batch, Video
 
 MakeVideo = Callable[..., UUID]

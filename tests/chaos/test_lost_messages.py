@@ -8,7 +8,8 @@ from videos import write_counting_video
 from policy.registration import ensure_default
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind, JobState
-from store.videos.batches import BatchRepository, ItemState
+from store.videos.batches import BatchRepository
+from store.videos.records import ItemState
 from tests.workers.service import wait_for
 from tests.workers.small_models import save_recall_model
 

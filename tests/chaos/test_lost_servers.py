@@ -14,7 +14,8 @@ from store.blobs import open_blobs
 from store.database import make_sessions, upgrade_schema
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind, JobState
-from store.videos.batches import BatchRepository, ItemState
+from store.videos.batches import BatchRepository
+from store.videos.records import ItemState
 from tests.workers.service import running_service, wait_for
 from tests.workers.small_models import save_recall_model
 

@@ -22,7 +22,8 @@ from clipbert.model.text import TextTokenizer
 from policy.registration import MINI_NAME, promote, register_model, rollback
 from store.api_keys import ApiKeyRepository
 from store.models.repository import GenerationRepository
-from store.videos.repository import NewClip, VideoRepository
+from store.videos.records import NewClip
+from store.videos.repository import VideoRepository
 from tests.workers.service import REPOSITORY, wait_for
 from workers.models.token_cache import put_tokens, tokens_key
 

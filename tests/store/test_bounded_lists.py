@@ -10,9 +10,10 @@ from store.bounded_lists import newest
 from store.database import make_sessions
 from store.labels.filters import LabelFilter
 from store.labels.repository import LabelRepository
-from store.videos.batches import BatchRepository, ItemState
+from store.videos.batches import BatchRepository
 from store.videos.filters import VideoFilter
 from store.videos.name_parts import NameFilter
+from store.videos.records import ItemState
 from store.videos.repository import VideoRepository
 from store.videos.tables import Video
 from tests.conftest import TEMPLATE, new_database

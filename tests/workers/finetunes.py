@@ -18,7 +18,8 @@ from store.labels.repository import LabelFilter, LabelRepository, NewLabel
 from store.models.finetunes import FinetuneRepository
 from store.models.repository import GenerationRepository, ModelRepository
 from store.models.tables import Finetune
-from store.videos.repository import NewClip, VideoRepository
+from store.videos.records import NewClip
+from store.videos.repository import VideoRepository
 from tests.workers.service import Service
 from tests.workers.small_models import save_recall_model
 from workers.models.token_cache import put_tokens, tokens_key

@@ -7,7 +7,8 @@ from sqlalchemy.orm import Session
 
 from store.labels.repository import LabelRepository, NewLabel
 from store.models.repository import GenerationRepository
-from store.videos.repository import NewClip, VideoRepository
+from store.videos.records import NewClip
+from store.videos.repository import VideoRepository
 
 
 def add_clips(session: Session, video_id: UUID, generation_id: UUID) -> None:

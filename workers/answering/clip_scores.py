@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from torch import Tensor
+
 from clipbert.sampling.plan import clip_place
 from store.videos.tables import Clip
 
@@ -105,6 +107,14 @@ def rank_hits(
         _hit(candidate, index, score, rank=rank)
         for rank, (candidate, index, score) in enumerate(pairs[:limit], start=1)
     ]
+
+
+def match_probabilities(clip_logits: Tensor) -> list[float]:
+    """Turn each clip's logits, (K, 2) or (K, 1), into its own P(match)."""
+    logits = clip_logits.float()
+    if logits.shape[1] == 1:
+        return [float(value) for value in logits[:, 0].sigmoid()]
+    return [float(value) for value in logits.softmax(dim=1)[:, 1]]
 
 
 def _hit(candidate: Candidate, index: int, score: float, *, rank: int) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from policy.serving import Serving, read_serving
 from store.jobs.state import JobKind
 from store.results.trials import TrialRepository
 from workers.answering.questions import Question, QuestionDesk
-from workers.answering.searches import Search, SearchDesk
+from workers.answering.searches import SearchDesk
+from workers.answering.searches_at_work import Search
 from workers.child.workplace import Workplace
 from workers.jobs.group import JobGroup
 from workers.jobs.lease import Hold

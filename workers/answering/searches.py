@@ -8,21 +8,18 @@ and keeps what it has scored, so that another worker goes on from there. Imports
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import groupby
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy.orm import Session
 from torch import Tensor
 
 from clipbert.inference.clipbert import ClipBert
 from clipbert.inference.results import sum_up_match
 from policy.serving import Serving
 from store.models.tables import Model
-from store.results.searches import SearchRepository
 from store.videos.nearest_clips import (
     FoundClip,
     clips_after,
@@ -31,90 +28,20 @@ from store.videos.nearest_clips import (
     count_matching,
     nearest_clips,
 )
-from store.videos.repository import VideoRepository
 from store.videos.tables import Clip
-from workers.answering.clip_scores import Candidate, place_in, rank_hits
+from workers.answering.clip_scores import Candidate, match_probabilities, place_in
 from workers.answering.library_scores import LibraryScores, VideoScores, read_scores
+from workers.answering.searches_at_work import Search
 from workers.child.workplace import Workplace
 from workers.errors import JobError
 from workers.jobs.batching import forward_each
 from workers.jobs.group import JobGroup
-from workers.jobs.lease import Hold, Outcome
+from workers.jobs.lease import Hold
 from workers.models.loaded_models import LoadedModels
 from workers.models.pair_slices import PairRow, score_slice
 
-_DEFAULT_LIMIT: Final = 10
 _SPARE_VIDEOS: Final = 4  # take the places of videos that are deleted while they are scored
 _PAGE_VIDEOS: Final = 32  # of an exhaustive search, read at once
-
-
-@dataclass
-class Search:
-    """One search job at work."""
-
-    hold: Hold
-    text: str
-    mode: str
-    limit: int
-    group_by: str
-    video_ids: list[UUID] | None
-    tags: list[str] | None
-    serving: Serving
-    served_together: int
-    vector: list[float] = field(default_factory=list)
-    candidates: list[Candidate] = field(default_factory=list)
-    spare: deque[Candidate] = field(default_factory=deque)
-    rows: deque[PairRow] = field(default_factory=deque)
-    candidate_of: dict[int, Candidate] = field(default_factory=dict)  # by id() of the row
-    library: LibraryScores | None = None  # of an exhaustive search
-    num_clips: int = 0
-    begun_at: float = field(default_factory=time.monotonic)
-    kept_at: float = field(default_factory=time.monotonic)
-    seconds: dict[str, float] = field(default_factory=dict)  # by stage, in the order they ran
-
-    @classmethod
-    def of(cls, hold: Hold, serving: Serving, served_together: int) -> "Search":
-        """Read a job's input.
-
-        Raises:
-            JobError: `invalid_request`.
-        """
-        wanted = hold.claim.input
-        try:
-            filters = wanted.get("filters") or {}
-            return cls(
-                hold=hold,
-                text=wanted["text"],
-                mode=wanted.get("mode") or "auto",
-                limit=wanted.get("limit") or _DEFAULT_LIMIT,
-                group_by=wanted.get("group_by") or "video",
-                video_ids=[UUID(str(id_)) for id_ in filters.get("video_ids") or ()] or None,
-                tags=filters.get("tags") or None,
-                serving=serving,
-                served_together=served_together,
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise JobError("invalid_request", f"the search is malformed: {error!r}") from error
-
-    @property
-    def retrieval(self) -> Model | None:
-        """The model that scores pairs for it; None if recall has the last word."""
-        return None if self.mode == "recall" else self.serving.retrieval
-
-    @property
-    def is_long(self) -> bool:
-        """Whether it scores as much as there is, so that others go first."""
-        return self.library is not None
-
-    @property
-    def num_pairs(self) -> int:
-        """How many pairs of the text and a clip wait to be scored, as far as they are known."""
-        return sum(row.num_left for row in self.rows)
-
-    @property
-    def filters(self) -> Mapping[str, Any]:
-        """As the store's functions take them."""
-        return {"video_ids": self.video_ids, "tags": self.tags}
 
 
 class SearchDesk:
@@ -384,51 +311,8 @@ class SearchDesk:
             search.seconds["exhaustive"] = time.monotonic() - search.begun_at
         elif search.retrieval is not None:
             search.seconds["rerank"] = time.monotonic() - search.begun_at
-        self._group.finish(search.hold, partial(_write, search))
-
-
-def _write(search: Search, session: Session) -> Outcome:
-    """Store what was found; videos that are gone by now are left out."""
-    serving, model = search.serving, search.retrieval
-    if search.library is None:
-        ids = [candidate.video_id for candidate in search.candidates]
-        known = VideoRepository(session).existing(ids)
-        candidates = [candidate for candidate in search.candidates if candidate.video_id in known]
-    else:
-        candidates = search.library.best(
-            session,
-            serving.generation.id,
-            group_by=search.group_by,
-            limit=search.limit,
-        )
-    result: dict[str, Any] = {
-        "hits": rank_hits(candidates, group_by=search.group_by, limit=search.limit),
-        "stages": list(search.seconds),
-        "candidates": search.num_clips,
-        "model_id": None if model is None else str(model.id),
-        "model": None if model is None else model.name,
-        "generation_id": str(serving.generation.id),
-        "recall_model_id": str(serving.recall.id),
-        "recall_model": serving.recall.name,
-        "seconds": {stage: round(value, 4) for stage, value in search.seconds.items()},
-        "served_together": search.served_together,
-    }
-    SearchRepository(session).complete(
-        search.hold.claim.id,
-        result,
-        model_id=None if model is None else model.id,
-        generation_id=serving.generation.id,
-    )
-    return Outcome(result)
+        self._group.finish(search.hold, search.write)
 
 
 def _by_video(clips: Sequence[FoundClip]) -> dict[UUID, list[FoundClip]]:
     return {id_: list(some) for id_, some in groupby(clips, key=lambda each: each.clip.video_id)}
-
-
-def match_probabilities(clip_logits: Tensor) -> list[float]:
-    """Turn each clip's logits, (K, 2) or (K, 1), into its own P(match)."""
-    logits = clip_logits.float()
-    if logits.shape[1] == 1:
-        return [float(value) for value in logits[:, 0].sigmoid()]
-    return [float(value) for value in logits.softmax(dim=1)[:, 1]]

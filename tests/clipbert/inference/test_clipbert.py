@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from clipbert.engines.devices import default_dtype
 from clipbert.errors import CheckpointError, ExtremeAspectRatio, MissingHead
-from clipbert.inference import clipbert as inference
+from clipbert.inference import pass_sizes
 from clipbert.inference.clipbert import ClipBert
 from clipbert.inference.requests import MatchRequest, QuestionRequest
 from clipbert.model.aggregation import aggregate
@@ -37,8 +37,8 @@ def model_of(config, folder):
 @pytest.fixture
 def small_forwards(monkeypatch, tiny_folder):
     """A tiny model whose forward passes hold about two rows."""
-    monkeypatch.setattr(inference, "_CPU_TOKENS", 30)
-    monkeypatch.setattr(inference, "_CPU_PIXELS", 4 * 128 * 128)
+    monkeypatch.setattr(pass_sizes, "_CPU_TOKENS", 30)
+    monkeypatch.setattr(pass_sizes, "_CPU_PIXELS", 4 * 128 * 128)
     return ClipBert.for_serving(tiny_folder, dtype=torch.float32)
 
 

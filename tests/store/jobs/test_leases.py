@@ -12,7 +12,8 @@ from store.errors import IllegalMove, LeaseLost
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import HELD_STATES, JobKind, JobState, can_move
 from store.models.repository import GenerationRepository, ModelRepository
-from store.videos.repository import NewClip, VideoRepository
+from store.videos.records import NewClip
+from store.videos.repository import VideoRepository
 from store.videos.tables import VideoState
 
 MINUTE = timedelta(minutes=1)

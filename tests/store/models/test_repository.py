@@ -7,7 +7,8 @@ from store.errors import GenerationNotFound, ModelNotFound
 from store.models.repository import Coverage, GenerationRepository, ModelRepository
 from store.models.tables import Generation, GenerationState
 from store.table_base import Task
-from store.videos.repository import NewClip, VideoRepository
+from store.videos.records import NewClip
+from store.videos.repository import VideoRepository
 
 
 @pytest.fixture

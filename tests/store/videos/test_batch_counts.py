@@ -16,7 +16,8 @@ from store.errors import IllegalMove, LeaseLost, VideoNotFound
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind, JobState
 from store.jobs.tables import Job
-from store.videos.batches import BatchRepository, ItemState
+from store.videos.batches import BatchRepository
+from store.videos.records import ItemState
 from store.videos.repository import VideoRepository
 from store.videos.tables import Batch, BatchDelta, Video
 

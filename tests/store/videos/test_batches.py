@@ -7,7 +7,8 @@ from sqlalchemy import event
 from store.errors import BatchNotFound, IdempotencyConflict
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind, JobState
-from store.videos.batches import BatchRepository, ItemState
+from store.videos.batches import BatchRepository
+from store.videos.records import ItemState
 from store.videos.repository import VideoRepository
 
 MINUTE = timedelta(minutes=1)

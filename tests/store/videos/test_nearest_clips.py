@@ -11,7 +11,8 @@ from store.videos.nearest_clips import (
     count_matching,
     nearest_clips,
 )
-from store.videos.repository import NewClip, VideoRepository
+from store.videos.records import NewClip
+from store.videos.repository import VideoRepository
 
 DIM = 16
 

@@ -9,7 +9,8 @@ from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind, JobState
 from store.models.repository import GenerationRepository, ModelRepository
 from store.results.questions import QuestionRepository
-from store.videos.repository import NewClip, VideoRepository
+from store.videos.records import NewClip
+from store.videos.repository import VideoRepository
 from store.videos.tables import VideoState
 
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from store.videos.tables import Clip
-from workers.answering.clip_scores import Candidate, places_of, rank_hits
-from workers.answering.searches import match_probabilities
+from workers.answering.clip_scores import Candidate, match_probabilities, places_of, rank_hits
 
 A, B = UUID(int=1), UUID(int=2)
 

@@ -18,7 +18,8 @@ from store.jobs.repository import JobRepository
 from store.jobs.state import JobState
 from store.models.repository import GenerationRepository, ModelRepository
 from store.table_base import Task
-from store.videos.repository import NewClip, VideoRepository
+from store.videos.records import NewClip
+from store.videos.repository import VideoRepository
 from tests.workers.answering.test_answering_and_searching import ask, count_passes, search
 from tests.workers.indexing.test_embedding import note_frames, serving_model
 from tests.workers.library import add_video, embed_all, read_clips, read_video, write_long_video

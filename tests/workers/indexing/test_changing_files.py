@@ -19,7 +19,8 @@ from store.jobs.tables import JobEvent
 from store.labels.tables import Label
 from store.models.repository import GenerationRepository, ModelRepository
 from store.videos.names import find_videos
-from store.videos.repository import NewClip, VideoRepository
+from store.videos.records import NewClip
+from store.videos.repository import VideoRepository
 from store.videos.tables import Video, VideoState
 from tests.workers.library import read_video
 from tests.workers.service import wait_for

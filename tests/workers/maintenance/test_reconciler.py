@@ -8,7 +8,8 @@ from store.jobs.state import JobKind, JobState
 from store.models.repository import GenerationRepository, ModelRepository
 from store.models.tables import GenerationState
 from store.table_base import Task
-from store.videos.repository import NewClip, VideoRepository
+from store.videos.records import NewClip
+from store.videos.repository import VideoRepository
 from store.videos.tables import VideoState
 from workers.dispatch import MAX_RINGS, Doorbell
 from workers.maintenance.reconciler import (
