@@ -5,7 +5,7 @@ extension: a playlist or a list of files to concatenate, renamed .mp4, would oth
 files of the machine.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -113,8 +113,16 @@ def open_video(
             raise DecodeFailed(f"{name} cannot be read: {error.strerror}") from error
 
 
-def opened(path: Path, demuxer: str, *, name: str) -> InputContainer:
+def opened(
+    path: Path, demuxer: str, *, name: str, options: Mapping[str, str] | None = None
+) -> InputContainer:
     """Open a file by a demuxer, which may open no other file.
+
+    Args:
+        path: the file.
+        demuxer: FFmpeg's name.
+        name: what messages call the file.
+        options: more of the demuxer's options.
 
     Raises:
         UnsupportedMedia: its header cannot be read.
@@ -123,7 +131,7 @@ def opened(path: Path, demuxer: str, *, name: str) -> InputContainer:
         return av.open(
             str(path.absolute()),
             format=demuxer,
-            options=dict(_OPEN_OPTIONS),
+            options={**_OPEN_OPTIONS, **(options or {})},
             metadata_errors="replace",  # titles in older encodings than UTF-8
         )
     except av.error.FFmpegError as error:

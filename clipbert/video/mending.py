@@ -30,9 +30,6 @@ _MAX_FLAGGED = 64
 _KEY_WINDOW = 15
 _KEY_TRIM = 3
 
-# Steps are even if no more than one of so many is not; a part of one may be rounding.
-_EVEN_PARTS = 10
-
 Ticks = NDArray[np.int64]
 
 
@@ -63,13 +60,19 @@ class MendedClock:
 
     Attributes:
         pts: of each packet, in the order of decoding; UNKNOWN where nothing was stated.
+        dts: as pts: when they are decoded, or a guess of it.
+        starts: the packets with which recordings begin, ascending.
         gaps: (start, end) in ticks of pts, ascending.
         codes: what was mended, as VideoProbe.mended.
+        is_sparse: the frames of packets without a time follow those before them at equal steps.
     """
 
     pts: Ticks
+    dts: Ticks
+    starts: tuple[int, ...] = (0,)
     gaps: tuple[tuple[int, int], ...] = ()
     codes: tuple[str, ...] = ()
+    is_sparse: bool = False
 
 
 @dataclass
@@ -83,7 +86,14 @@ class _Line:
     codes: set[str] = field(default_factory=set)
 
 
-def mend(pts: Ticks, dts: Ticks, is_key: NDArray[np.bool_], traits: ClockTraits) -> MendedClock:
+def mend(
+    pts: Ticks,
+    dts: Ticks,
+    is_key: NDArray[np.bool_],
+    traits: ClockTraits,
+    *,
+    packet_step: int | None = None,
+) -> MendedClock:
     """Mend the stamps of one stream's packets.
 
     Args:
@@ -91,25 +101,17 @@ def mend(pts: Ticks, dts: Ticks, is_key: NDArray[np.bool_], traits: ClockTraits)
         dts: when each is decoded.
         is_key: which packets decode alone.
         traits: of the container.
+        packet_step: from the decoding of a packet to that of the next by the codec's frame rate;
+            None if it does not say.
     """
     known = np.flatnonzero((pts != UNKNOWN) | (dts != UNKNOWN))
     if len(known) < 2:  # noqa: PLR2004 (there is no neighbour)
-        return MendedClock(np.where(pts == UNKNOWN, dts, pts))
+        return MendedClock(np.where(pts == UNKNOWN, dts, pts), np.where(dts == UNKNOWN, pts, dts))
     shown = np.where(pts == UNKNOWN, dts, pts)[known]
     decoded = np.where(dts == UNKNOWN, pts, dts)[known] if traits.states_dts else shown
     if not traits.states_dts and traits.is_reordered:
         decoded = _guess_decoding(shown, is_key[known])
-    has_late = False
-    if not traits.states_all:
-        late = _stamps_of_next(decoded, np.diff(known), traits)
-        # Where frames are shown as they are decoded, either stamp may be late without the other.
-        is_in_order = np.array_equal(shown.argsort(kind="stable"), decoded.argsort(kind="stable"))
-        late_shown = _stamps_of_next(shown, np.diff(known), traits) if is_in_order else late
-        shown, decoded = shown - late_shown, decoded - late
-        has_late = bool(late.any() or late_shown.any())
-    line = _mended_line(decoded, np.diff(known), traits)
-    if has_late:
-        line.codes.add("damaged_timestamps")
+    line = _mended_line(decoded, np.append(known, len(pts)), traits, packet_step)
     step = _usual_step(line.times)
     times = _shown_times(shown, decoded, line, step, traits)
     mended = np.full(len(pts), UNKNOWN, dtype=np.int64)
@@ -118,29 +120,38 @@ def mend(pts: Ticks, dts: Ticks, is_key: NDArray[np.bool_], traits: ClockTraits)
     if len(between) > len(known) and traits.states_all and not traits.is_reordered:
         mended[between] = np.interp(between, known, times).round()
         line.codes.add("damaged_timestamps")
-    gaps = () if traits.states_durations else _gaps(times, _jump(step, traits), step)
+    gaps = gaps_of(times, traits)
     if gaps:
         line.codes.add("clock_gap")
     if not line.codes:
-        return MendedClock(np.where(pts == UNKNOWN, dts, pts))
-    return MendedClock(mended, gaps, tuple(sorted(line.codes)))
+        mended = np.where(pts == UNKNOWN, dts, pts)
+    mended_dts = np.full(len(pts), UNKNOWN, dtype=np.int64)
+    mended_dts[known] = line.times
+    starts = tuple(known[line.starts].tolist())
+    return MendedClock(mended, mended_dts, starts, gaps, tuple(sorted(line.codes)))
 
 
-def _mended_line(stated: Ticks, num_packets: Ticks, traits: ClockTraits) -> _Line:
+def _mended_line(
+    stated: Ticks, places: NDArray[np.int64], traits: ClockTraits, packet_step: int | None
+) -> _Line:
     """Follow the decoding clock, and say of each break in it what it is.
 
     Args:
         stated: when packets are decoded, those that state it.
-        num_packets: from each of these to the next: more than one where some state nothing.
+        places: of these among all packets, as some may state nothing, and the number of all.
         traits: of the container.
+        packet_step: as in mend.
     """
+    num_packets = np.diff(places[:-1])
     steps = _wrapped(np.diff(stated), traits)
     step = _usual_step_of(steps)
     jump = _jump(step, traits)
     line = _Line(stated.copy(), np.zeros(len(stated), dtype=bool), [0])
-    line.packet_step = _packet_step(steps, num_packets, jump, step)
+    line.packet_step = packet_step or _packet_step(steps, num_packets, jump, step)
+    # In the time of one packet no three are decoded.
+    is_standing = (num_packets >= _FEWEST_PACKETS) & (steps < line.packet_step)
     # Half a step backwards is a muxer's rounding.
-    is_break = (steps < -step // 2) | (steps > jump)
+    is_break = (steps < -line.packet_step // 2) | is_standing | (steps > jump)
     if not is_break.any():
         line.times = stated[0] + np.concatenate([[0], np.cumsum(steps)])
         return line
@@ -157,18 +168,25 @@ def _mended_line(stated: Ticks, num_packets: Ticks, traits: ClockTraits) -> _Lin
         if back is not None:
             ahead = int(_wrapped(stated[back] - stated[good], traits))
             for place in range(good + 1, back):
-                line.times[place] = line.times[good] + ahead * (place - good) // (back - good)
+                share = (places[place] - places[good]) / (places[back] - places[good])
+                line.times[place] = line.times[good] + round(ahead * share)
             line.is_damaged[good + 1 : back] = True
             line.codes.add("damaged_timestamps")
             line.times[back] = line.times[good] + ahead
             good, row = back, back + 1
             continue
         ahead = int(_wrapped(stated[row] - stated[good], traits))
+        num_after = int(places[-1] - places[row])
         if ahead > 0 and traits.states_durations:
             line.times[row] = line.times[good] + ahead
-        elif ahead <= 0 or (ahead > usual_pause and min(len(stated) - row, row) < _FEWEST_PACKETS):
+        elif (
+            ahead <= 0
+            or is_standing[row - 1]
+            or (ahead > usual_pause and min(num_after, places[row] - places[0]) < _FEWEST_PACKETS)
+        ):
             ahead = line.packet_step * int(num_packets[row - 1])
-            is_short = min(len(stated) - row, row - line.starts[-1]) < _FEWEST_PACKETS
+            num_before = int(places[row] - places[line.starts[-1]])
+            is_short = min(num_after, num_before) < _FEWEST_PACKETS
             line.codes.add("damaged_timestamps" if is_short else "joined_recordings")
             line.starts.append(row)
             line.times[row] = line.times[good] + ahead
@@ -176,38 +194,6 @@ def _mended_line(stated: Ticks, num_packets: Ticks, traits: ClockTraits) -> _Lin
             line.times[row] = line.times[good] + ahead
         good, row = row, row + 1
     return line
-
-
-def _stamps_of_next(stated: Ticks, num_packets: Ticks, traits: ClockTraits) -> Ticks:
-    """Find the packets that FFmpeg gave the time of the next one, and by how much they are late.
-
-    Where a frame's start code lies across two PES packets, the stamp of the second is that of the
-    frame after (ISO 13818-1, 2.4.3.7), but FFmpeg's parser gives it to this one, and reckons on
-    from there until the next stamp: two steps, then none. Where frames are reordered they may be
-    early instead: a step back, then three.
-    """
-    steps = _wrapped(np.diff(stated), traits)
-    late = np.zeros(len(stated), dtype=np.int64)
-    step = _packet_step(steps, num_packets, _jump(_usual_step_of(steps), traits), 0)
-    step = step or _usual_step_of(steps)
-    excess = steps - num_packets * step
-    odd = np.flatnonzero(np.abs(excess) > step // 2)
-    # That two are decoded at once cannot be; of more packets it says something if steps are even.
-    is_even = len(odd) * _EVEN_PARTS <= len(steps)
-    rounding = step // _EVEN_PARTS
-    back = 0
-    for leaves, returns in pairwise(odd.tolist()):
-        away = int(excess[leaves])
-        if leaves < back:  # it has returned there
-            continue
-        is_return = abs(away + int(excess[returns])) <= rounding
-        is_near = abs(away) <= _FEWEST_PACKETS * step and returns - leaves <= _NEIGHBOURS
-        never = leaves if away < 0 else returns
-        is_impossible = is_even if num_packets[never] > 1 else steps[never] <= rounding
-        if is_return and is_near and is_impossible:
-            late[leaves + 1 : returns + 1] = away
-            back = returns + 1
-    return late
 
 
 def _packet_step(steps: Ticks, num_packets: Ticks, jump: int, step: int) -> int:
@@ -305,9 +291,7 @@ def _shown_times(
     if damaged:
         line.codes.add("damaged_timestamps")
         _fill(times, sorted(damaged), line.times, step)
-    if traits.is_reordered and not traits.states_all:
-        _pull_in_last_frames(times, line, step)
-    _part_recordings(times, line.starts, line.packet_step)
+    part_recordings(times, line.starts, line.packet_step)
     return times
 
 
@@ -328,26 +312,14 @@ def _far_from_decoding(times: Ticks, line: _Line, step: int, jump: int) -> list[
     return np.flatnonzero(is_late | (times < line.times - far)).tolist()
 
 
-def _pull_in_last_frames(times: Ticks, line: _Line, step: int) -> None:
-    """Close the hole before the last frame of each recording that another follows.
+def part_recordings(times: Ticks, starts: list[int], step: int) -> None:
+    """Move each recording, in place, behind the last frame of those before it.
 
-    FFmpeg reckons the time of a frame without a stamp as if frames in front of it were to come.
-    Where frames are decoded on and on, they are shown so too: a hole in what is shown alone is one
-    of that reckoning. The last frame to be shown need not be the last to be decoded.
+    Args:
+        times: when frames are shown.
+        starts: rows with which recordings begin, ascending.
+        step: how long a last frame is shown.
     """
-    for start, stop in pairwise(line.starts):
-        if stop - start < _FEWEST_PACKETS:
-            continue
-        last = start + int(times[start:stop].argmax())
-        before = int(np.delete(times[start:stop], last - start).max())
-        decoded_on = int(line.times[stop - 1] - line.times[stop - 2])
-        is_hole = abs(int(times[last]) - before - 2 * step) <= step // 2
-        if is_hole and decoded_on <= step + step // 2:
-            times[last] = before + step
-
-
-def _part_recordings(times: Ticks, starts: list[int], step: int) -> None:
-    """Let each recording be shown after the last frame of those before it."""
     for start, stop in pairwise([*starts[1:], len(times)]):
         overlap = int(times[:start].max()) + step - int(times[start:stop].min())
         if overlap > 0:
@@ -413,9 +385,14 @@ def _fill(times: Ticks, damaged: list[int], decoded: Ticks, step: int) -> None:
         taken = np.insert(taken, np.searchsorted(taken, times[row]), times[row])
 
 
-def _gaps(times: Ticks, jump: int, step: int) -> tuple[tuple[int, int], ...]:
+def gaps_of(times: Ticks, traits: ClockTraits) -> tuple[tuple[int, int], ...]:
+    """Find the holes between the times at which frames are shown, as (start, end)."""
+    if traits.states_durations:
+        return ()
     ascending = np.unique(times)
-    before = np.flatnonzero(np.diff(ascending) > jump)
+    steps = np.diff(ascending)
+    step = _usual_step_of(steps)
+    before = np.flatnonzero(steps > _jump(step, traits))
     return tuple((int(ascending[row]) + step, int(ascending[row + 1])) for row in before)
 
 

@@ -40,7 +40,7 @@ from clipbert.video.packets import (
 )
 from clipbert.video.probed_video import MediaLimits
 from clipbert.video.streams import decoder_of
-from clipbert.video.timeline import Timeline
+from clipbert.video.timeline import Entry, Timeline
 
 # An instant this little before a frame counts as that frame's: instants pass through decimal text.
 _TOLERANCE_SECONDS = 1e-6
@@ -287,7 +287,7 @@ class FrameReader:
         """Whether a seek, which goes by the stamps in the file, finds the right place."""
         if self._stamping is Stamping.REORDERED or self._container.format.name in _UNSEEKABLE:
             return False
-        return self._timeline.packet_pts is None
+        return self._timeline.packet_pts is None or self._timeline.entries is not None
 
     def _locate(self, target_pts: int) -> tuple[int | None, int | None]:
         """Find a place to seek to whose first keyframe is shown at or before the target.
@@ -296,6 +296,10 @@ class FrameReader:
         showing, and in MPEG streams they land on any packet. Then seek further back, in growing
         steps.
         """
+        if self._timeline.entries is not None:
+            entry = self._timeline.entries.before(target_pts)
+            keyframe_pts = None if entry is None else self._packet_pts(entry.row)
+            return keyframe_pts, keyframe_pts
         seek_pts = target_pts
         step = max(1, round(1 / self._seconds_per_tick))
         while seek_pts > self._first_pts:
@@ -431,12 +435,24 @@ class FrameReader:
 
     def _stamped(self, seek_pts: int | None) -> Iterator["Packet[VideoStream]"]:
         """Read on from a place, None for the first packet, each packet with its mended time."""
-        if seek_pts is not None:
+        entries = self._timeline.entries
+        entry = None if entries is None or seek_pts is None else entries.before(seek_pts)
+        if entry is not None:
+            return self._mended(self._from_packet(entry), first_row=entry.row)
+        if seek_pts is not None and entries is None:
             self._seek(seek_pts)
             packets = packets_of(self._container, self._stream)
             return from_entry(packets, self._container, self._stamping)
         packets = self._from_beginning()
         return packets if self._timeline.packet_pts is None else self._mended(packets)
+
+    def _from_packet(self, entry: Entry) -> Iterator["Packet[VideoStream]"]:
+        """Read on from a packet whose place in the file is known; nothing if it is not there."""
+        self._container.seek(entry.seek_position, unsupported_byte_offset=True)
+        packets = packets_of(self._container, self._stream)
+        near = islice(packets, _KEYFRAME_PACKETS)
+        found = next((packet for packet in near if packet.pos == entry.position), None)
+        return iter(()) if found is None else chain([found], packets)
 
     def _from_beginning(self) -> Iterator["Packet[VideoStream]"]:
         """Read from the first packet.
@@ -456,10 +472,16 @@ class FrameReader:
         self._open_again()
         return packets_of(self._container, self._stream)
 
-    def _mended(self, packets: Iterator["Packet[VideoStream]"]) -> Iterator["Packet[VideoStream]"]:
+    def _packet_pts(self, row: int) -> int:
+        assert self._timeline.packet_pts is not None  # noqa: S101
+        return int(self._timeline.packet_pts[row])
+
+    def _mended(
+        self, packets: Iterator["Packet[VideoStream]"], *, first_row: int = 0
+    ) -> Iterator["Packet[VideoStream]"]:
         """Write the timeline's times into the packets, so that their frames come out with them."""
         assert self._timeline.packet_pts is not None  # noqa: S101
-        times = iter(self._timeline.packet_pts.tolist())
+        times = iter(self._timeline.packet_pts[first_row:].tolist())
         for packet in packets:
             if not is_end(packet):
                 time = next(times, UNKNOWN)

@@ -2,6 +2,7 @@
 
 import math
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -13,10 +14,14 @@ from numpy.typing import NDArray
 
 from clipbert.errors import MediaTooLarge
 from clipbert.video.frame_clock import NUM_FIRST_PACKETS, FrameClock
-from clipbert.video.mending import UNKNOWN, ClockTraits, mend
+from clipbert.video.mending import UNKNOWN, ClockTraits, MendedClock, Ticks, mend
 from clipbert.video.packets import Stamping, clock_traits, is_end, packets_of, stamp_of, stamping_of
+from clipbert.video.pes import PES_DEMUXERS, Pictures, read_pes, restamped
+from clipbert.video.streams import demuxer_name
 
 _IS_FRAME, _IS_KEY = 1, 2
+# So many packets before a keyframe are looked at for one whose place is known.
+_MAX_UNPLACED = 1000
 # A last frame that is shown no longer than this, or ten times the longest other, is believed.
 _LONG_SECONDS = 10
 # A last frame that is shown for less than a part of the shortest other has no duration of its own.
@@ -28,12 +33,69 @@ _ABSURD_SECONDS = 3600
 
 @dataclass(frozen=True)
 class Stamps:
-    """What the packets of a stream state, in the order of reading: int64 each, flags uint8."""
+    """What the packets of a stream state, in the order of reading: int64 each, flags uint8.
 
-    pts: NDArray[np.int64]
-    dts: NDArray[np.int64]
-    durations: NDArray[np.int64]
+    Attributes:
+        positions: in the file, negative where unknown.
+    """
+
+    pts: Ticks
+    dts: Ticks
+    durations: Ticks
+    positions: NDArray[np.int64]
     flags: NDArray[np.uint8]
+
+    @property
+    def is_frame(self) -> NDArray[np.bool_]:
+        """Which packets are frames that are shown."""
+        return (self.flags & _IS_FRAME) > 0
+
+    @property
+    def is_key(self) -> NDArray[np.bool_]:
+        """Which packets decode alone."""
+        return (self.flags & _IS_KEY) > 0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A keyframe of a file whose packets are found by their places, and not by their stamps.
+
+    Attributes:
+        row: of its packet, in the order of reading.
+        position: of it in the file, in bytes.
+        seek_position: an earlier packet's: reading that begins in the middle of a frame may take
+            the rest of that for a part of the next.
+    """
+
+    row: int
+    position: int
+    seek_position: int
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Where reading may begin, ascending.
+
+    Attributes:
+        pts: int64 (N,), when their frames are shown.
+        rows: int64 (N,), of their packets.
+        positions: int64 (M,), of all packets, negative where unknown.
+    """
+
+    pts: Ticks
+    rows: NDArray[np.int64]
+    positions: NDArray[np.int64]
+
+    def before(self, pts: int) -> Entry | None:
+        """Return the last that is shown at or before a time; None if that is the file's first."""
+        place = int(np.searchsorted(self.pts, pts, side="right")) - 1
+        if place < 0:
+            return None
+        row = int(self.rows[place])
+        position = int(self.positions[row])
+        earlier = self.positions[max(0, row - _MAX_UNPLACED) : row]
+        earlier = earlier[(earlier >= 0) & (earlier < position)]
+        return Entry(row, position, int(earlier.max())) if len(earlier) else None
 
 
 @dataclass(frozen=True)
@@ -49,6 +111,7 @@ class Timeline:
         gaps: (start, end) of holes, in ticks.
         packet_pts: the time of each packet, in the order of reading, UNKNOWN where it has none;
             None if they are those that are stated.
+        entries: of a file with packet_pts; None if only its beginning can be found.
     """
 
     stamping: Stamping
@@ -57,7 +120,8 @@ class Timeline:
     last_duration_pts: int
     codes: tuple[str, ...] = ()
     gaps: tuple[tuple[int, int], ...] = ()
-    packet_pts: NDArray[np.int64] | None = None
+    packet_pts: Ticks | None = None
+    entries: Entries | None = None
 
     def as_shown(self, first_frame: VideoFrame) -> "Timeline":
         """Turn the times of decoding of REORDERED frames into those of showing.
@@ -79,16 +143,30 @@ class Timeline:
 
 
 def read_timeline(
-    container: InputContainer, stream: VideoStream, *, max_frames: int, name: str
+    container: InputContainer,
+    stream: VideoStream,
+    *,
+    open_unparsed: Callable[[InputContainer], InputContainer],
+    max_frames: int,
+    name: str,
 ) -> Timeline:
-    """Read all packets of a stream from its beginning; name is what messages call the file.
+    """Read all packets of a stream from its beginning.
+
+    Args:
+        container: the open file.
+        stream: of it.
+        open_unparsed: opens the same file once more, with pes.UNPARSED.
+        max_frames: more are refused.
+        name: what messages call the file.
 
     Raises:
         MediaTooLarge: there are more than max_frames.
     """
     stamping = stamping_of(container, stream)
-    pts, dts, durations = array("q"), array("q"), array("q")
+    pts, dts, durations, positions = array("q"), array("q"), array("q"), array("q")
     flags = bytearray()
+    has_pes = demuxer_name(container) in PES_DEMUXERS
+    pictures = Pictures(stream.codec_context.name) if has_pes else None
     for packet in packets_of(container, stream):
         if is_end(packet):
             continue
@@ -99,33 +177,54 @@ def read_timeline(
         pts.append(UNKNOWN if stamp is None else stamp)
         dts.append(UNKNOWN if packet.dts is None or stamp is None else packet.dts)
         durations.append(packet.duration or 0)
+        positions.append(-1 if packet.pos is None else packet.pos)
         flags.append(is_frame | packet.is_keyframe << 1)
+        if pictures is not None and packet.size:
+            pictures.add(memoryview(packet))
+    stamps = Stamps(
+        np.array(pts),
+        np.array(dts),
+        np.array(durations),
+        np.array(positions),
+        np.frombuffer(bytes(flags), np.uint8),
+    )
+    traits = clock_traits(container, stream, stamping)
+    clock = None
+    if traits is not None and pictures is not None and pictures.may_share(stamps.positions):
+        with open_unparsed(container) as unparsed:
+            pes = read_pes(unparsed, stream.index)
+        clock = restamped(pictures, pes, stamps.durations, stamps.is_key, traits)
+    if traits is not None and clock is None and stamps.is_frame.any():
+        clock = _mended(stamps, traits)
     return _timeline_of(
-        Stamps(
-            np.array(pts), np.array(dts), np.array(durations), np.frombuffer(bytes(flags), np.uint8)
-        ),
-        stamping,
-        clock_traits(container, stream, stamping),
-        header_pts=stream.duration,
+        stamps, stamping, traits, clock, is_placed=has_pes, header_pts=stream.duration
     )
 
 
+def _mended(stamps: Stamps, traits: ClockTraits) -> MendedClock:
+    is_frame = stamps.is_frame
+    clock = mend(stamps.pts[is_frame], stamps.dts[is_frame], stamps.is_key[is_frame], traits)
+    pts = stamps.pts.copy()
+    pts[is_frame] = clock.pts
+    return replace(clock, pts=pts)
+
+
 def _timeline_of(
-    stamps: Stamps, stamping: Stamping, traits: ClockTraits | None, *, header_pts: int | None
+    stamps: Stamps,
+    stamping: Stamping,
+    traits: ClockTraits | None,
+    clock: MendedClock | None,
+    *,
+    is_placed: bool,
+    header_pts: int | None,
 ) -> Timeline:
-    is_frame = (stamps.flags & _IS_FRAME) > 0
-    is_key = (stamps.flags & _IS_KEY) > 0
-    codes: set[str] = set()
-    gaps: tuple[tuple[int, int], ...] = ()
-    times = stamps.pts.copy()
-    if traits is not None and is_frame.any():
-        clock = mend(stamps.pts[is_frame], stamps.dts[is_frame], is_key[is_frame], traits)
-        times[is_frame] = clock.pts
-        gaps, codes = clock.gaps, set(clock.codes)
+    is_frame, is_key = stamps.is_frame, stamps.is_key
+    times = stamps.pts if clock is None else clock.pts
+    codes = set() if clock is None else set(clock.codes)
     is_timed = is_frame & (times != UNKNOWN)
     frame_pts = np.unique(times[is_timed])
     last_duration = _last_duration(times[is_timed], stamps.durations[is_timed])
-    if stamping is Stamping.SPARSE:
+    if stamping is Stamping.SPARSE or (clock is not None and clock.is_sparse):
         frame_pts = _filled(frame_pts, num_frames=int(is_frame.sum()), step=last_duration)
     steps = np.diff(frame_pts)
     # A chunk of an AVI is one tick, though each frame may be followed by empty ones.
@@ -138,15 +237,24 @@ def _timeline_of(
     if believable is not None:
         last_duration = believable
         codes.add("last_duration")
+    packet_pts = None if np.array_equal(times, stamps.pts) else times
     return Timeline(
         stamping,
         frame_pts,
         np.unique(times[is_timed & is_key]),
         last_duration,
         codes=tuple(sorted(codes)),
-        gaps=gaps,
-        packet_pts=times if codes - {"last_duration", "clock_gap"} else None,
+        gaps=() if clock is None else clock.gaps,
+        packet_pts=packet_pts,
+        entries=None if packet_pts is None or not is_placed else _entries(stamps, times),
     )
+
+
+def _entries(stamps: Stamps, times: Ticks) -> Entries:
+    is_entry = stamps.is_frame & stamps.is_key & (times != UNKNOWN) & (stamps.positions >= 0)
+    rows = np.flatnonzero(is_entry)
+    rows = rows[times[rows].argsort(kind="stable")]
+    return Entries(times[rows], rows, stamps.positions)
 
 
 def _last_duration(times: NDArray[np.int64], durations: NDArray[np.int64]) -> int:

@@ -5,11 +5,15 @@ Clips of a long video are decoded a few at a time, and each time the file's cloc
 
 import os
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
+from av.container import InputContainer
+
 from clipbert.errors import DecodeFailed
-from clipbert.video.containers import open_video
+from clipbert.video.containers import open_video, opened
+from clipbert.video.pes import UNPARSED
 from clipbert.video.probed_video import MediaLimits
 from clipbert.video.timeline import Timeline, read_timeline
 
@@ -60,12 +64,22 @@ def timeline_of(path: Path, limits: MediaLimits, *, name: str) -> Timeline:
     timeline = None if identity is None else _TIMELINES.get(identity)
     if timeline is None or len(timeline.frame_pts) > limits.max_frames:
         with open_video(path, limits, name=name) as (container, stream):
-            timeline = read_timeline(container, stream, max_frames=limits.max_frames, name=name)
+            timeline = read_timeline(
+                container,
+                stream,
+                open_unparsed=partial(_open_unparsed, path, name),
+                max_frames=limits.max_frames,
+                name=name,
+            )
         if identity is not None and _identity_of(path) == identity:
             _TIMELINES.keep(identity, timeline)
     if len(timeline.frame_pts) == 0:
         raise DecodeFailed(f"{name} has a video stream without frames")
     return timeline
+
+
+def _open_unparsed(path: Path, name: str, container: InputContainer) -> InputContainer:
+    return opened(path, container.format.name, name=name, options=UNPARSED)
 
 
 def _identity_of(path: Path) -> _Identity | None:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from videos import (
@@ -315,37 +314,19 @@ def test_any_number_of_recordings_may_be_joined(num_joints):
     assert clock.pts.tolist() == [100 * row for row in range(20 * (num_joints + 1))]
 
 
-def test_a_last_frame_whose_time_was_reckoned_lies_after_those_before_it():
-    """In a program stream a frame may have no stamp, and FFmpeg takes others to come before it."""
-    shown = np.array([0, 3, 1, 2, 6, 4, 5, 9, 7, 8, 11]) * 40  # the last is shown at 10 * 40
-    decoded = np.array([-1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9]) * 40
-    traits = replace(TRAITS, is_reordered=True, states_all=False)
+@pytest.mark.parametrize("stamps", [[0], [5], [0, 5], [3, 8]])
+def test_a_clock_that_stands_while_many_packets_pass_is_that_of_another_recording(stamps):
+    """Small pictures share PES packets, and a short recording may state one time or two."""
+    stated = np.full(12, UNKNOWN, dtype=np.int64)
+    stated[[5 * place for place in range(len(stamps))]] = np.array(stamps) * 100
+    traits = replace(TRAITS, states_all=False)
+    is_key = np.tile(np.arange(12) == 0, 3)
 
-    clock = mend(np.tile(shown, 2), np.tile(decoded, 2), np.tile(decoded < 0, 2), traits)
+    clock = mend(np.tile(stated, 3), np.tile(stated, 3), is_key, traits, packet_step=100)
 
-    assert sorted(clock.pts) == [
-        *range(0, 440, 40),
-        *range(440, 440 + 400, 40),
-        440 + 440,  # of the last recording the decoder says more
-    ]
-
-
-@pytest.mark.parametrize("num_b_frames_last", [0, 1, 2])
-def test_the_last_frame_before_a_joint_is_shown_as_soon_as_it_can_be(num_b_frames_last):
-    """FFmpeg guesses the last frame of a program stream as if one more in front of it came."""
-    shown = [1, 4, 2, 3, 7, 5, 6]
-    places = [*shown, 8 + num_b_frames_last, *range(8, 8 + num_b_frames_last)]
-    guessed = np.array(places) * 100
-    guessed[len(shown)] += 100
-    decoded = np.arange(len(places)) * 100
-    is_key = decoded == 0
-    traits = replace(TRAITS, is_reordered=True, states_all=False)
-
-    clock = mend(np.tile(guessed, 2), np.tile(decoded, 2), np.tile(is_key, 2), traits)
-
-    second = [place + len(places) for place in places]
-    assert clock.pts.tolist()[: len(places)] == [100 * place for place in places]
-    assert clock.pts.tolist()[len(places) : -3] == [100 * place for place in second[:-3]]
+    assert clock.codes == ("joined_recordings",)
+    assert clock.starts == (0, 12, 24)
+    assert clock.pts[[12, 24]].tolist() == [stamps[0] * 100 + 1200, stamps[0] * 100 + 2400]
 
 
 def test_packets_without_stamps_before_a_joint_take_their_time():
@@ -379,33 +360,6 @@ def test_a_last_frame_that_is_said_to_last_a_tick_lasts_as_long_as_the_track_say
     assert frame_number(decode_frames(path, [0.43])[0]) == 5
 
 
-@pytest.mark.parametrize("frames_early", [0, 1])
-def test_packets_with_the_stamp_of_the_next_are_shown_at_their_own_time(frames_early):
-    """Of a start code across two PES packets: FFmpeg reckons on from the wrong stamp."""
-    right = np.arange(40) * 100
-    decoded, shown = right.copy(), right + 100
-    decoded[17:24] += 100
-    shown[17 - frames_early : 24] += 100  # 18, 19 ... 24, 25, 25, 26
-    traits = replace(TRAITS, is_reordered=True, states_all=False)
-
-    clock = mend(shown, decoded, right >= 0, traits)
-
-    assert clock.pts.tolist() == (right + 100).tolist()
-    assert clock.codes == ("damaged_timestamps",)
-
-
-def test_a_step_back_and_three_ahead_is_no_recording_of_its_own():
-    right = np.arange(40) * 100
-    stated = right.copy()
-    stated[25:32] -= 200
-    traits = replace(TRAITS, is_reordered=True, states_all=False)
-
-    clock = mend(stated, stated, right == 0, traits)
-
-    assert clock.pts.tolist() == right.tolist()
-    assert clock.codes == ("damaged_timestamps",)
-
-
 def test_a_pause_of_a_program_stream_stays():
     right = np.arange(40) * 100
     right[20:] += 100
@@ -424,33 +378,3 @@ def test_a_long_step_and_a_short_one_of_a_variable_rate_stay(short):
     clock = mend(right, right, right == 0, traits)
 
     assert (clock.pts.tolist(), clock.codes) == (right.tolist(), ())
-
-
-def test_frames_of_a_program_stream_whose_start_codes_lie_across_packets(tmp_path):
-    """The frames are of many sizes, so that they begin at all places of a packet."""
-    num_frames = 300
-    random = np.random.default_rng(5)
-
-    def noisy_frame(number):
-        frame = counting_frame(number).copy()
-        width = random.integers(8, 40)
-        frame[:16, :width] = random.integers(0, 255, (16, width, 3), dtype=np.uint8)
-        return frame
-
-    path = write_video(
-        tmp_path / "v.mpg",
-        map(noisy_frame, range(num_frames)),
-        codec="mpeg2video",
-        options={"g": "1"},
-        fps=Fraction(25),
-    )
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stated = [packet.pts for packet in container.demux(stream) if packet.size]
-    assert len(set(stated)) < num_frames  # FFmpeg says of two that they are shown at once
-
-    # After the last stamp of a file nothing tells whether it was that of the next.
-    looks = range(num_frames - 24)
-    frames = decode_frames(path, [(number + 0.5) / 25 for number in looks])
-
-    assert [frame_number(frame) for frame in frames] == list(looks)
