@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import re
+import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -203,7 +205,7 @@ def test_the_dockerfile_copies_every_package_and_is_not_run_as_root():
     dockerfile = (ROOT / "Dockerfile").read_text()
     ignored = (ROOT / ".dockerignore").read_text().split()
 
-    for package in ("clipbert", "store", "workers", "api", "cli", "migrations"):
+    for package in packages():
         assert f"COPY {package} /src/{package}" in dockerfile
         assert f"!{package}" in ignored
     for file in ("pyproject.toml", "README.md", "LICENSE", "requirements.lock"):
@@ -220,6 +222,14 @@ def test_the_example_env_file_names_each_variable_of_the_file():
     for name in [*SECRETS, "MEDIA_ROOT", "API_ADDRESS", "API_PORT", "FINETUNE_MEMORY_SHARE"]:
         assert f"${{{name}:" in text
         assert f"\n{name}=" in example
+
+
+def packages():
+    """The packages that the wheel has, by pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["packages"]["find"]["include"]
+    found = [path.name for path in ROOT.iterdir() if (path / "__init__.py").is_file()]
+    return [name for name in found if any(fnmatch(name, pattern) for pattern in patterns)]
 
 
 def parse_clipbert(arguments):
