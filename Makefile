@@ -10,8 +10,12 @@ DATA   := .clipbert
 LOCK_HASH := $(shell sha256sum requirements.lock 2>/dev/null | cut -c1-16)
 STAMP     := $(VENV)/.made-from-$(LOCK_HASH)
 
+# The site's tools have an environment of their own: setting up and testing need none of them.
+DOCS_VENV  := .venv-docs
+DOCS_STAMP := $(DOCS_VENV)/.made-from-$(shell sha256sum requirements-docs.lock 2>/dev/null | cut -c1-16)
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check bench bench-learning clean
+.PHONY: help setup demo up test check docs bench bench-learning clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | \
@@ -37,6 +41,11 @@ check: setup  ## lint, formatting, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: setup $(DOCS_STAMP)  ## build the site of the documents in build/docs, with the references of API and library
+	@$(BIN)/python -m api.openapi docs/openapi.json
+	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --quiet --strict
+	@echo "the documents are in build/docs/index.html"
+
 bench: setup  ## run every benchmark and the fuzz of videos; each prints a table and writes JSON to benchmarks/out
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
@@ -44,7 +53,7 @@ bench-learning: setup  ## train on easy-vqa and on generated videos, print the t
 	$(BIN)/python -m benchmarks.learning
 
 clean:  ## remove the environment, the built model and tools' caches (your data in .clipbert stays)
-	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(DOCS_VENV) build docs/openapi.json .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(STAMP): requirements.lock
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; name another with: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -53,6 +62,11 @@ $(STAMP): requirements.lock
 	@$(PYTHON) -m venv --clear $(VENV)
 	@echo "== set-up, step 2 of 4: $$(grep -c '==' requirements.lock) packages of requirements.lock (about 3 GB to download, 6 GB on disk: torch with CUDA; minutes, once)"
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-input -r requirements.lock
+	@touch $@
+
+$(DOCS_STAMP): requirements-docs.lock
+	@$(PYTHON) -m venv --clear $(DOCS_VENV)
+	@$(DOCS_VENV)/bin/python -m pip install --disable-pip-version-check --no-input --quiet -r requirements-docs.lock
 	@touch $@
 
 $(VENV)/.project: $(STAMP) pyproject.toml

@@ -17,9 +17,9 @@ from clipbert.video.decode import probe_video
 ROOT = Path(__file__).parents[3]
 
 
-def readme_paragraph() -> str:
-    readme = (ROOT / "README.md").read_text()
-    return re.search(r"\*\*What is read\.\*\* (.*?)\n\n", readme, re.DOTALL)[1]
+def section_of_what_is_read() -> str:
+    page = (ROOT / "docs" / "media.md").read_text()
+    return re.search(r"^## What is read\n(.*?)^## ", page, re.DOTALL | re.MULTILINE)[1]
 
 
 def test_the_list_of_formats_imports_nothing():
@@ -32,13 +32,13 @@ def test_the_list_of_formats_imports_nothing():
     assert after.stdout == before.stdout
 
 
-def test_the_readme_lists_each_extension_and_each_container():
-    paragraph = readme_paragraph()
+def test_the_documents_list_each_extension_and_each_container():
+    section = section_of_what_is_read()
 
-    listed = re.search(r"that end in (.*?)\.", paragraph, re.DOTALL)[1]
+    listed = re.search(r"that end in (.*?)\.", section, re.DOTALL)[1]
     assert {f".{word}" for word in re.split(r",\s+|\s+or\s+", listed)} == formats.MEDIA_EXTENSIONS
     names = re.split(r", | or | elementary stream", formats.READ_IN_WORDS)
-    assert [name for name in names if name not in paragraph] == []
+    assert [name for name in names if name not in section] == []
 
 
 def test_folders_of_the_cli_and_of_data_sets_take_the_same_files(tmp_path):

@@ -1,0 +1,69 @@
+"""The site's references: of the API, from its document; of the library, from its docstrings."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+import clipbert
+from api.main import describe_app
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = describe_app().openapi()
+
+
+@pytest.fixture(scope="module")
+def pages():
+    path = ROOT / "docs" / "site" / "api_reference.py"
+    spec = importlib.util.spec_from_file_location("api_reference", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.reference_pages(json.loads(json.dumps(DOCUMENT)))
+
+
+def test_every_operation_is_on_the_page_of_its_tag_and_in_the_overview(pages):
+    for operations in DOCUMENT["paths"].values():
+        for operation in operations.values():
+            [tag], anchor = operation["tags"], f"#{operation['operationId']}"
+
+            assert f"{{ {anchor} }}" in pages[f"{tag}.md"]
+            assert f"]({tag}.md{anchor})" in pages["index.md"]
+
+
+def test_every_schema_that_a_page_links_to_is_described(pages):
+    linked = set(re.findall(r"\]\((?:schemas\.md)?#([a-z_]+)\)", "\n".join(pages.values())))
+    described = {name.lower() for name in DOCUMENT["components"]["schemas"]}
+
+    headings = re.findall(r"^## (\w+)$", pages["schemas.md"], re.MULTILINE)
+
+    assert {name.lower() for name in headings} == described
+    assert linked <= described
+
+
+def test_the_library_page_has_every_public_name():
+    page = (ROOT / "docs" / "reference" / "library.md").read_text()
+    described = set(re.findall(r"^::: ([\w.]+)$", page, re.MULTILINE))
+    modules = {name for name in described if importlib.util.find_spec(name.rpartition(".")[0])}
+
+    missing = [
+        name
+        for name in clipbert.__all__
+        if not any(each.endswith(f".{name}") for each in described)
+        and getattr(clipbert, name).__module__ not in described
+    ]
+
+    assert missing == []
+    assert modules == described
+
+
+def test_the_site_fetches_nothing_from_other_hosts():
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+
+    assert config["strict"] is True
+    assert config["theme"]["font"] is False
+    assert "://" not in (ROOT / "mkdocs.yml").read_text()
