@@ -1,5 +1,6 @@
 """What the documents show is what the program has: commands, targets, files, figures, links."""
 
+import ast
 import re
 import shlex
 import subprocess
@@ -9,7 +10,6 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from benchmarks.demo_search import DEMO_TEXTS, OTHER_TEXTS
 from cli.commands.demo import SEARCHES
 from cli.main import app
 from cli.registry import COMMANDS
@@ -170,9 +170,17 @@ def test_every_link_leads_somewhere(document):
     assert broken == []
 
 
+def other_texts():
+    """The further texts of the benchmark, read: importing it loads torch, which takes seconds."""
+    module = ast.parse((ROOT / "benchmarks" / "demo_search.py").read_text())
+    for node in module.body:
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "OTHER_TEXTS":
+            return ast.literal_eval(node.value)
+    raise AssertionError("benchmarks/demo_search.py has no OTHER_TEXTS")
+
+
 def test_the_counts_of_the_demo_are_those_of_the_benchmarks_page():
     page = (ROOT / "docs" / "benchmarks.md").read_text()
-    texts = dict(SEARCHES)
     searches = re.search(r"index (\d+) clips \(\d+ looks\), (\d+) searches", page)
     share = re.search(r"(\d+) of the demo's (\d+) texts.*?of (\d+) further texts", page)
 
@@ -180,6 +188,5 @@ def test_the_counts_of_the_demo_are_those_of_the_benchmarks_page():
     assert share is not None
     clips = [each for each in (ROOT / "samples").iterdir() if each.suffix != ".md"]
     assert int(searches[1]) == len(clips)
-    assert int(searches[2]) == int(share[2]) == len(SEARCHES) == len(DEMO_TEXTS)
-    assert int(share[3]) == len(OTHER_TEXTS)
-    assert DEMO_TEXTS.keys() == texts.keys()
+    assert int(searches[2]) == int(share[2]) == len(SEARCHES)
+    assert int(share[3]) == len(other_texts())
