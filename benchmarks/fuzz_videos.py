@@ -11,6 +11,7 @@ the same videos. --keep copies those that went wrong.
 import argparse
 import json
 import random
+import re
 import shutil
 import struct
 import sys
@@ -107,8 +108,9 @@ FORMS = (
     Form("ts", "libx264", _STREAMED, b_frames=True, has_sar=True),
     Form("ts", "mpeg2video", _STREAMED, b_frames=True, rates=_SD),
     Form("ts", "libx265", ("joined", "gap"), has_sar=True),
-    Form("mpg", "mpeg2video", ("joined",), b_frames=True, rates=_SD, muxer="vob"),
-    Form("mpg", "mpeg1video", ("joined",), b_frames=True, rates=_SD, muxer="mpeg"),
+    Form("mpg", "mpeg2video", ("joined", "gap"), b_frames=True, rates=_SD, muxer="vob"),
+    Form("mpg", "mpeg1video", ("joined", "gap"), b_frames=True, rates=_SD, muxer="mpeg"),
+    Form("vob", "libx264", ("joined", "gap"), b_frames=True, muxer="vob"),
     Form("flv", "flv", ()),
     Form("flv", "libx264", _VARIABLE, b_frames=True),
     Form("wmv", "wmv2", (), muxer="asf"),
@@ -127,6 +129,8 @@ FORMS = (
     Form("mov", "prores_ks", (), pixel_formats=("yuva444p10le",), has_alpha=True),
     Form("webm", "libvpx-vp9", (), pixel_formats=("yuva420p",), has_alpha=True),
 )
+_PACKED_ENDINGS = ("mpg", "vob")
+_MPEG_ENDINGS = ("ts", *_PACKED_ENDINGS)
 GROUND = (255, 255, 255)  # what shows through, as the README says
 
 
@@ -148,6 +152,7 @@ class Case:
     pixel_format: str
     preview: bool
     sound: bool
+    noisy: bool
 
 
 @dataclass(frozen=True)
@@ -255,7 +260,8 @@ def draw_case(number: int, draw: random.Random) -> Case:
         open_gop=draw.random() < 0.4,
         pixel_format=draw.choice(form.pixel_formats),
         preview=form.ending in ("mkv", "mp4") and draw.random() < 0.25,
-        sound=form.ending in ("mp4", "mov", "mkv", "ts") and draw.random() < 0.3,
+        sound=form.ending in ("mp4", "mov", "mkv", "ts", "mpg", "vob") and draw.random() < 0.3,
+        noisy=draw.random() < 0.4,
     )
 
 
@@ -317,10 +323,40 @@ def _write_gap(case: Case, path: Path) -> Truth:
     half = case.num_frames // 2
     jump = round(HOUR * case.rate)
     ticks = [number + (jump if number >= half else 0) for number in range(case.num_frames)]
-    _encode(case, path, range(case.num_frames), ticks, 1 / case.rate)
-    starts = [float(tick / case.rate) for tick in ticks]
+    if case.form.ending in _PACKED_ENDINGS:
+        # Frames share packets, and the time of some is not stated: the second half begins a new.
+        _encode(case, path, range(half), ticks[:half], 1 / case.rate)
+        first = path.read_bytes()
+        options = {"output_ts_offset": str(float(ticks[half] / case.rate))}
+        rest = list(range(case.num_frames - half))
+        numbers = range(half, case.num_frames)
+        _encode(case, path, numbers, rest, 1 / case.rate, options=options)
+        second = path.read_bytes()
+        path.write_bytes(first + second)
+        # How long before its first frame a clock begins is the muxer's choice.
+        later = Fraction(_first_pts(second) - _first_pts(first), 90_000)
+        starts = [float(number / case.rate) for number in range(half)]
+        starts += [float(later + tick / case.rate) for tick in rest]
+    else:
+        _encode(case, path, range(case.num_frames), ticks, 1 / case.rate)
+        starts = [float(tick / case.rate) for tick in ticks]
     truth = _truth(case, starts, list(range(case.num_frames)), last=float(1 / case.rate))
     return replace(truth, holes=[(starts[half - 1] + float(1 / case.rate), starts[half])])
+
+
+def _first_pts(data: bytes) -> int:
+    """Read the PTS of the first PES packet of video, whose frame is shown first."""
+    found = re.search(rb"\x00\x00\x01[\xe0-\xef]", data)
+    assert found is not None  # noqa: S101 (just written)
+    place = found.end() + 2
+    while data[place] == 0xFF:  # stuffing of MPEG-1
+        place += 1
+    if data[place] >> 6 == 1:  # a buffer's size, in MPEG-1
+        place += 2
+    if data[place] >> 6 == 2:  # MPEG-2 has flags and a length first
+        place += 3
+    first, middle, last = struct.unpack(">BHH", data[place : place + 5])
+    return (first >> 1 & 7) << 30 | middle >> 1 << 15 | last >> 1
 
 
 def _write_damaged_stamp(case: Case, path: Path) -> Truth:
@@ -389,11 +425,8 @@ def _encode(
             stream.time_base = stream.codec_context.time_base = time_base
         if case.preview:
             stream.disposition = Disposition.default
-        sound = (
-            container.add_stream("mp2" if form.ending == "ts" else "aac", rate=48_000)
-            if (case.sound)
-            else None
-        )
+        codec = "mp2" if form.ending in _MPEG_ENDINGS else "aac"
+        sound = container.add_stream(codec, rate=48_000) if case.sound else None
         if preview is not None:
             small = av.VideoFrame.from_ndarray(np.full((32, 48, 3), 90, np.uint8), format="rgb24")
             for index in range(3):
@@ -455,6 +488,10 @@ def _picture(case: Case, number: int) -> np.ndarray:
     for bit in range(NUM_BITS):
         columns = slice(bit * w // NUM_BITS, (bit + 1) * w // NUM_BITS)
         picture[3 * h // 8 : 5 * h // 8, columns] = 255 if number >> bit & 1 else 0
+    if case.noisy:  # frames of many sizes begin at all places of a container's packets
+        random_pixels = np.random.default_rng((case.number, number))
+        area = picture[h // 4 : 5 * h // 16, : int(random_pixels.integers(0, w))]
+        area[:] = random_pixels.integers(0, 256, area.shape)
     return np.ascontiguousarray(np.rot90(picture, case.turn // 90))
 
 

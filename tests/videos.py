@@ -75,10 +75,11 @@ def write_video(
     timestamps: Sequence[int] | None = None,
     time_base: Fraction | None = None,
     options: dict[str, str] | None = None,
+    muxer_options: dict[str, str] | None = None,
     pixel_format: str = "yuv420p",
 ) -> Path:
     """Encode RGB frames (H, W, 3); timestamps, in time_base, make the rate variable."""
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=muxer_options or {}) as container:
         stream = container.add_stream(codec, rate=fps, options=options or {})
         stream.pix_fmt = pixel_format
         stream.codec_context.gop_size = gop

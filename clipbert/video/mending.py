@@ -44,6 +44,7 @@ class ClockTraits:
         states_durations: a frame is on screen as long as stated; otherwise a jump is a hole.
         is_reordered: frames may be decoded in another order than they are shown.
         states_all: each frame has a stamp, unless that is damaged.
+        has_rate: the codec states a frame rate that its frames keep to.
     """
 
     ticks_per_second: float
@@ -52,6 +53,7 @@ class ClockTraits:
     states_durations: bool
     is_reordered: bool
     states_all: bool = True
+    has_rate: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,9 @@ def _mended_line(
     step = _usual_step_of(steps)
     jump = _jump(step, traits)
     line = _Line(stated.copy(), np.zeros(len(stated), dtype=bool), [0])
-    line.packet_step = packet_step or _packet_step(steps, num_packets, jump, step)
+    line.packet_step = _packet_step(steps, num_packets, jump, step)
+    if packet_step and (traits.has_rate or not (steps > 0).any()):
+        line.packet_step = packet_step
     # In the time of one packet no three are decoded.
     is_standing = (num_packets >= _FEWEST_PACKETS) & (steps < line.packet_step)
     # Half a step backwards is a muxer's rounding.
@@ -201,8 +205,7 @@ def _packet_step(steps: Ticks, num_packets: Ticks, jump: int, step: int) -> int:
     if num_packets.max() == 1:
         return step
     is_sound = (steps > 0) & (steps <= jump)
-    per_packet = steps[is_sound] // num_packets[is_sound]
-    return int(np.median(per_packet)) if len(per_packet) else step
+    return _lower_median(steps[is_sound] // num_packets[is_sound], default=step)
 
 
 def _usual_pause(steps: Ticks, step: int) -> int:
@@ -409,8 +412,12 @@ def _usual_step(times: Ticks) -> int:
 
 
 def _usual_step_of(steps: Ticks) -> int:
-    forward = steps[steps > 0]
-    return max(1, int(np.median(forward))) if len(forward) else 1
+    return _lower_median(steps[steps > 0], default=1)
+
+
+def _lower_median(steps: Ticks, *, default: int) -> int:
+    """Return a median that is one of the steps: between a frame's and a pause nothing is usual."""
+    return int(np.sort(steps)[(len(steps) - 1) // 2]) if len(steps) else default
 
 
 def _jump(step: int, traits: ClockTraits) -> int:

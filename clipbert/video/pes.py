@@ -94,14 +94,14 @@ class Pictures:
         """Whether there may be frames for which no PES packet states a time.
 
         Of some codecs FFmpeg reckons the time where none is stated. Of all it knows no place of a
-        frame that begins in a packet after another, or whose packet was taken for another's.
+        frame that begins in a packet after another, or gives both the same.
 
         Args:
             positions: int64, of the packets in the file, negative where unknown.
         """
-        return len(positions) == len(self._starts) - 1 and (
-            self.is_typed or bool((positions < 0).any())
-        )
+        if len(positions) != len(self._starts) - 1:
+            return False
+        return self.is_typed or bool((np.diff(np.sort(positions), prepend=-1) <= 0).any())
 
     @property
     def is_b(self) -> NDArray[np.bool_]:
@@ -175,9 +175,10 @@ def restamped(
     is_stated = dts != UNKNOWN
     if not is_stated.any():
         return None
-    if not pictures.is_typed:
-        return replace(mend(pts, dts, is_key, traits), is_sparse=True)
+    traits = replace(traits, has_rate=pictures.is_typed)
     clock = mend(pts, dts, is_key, traits, packet_step=int(np.median(np.diff(line))))
+    if not pictures.is_typed:
+        return replace(clock, is_sparse=True)
     references = is_stated & ~is_b
     is_delayed = traits.is_reordered
     if references.any():

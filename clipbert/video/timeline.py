@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 
 from clipbert.errors import MediaTooLarge
 from clipbert.video.frame_clock import NUM_FIRST_PACKETS, FrameClock
-from clipbert.video.mending import UNKNOWN, ClockTraits, MendedClock, Ticks, mend
+from clipbert.video.mending import UNKNOWN, ClockTraits, MendedClock, Ticks, gaps_of, mend
 from clipbert.video.packets import Stamping, clock_traits, is_end, packets_of, stamp_of, stamping_of
 from clipbert.video.pes import PES_DEMUXERS, Pictures, read_pes, restamped
 from clipbert.video.streams import demuxer_name
 
 _IS_FRAME, _IS_KEY = 1, 2
+# Where times are stated for some frames only, a jump is longer than this, and so many steps.
+_JUMP_SECONDS = 1.0
+_JUMP_STEPS = 10
 # So many packets before a keyframe are looked at for one whose place is known.
 _MAX_UNPLACED = 1000
 # A last frame that is shown no longer than this, or ten times the longest other, is believed.
@@ -224,8 +227,12 @@ def _timeline_of(
     is_timed = is_frame & (times != UNKNOWN)
     frame_pts = np.unique(times[is_timed])
     last_duration = _last_duration(times[is_timed], stamps.durations[is_timed])
-    if stamping is Stamping.SPARSE or (clock is not None and clock.is_sparse):
-        frame_pts = _filled(frame_pts, num_frames=int(is_frame.sum()), step=last_duration)
+    gaps = () if clock is None else clock.gaps
+    if traits is not None and (stamping is Stamping.SPARSE or (clock and clock.is_sparse)):
+        jump = round(_JUMP_SECONDS * traits.ticks_per_second)
+        frame_pts = _filled(times[is_frame], step=last_duration, jump=jump)
+        gaps = gaps_of(frame_pts, traits)
+        codes = codes - {"clock_gap"} | ({"clock_gap"} if gaps else set())
     steps = np.diff(frame_pts)
     # A chunk of an AVI is one tick, though each frame may be followed by empty ones.
     is_tick = stamping in (Stamping.DECODED, Stamping.REORDERED)
@@ -244,15 +251,16 @@ def _timeline_of(
         np.unique(times[is_timed & is_key]),
         last_duration,
         codes=tuple(sorted(codes)),
-        gaps=() if clock is None else clock.gaps,
+        gaps=gaps,
         packet_pts=packet_pts,
         entries=None if packet_pts is None or not is_placed else _entries(stamps, times),
     )
 
 
 def _entries(stamps: Stamps, times: Ticks) -> Entries:
-    is_entry = stamps.is_frame & stamps.is_key & (times != UNKNOWN) & (stamps.positions >= 0)
-    rows = np.flatnonzero(is_entry)
+    _, place, num_here = np.unique(stamps.positions, return_inverse=True, return_counts=True)
+    is_alone = (num_here[place] == 1) & (stamps.positions >= 0)
+    rows = np.flatnonzero(stamps.is_frame & stamps.is_key & (times != UNKNOWN) & is_alone)
     rows = rows[times[rows].argsort(kind="stable")]
     return Entries(times[rows], rows, stamps.positions)
 
@@ -300,8 +308,29 @@ def _believable_end(
     return None
 
 
-def _filled(known: NDArray[np.int64], *, num_frames: int, step: int) -> NDArray[np.int64]:
-    """Add the times of frames that state none: each follows the one before it by a step."""
+def _filled(times: Ticks, *, step: int, jump: int) -> Ticks:
+    """Add the times of frames that state none: each follows the one before it by a step.
+
+    Args:
+        times: int64 (N,), of the frames in the order of decoding, UNKNOWN where none is stated.
+        step: from a frame to the next.
+        jump: where the next stated time is later by so much than these steps, there is a hole.
+    """
+    rows = np.flatnonzero(times != UNKNOWN)
+    rows = rows[times[rows].argsort(kind="stable")]
+    known = times[rows]
+    excess = np.diff(known) - step * np.abs(np.diff(rows))
+    splits = np.flatnonzero(excess > max(jump, _JUMP_STEPS * step)) + 1
+    begins = [0, *(int(part.min()) for part in np.split(rows, splits)[1:]), len(times)]
+    parts = [
+        _spread(part, num_frames=stop - begin, step=step)
+        for part, (begin, stop) in zip(np.split(known, splits), pairwise(begins), strict=True)
+    ]
+    return np.unique(np.concatenate(parts))
+
+
+def _spread(known: Ticks, *, num_frames: int, step: int) -> Ticks:
+    """Add the times of the other frames of a stretch; those left over follow at its end."""
     missing = num_frames - len(known)
     if missing <= 0 or step <= 0:
         return known
@@ -310,4 +339,4 @@ def _filled(known: NDArray[np.int64], *, num_frames: int, step: int) -> NDArray[
         num_steps = max(1, round(min((end - start) / step, missing + 1)))
         runs.append(start + step * np.arange(num_steps))
         missing -= num_steps - 1
-    return np.unique(np.concatenate(runs))
+    return np.concatenate(runs)

@@ -319,7 +319,7 @@ def test_a_clock_that_stands_while_many_packets_pass_is_that_of_another_recordin
     """Small pictures share PES packets, and a short recording may state one time or two."""
     stated = np.full(12, UNKNOWN, dtype=np.int64)
     stated[[5 * place for place in range(len(stamps))]] = np.array(stamps) * 100
-    traits = replace(TRAITS, states_all=False)
+    traits = replace(TRAITS, states_all=False, has_rate=True)
     is_key = np.tile(np.arange(12) == 0, 3)
 
     clock = mend(np.tile(stated, 3), np.tile(stated, 3), is_key, traits, packet_step=100)

@@ -23,6 +23,7 @@ FILMS = {
     "mpeg1_b_frames": (5, {"codec": "mpeg1video", "b_frames": 2}),
     "h264": (0, {"options": {"preset": "ultrafast"}}),
     "h264_b_frames": (7, {"b_frames": 2}),
+    "h264_intra": (0, {"gop": 1}),
 }
 ENCODERS = {
     "mpeg2_b_frames": ("mpeg2video", {"g": "12", "bf": "2"}),
@@ -47,7 +48,7 @@ def check_numbers(path: Path, numbers: list[int]) -> None:
     """Check the number on screen at each frame, all at once, and some of them one by one."""
     instants = [(place + 0.5) / FPS for place in range(len(numbers))]
     assert [frame_number(frame) for frame in decode_frames(path, instants)] == numbers
-    for place in range(0, len(numbers), 29):
+    for place in range(0, len(numbers), 11):
         assert frame_number(decode_frames(path, [instants[place]])[0]) == numbers[place]
 
 
@@ -86,6 +87,44 @@ def test_such_files_may_be_joined(name, tmp_path):
 
     assert probe_video(path).mended == ("joined_recordings",)
     check_numbers(path, [number for seed in range(4) for number in range(60 + seed)])
+
+
+@pytest.mark.parametrize("name", ["mpeg2_b_frames", "mpeg1_b_frames", "h264", "h264_b_frames"])
+def test_short_recordings_that_state_a_time_or_two_may_be_joined(name, tmp_path):
+    settings = {"fps": Fraction(FPS)} | FILMS[name][1]
+    parts = [
+        write_video(tmp_path / f"{part}.mpg", map(counting_frame, numbers), **settings)
+        for part, numbers in enumerate((range(17), range(100, 121), range(200, 213)))
+    ]
+    path = join(tmp_path / "v.mpg", *parts)
+
+    probe = probe_video(path)
+
+    assert (probe.num_frames, probe.mended, probe.gaps) == (51, ("joined_recordings",), ())
+    assert probe.duration_seconds == pytest.approx(51 / FPS, abs=1e-4)
+    check_numbers(path, [*range(17), *range(100, 121), *range(200, 213)])
+
+
+@pytest.mark.parametrize("name", ["mpeg2_b_frames", "mpeg1_b_frames", "h264", "h264_b_frames"])
+def test_a_gap_begins_after_the_last_frame_also_where_that_states_no_time(name, tmp_path):
+    settings = {"fps": Fraction(FPS)} | FILMS[name][1]
+    first = write_video(tmp_path / "1.mpg", map(counting_frame, range(33)), **settings)
+    offset = {"output_ts_offset": "600"}
+    frames = map(counting_frame, range(100, 128))
+    second = write_video(tmp_path / "2.mpg", frames, muxer_options=offset, **settings)
+    path = join(tmp_path / "v.mpg", first, second)
+
+    probe = probe_video(path)
+
+    ((start, end),) = probe.gaps
+    assert (probe.num_frames, probe.mended) == (61, ("clock_gap",))
+    assert start == pytest.approx(33 / FPS, abs=1e-4)
+    assert 590 < end < 610
+    assert probe.duration_seconds == pytest.approx(end + 28 / FPS, abs=1e-4)
+    instants = [(place + 0.5) / FPS for place in range(33)]
+    instants += [end + (place + 0.5) / FPS for place in range(28)]
+    numbers = [*range(33), *range(100, 128)]
+    assert [frame_number(frame) for frame in decode_frames(path, instants)] == numbers
 
 
 def encoded(codec: str, options: dict[str, str], num_frames: int) -> list[av.Packet]:
