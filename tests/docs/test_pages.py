@@ -150,6 +150,18 @@ def test_files_and_folders_that_are_named_are_there():
     assert missing == []
 
 
+def test_the_map_of_the_rooms_has_each_room():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    mapped = {
+        package: set(rooms.split())
+        for package, rooms in re.findall(r"^(\w+/) .*\n((?:  .*\n)?)", text, re.MULTILINE)
+    }
+
+    for package in ("clipbert/", "store/", "policy/", "workers/", "api/", "cli/"):
+        folders = [path for path in (ROOT / package).iterdir() if (path / "__init__.py").is_file()]
+        assert mapped[package] == {f"{path.name}/" for path in folders}, package
+
+
 def anchors_of(document):
     """The anchors of a page's headings, as GitHub and MkDocs make them."""
     prose = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
