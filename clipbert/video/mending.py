@@ -11,6 +11,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from clipbert.video.outliers import MAX_REORDERED, Ticks, fill_in, lonely, misplaced
+
 # Stands for a time that is not stated.
 UNKNOWN = int(np.iinfo(np.int64).min)
 # A step of so many seconds, and of so many usual steps, is a jump.
@@ -22,15 +24,9 @@ _MAX_DAMAGED = 48
 _MAX_MIXED = 3
 # Fewer packets than this at an end of a file are damage, and not a recording of their own.
 _FEWEST_PACKETS = 3
-# No codec decodes a frame more than 16 others before it is shown.
-_MAX_REORDERED = 16
-_NEIGHBOURS = 24
-_MAX_FLAGGED = 64
 # Of packets before a keyframe, so many; of these the latest but two must be earlier.
 _KEY_WINDOW = 15
 _KEY_TRIM = 3
-
-Ticks = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -255,7 +251,7 @@ def _guess_decoding(shown: Ticks, is_key: NDArray[np.bool_]) -> Ticks:
     decoded = shown.copy()
     for start, stop in zip(starts, [*starts[1:], len(shown)], strict=True):
         part = shown[start:stop].copy()
-        late, early = _misplaced(part, threshold=_MAX_REORDERED)
+        late, early = misplaced(part, threshold=MAX_REORDERED)
         for row in (*late, *early):
             part[row] = part[row - 1] if row > 0 else part[min(row + 1, len(part) - 1)]
         decoded[start:stop] = np.minimum.accumulate(part[::-1])[::-1]
@@ -279,21 +275,21 @@ def _shown_times(
         # The time of decoding alone may be damaged.
         start = line.starts[recording]
         own = line.times[start] + int(_wrapped(shown[row] - decoded[start], traits))
-        if -step <= own - line.times[row] <= _MAX_REORDERED * step:
+        if -step <= own - line.times[row] <= MAX_REORDERED * step:
             times[row] = own
         else:
             damaged.add(row)
-    threshold = _MAX_REORDERED if traits.is_reordered else 1
+    threshold = MAX_REORDERED if traits.is_reordered else 1
     for start, stop in zip(line.starts, [*line.starts[1:], len(times)], strict=True):
-        late, early = _misplaced(times[start:stop], threshold=threshold)
+        late, early = misplaced(times[start:stop], threshold=threshold)
         damaged.update(start + row for row in (*late, *early))
-        early = _lonely(times[start:stop], jump=_jump(step, traits))
+        early = lonely(times[start:stop], jump=_jump(step, traits))
         damaged.update(start + row for row in early)
     if traits.states_dts and not traits.states_durations:
         damaged.update(_far_from_decoding(times, line, step, _jump(step, traits)))
     if damaged:
         line.codes.add("damaged_timestamps")
-        _fill(times, sorted(damaged), line.times, step)
+        fill_in(times, sorted(damaged), line.times, step)
     part_recordings(times, line.starts, line.packet_step)
     return times
 
@@ -303,13 +299,13 @@ def _far_from_decoding(times: Ticks, line: _Line, step: int, jump: int) -> list[
 
     That is counted in packets, as pauses may lie between them.
     """
-    far = jump + _MAX_REORDERED * step
+    far = jump + MAX_REORDERED * step
     last = len(times) - 1
-    later = line.times[np.minimum(np.arange(len(times)) + _MAX_REORDERED, last)]
+    later = line.times[np.minimum(np.arange(len(times)) + MAX_REORDERED, last)]
     is_late = (times > later + jump) & (times > line.times + far)
     if not line.is_damaged.any():
         # The frames that are shown last may come after a pause.
-        is_late[-_MAX_REORDERED:] &= times[-_MAX_REORDERED:] > line.times[last] + _usual_pause(
+        is_late[-MAX_REORDERED:] &= times[-MAX_REORDERED:] > line.times[last] + _usual_pause(
             np.diff(line.times), step
         )
     return np.flatnonzero(is_late | (times < line.times - far)).tolist()
@@ -327,65 +323,6 @@ def part_recordings(times: Ticks, starts: list[int], step: int) -> None:
         overlap = int(times[:start].max()) + step - int(times[start:stop].min())
         if overlap > 0:
             times[start:] += overlap
-
-
-def _misplaced(times: Ticks, *, threshold: int) -> tuple[list[int], list[int]]:
-    """Find the rows that more packets around them contradict than any codec reorders."""
-    late: list[int] = []
-    early: list[int] = []
-    rows = np.arange(len(times))
-    while len(late) + len(early) < _MAX_FLAGGED and len(rows) > _FEWEST_PACKETS:
-        left = times[rows]
-        if np.all(np.diff(left) >= 0):
-            break
-        num_earlier_after = np.zeros(len(rows), dtype=np.int64)
-        num_later_before = np.zeros(len(rows), dtype=np.int64)
-        for distance in range(1, min(_NEIGHBOURS, len(rows) - 1) + 1):
-            is_later = left[:-distance] > left[distance:]
-            num_earlier_after[:-distance] += is_later
-            num_later_before[distance:] += is_later
-        worst_late, worst_early = int(num_earlier_after.max()), int(num_later_before.max())
-        if max(worst_late, worst_early) <= threshold:
-            break
-        if worst_late >= worst_early:
-            place = int(num_earlier_after.argmax())
-            late.append(int(rows[place]))
-        else:
-            place = int(num_later_before.argmax())
-            early.append(int(rows[place]))
-        rows = np.delete(rows, place)
-    return late, early
-
-
-def _lonely(times: Ticks, *, jump: int) -> list[int]:
-    """Find the rows that are shown long before all around them, though others come earlier.
-
-    The other way round it may be a long pause: the last frame but one to be decoded is shown last.
-    """
-    found = []
-    for row in (np.flatnonzero(np.diff(times) < -jump) + 1).tolist():
-        first = max(0, row - _NEIGHBOURS)
-        around = np.delete(times[first : row + _NEIGHBOURS + 1], row - first)
-        if times[row] < around.min() - jump:
-            found.append(row)
-    return found
-
-
-def _fill(times: Ticks, damaged: list[int], decoded: Ticks, step: int) -> None:
-    """Put damaged frames where one is missing, near the time of their decoding."""
-    is_sound = np.ones(len(times), dtype=bool)
-    is_sound[damaged] = False
-    delay = int(np.median(times[is_sound] - decoded[is_sound])) if is_sound.any() else 0
-    taken = np.sort(times[is_sound])
-    for row in damaged:
-        wanted = int(decoded[row]) + delay
-        reach = 2 * _MAX_REORDERED * step
-        near = taken[
-            np.searchsorted(taken, wanted - reach) : np.searchsorted(taken, wanted + reach)
-        ]
-        holes = near[:-1][np.diff(near) * 2 >= 3 * step] + step
-        times[row] = wanted if len(holes) == 0 else holes[np.abs(holes - wanted).argmin()]
-        taken = np.insert(taken, np.searchsorted(taken, times[row]), times[row])
 
 
 def gaps_of(times: Ticks, traits: ClockTraits) -> tuple[tuple[int, int], ...]:

@@ -22,11 +22,11 @@ from clipbert.video.mending import (
     UNKNOWN,
     ClockTraits,
     MendedClock,
-    Ticks,
     gaps_of,
     mend,
     part_recordings,
 )
+from clipbert.video.outliers import Ticks
 from clipbert.video.streams import demuxed
 
 # Their clocks are those of PES packets, in which frames may begin anywhere.

@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, islice
-from typing import Literal, Protocol
+from itertools import islice
+from typing import Literal
 
 import av.error
 import numpy as np
@@ -26,21 +26,17 @@ from av.video.stream import VideoStream
 from clipbert.errors import DecodeFailed, FrameDamaged, FrameNotFound
 from clipbert.video.containers import check_pixels
 from clipbert.video.damage import Damage, SoundnessLedger
-from clipbert.video.formats import ANIMATION_DEMUXERS, CLOCKLESS_DEMUXERS, STILL_DEMUXERS
 from clipbert.video.frame_clock import NUM_FIRST_PACKETS, FrameClock
 from clipbert.video.holes import has_hole
-from clipbert.video.mending import UNKNOWN
+from clipbert.video.packet_source import PacketSource, Reopen
 from clipbert.video.packets import (
     Stamping,
-    from_entry,
     is_end,
-    packets_of,
     stamp_of,
-    stamping_of,
 )
 from clipbert.video.probed_video import MediaLimits
 from clipbert.video.streams import decoder_of
-from clipbert.video.timeline import Entry, Timeline
+from clipbert.video.timeline import Timeline
 
 # An instant this little before a frame counts as that frame's: instants pass through decimal text.
 _TOLERANCE_SECONDS = 1e-6
@@ -54,20 +50,8 @@ _MAX_TRIED_FRAMES = 600
 _SKIPPABLE_CODECS = frozenset({"h264", "mpeg4", "mpeg1video", "mpeg2video"})
 # Before a target, so many of the largest gaps seen between frames are decoded without skipping.
 _UNSKIPPED_GAPS = 4
-# Packets after a seek among which a keyframe must come, or the seek goes further back.
-_KEYFRAME_PACKETS = 600
-# Encoders that write their version into the first packet only, for decoders to work around their
-# mistakes: x264's 4:4:4 video before 2017 decodes to rubbish after a seek without it.
-_VERSIONED_CODECS = frozenset({"h264", "mpeg4"})
-# Where to seek to for the first packet. An edit list may hide packets from before time 0 that the
-# first frame is made from, and MPEG-TS goes by the time of decoding; where the first packet is at
-# 0, demuxers refuse less.
-_BEGINNING_PTS = -(1 << 60)
-_FROM_ZERO = STILL_DEMUXERS | ANIMATION_DEMUXERS | {"avi"}
-# Demuxers that refuse to seek to a time before the first keyframe, but not to the file's beginning.
-_FROM_FIRST_BYTE = CLOCKLESS_DEMUXERS | {"flv"}
-# Demuxers that cannot seek, or to whom it would be no gain.
-_UNSEEKABLE = STILL_DEMUXERS | ANIMATION_DEMUXERS | CLOCKLESS_DEMUXERS
+# Among so many frames up to a target one that is damaged is looked for.
+_MAX_LOOKED_BACK = 600
 
 
 @dataclass(frozen=True)
@@ -95,13 +79,6 @@ class _Trouble(Exception):
     """A run of decoding in several threads met something damaged."""
 
 
-class Reopen(Protocol):
-    """Opens the file again, at its beginning, to be decoded in one thread."""
-
-    def __call__(self, *, is_lenient: bool) -> tuple[InputContainer, VideoStream]:
-        """Open it; a lenient decoder takes what breaks the rules of its codec in small ways."""
-
-
 class FrameReader:
     """Reads frames of one open video stream.
 
@@ -124,16 +101,14 @@ class FrameReader:
         limits: MediaLimits,
         name: str,
     ) -> None:
-        self._container, self._stream = container, stream
-        self._timeline, self._reopen = timeline, reopen
-        self._limits, self._name = limits, name
+        self._source = PacketSource(container, stream, timeline, reopen)
+        self._timeline, self._limits, self._name = timeline, limits, name
+        self._decoded_stream = stream
         self._decoder = decoder_of(stream, max_pixels=2 * limits.max_pixels)
         self._seconds_per_tick = float(stream.time_base or 1)
-        self._stamping = stamping_of(container, stream)
-        self._is_careful = self._is_lenient = False
-        self._beginning: tuple[int | None, int | None, int] | None = None
-        stamps = self._read_beginning()
-        self._clock = FrameClock(self._stamping, stamps)
+        self._stamping = self._source.stamping
+        self._is_careful = False
+        self._clock = FrameClock(self._stamping, self._source.first_stamps)
         self._first_pts = int(timeline.frame_pts[0])
         steps = np.diff(timeline.frame_pts[:NUM_FIRST_PACKETS])
         self._unskipped_pts = _UNSKIPPED_GAPS * int(steps.max() if len(steps) else 1)
@@ -205,32 +180,15 @@ class FrameReader:
         Of a file in which nothing is sound to a strict decoder, a lenient one is asked: then it is
         its writer that breaks the rules.
         """
-        self._open_again()
+        self._source.open_again(is_lenient=False)
         self._is_careful = True
-        self._read_beginning()
         places = [None, *self._tried_keyframes()]
         if all(self._first_sound(place) is None for place in places):
-            self._is_lenient = True
-            self._open_again()
-            self._read_beginning()
-
-    def _open_again(self) -> None:
-        self._container, self._stream = self._reopen(is_lenient=self._is_lenient)
-        self._decoder = decoder_of(self._stream, max_pixels=2 * self._limits.max_pixels)
-
-    def _seek(self, seek_pts: int | None) -> None:
-        if self._decoder is not self._stream.codec_context and self._decoder.is_open:
-            self._decoder.flush_buffers()
-        if seek_pts is None and self._container.format.name in _FROM_FIRST_BYTE:
-            self._container.seek(0, stream=self._stream, unsupported_byte_offset=True)
-            return
-        if seek_pts is None:
-            seek_pts = 0 if self._container.format.name in _FROM_ZERO else _BEGINNING_PTS
-        self._container.seek(seek_pts, stream=self._stream)
+            self._source.open_again(is_lenient=True)
 
     def _tried_keyframes(self) -> list[int]:
         keyframes = self._timeline.keyframe_pts
-        if not self._can_seek():
+        if not self._source.can_seek:
             return []
         step = max(1, len(keyframes) // _NUM_TRIED_KEYFRAMES)
         return [int(pts) for pts in keyframes[::step]]
@@ -244,84 +202,24 @@ class FrameReader:
                     return None
         return None
 
-    def _read_beginning(self) -> list[int]:
-        """Return the timestamps of the first packets, ascending."""
-        stamps: list[int] = []
-        num_packets = 0
-        for index, packet in enumerate(packets_of(self._container, self._stream)):
-            if index == 0:
-                self._beginning = _identity(packet)
-                if self._stream.codec_context.name in _VERSIONED_CODECS:
-                    with suppress(av.error.FFmpegError):
-                        packet.decode()
-            if packet.size == 0 or packet.is_discard:
-                continue
-            stamp = stamp_of(packet, self._stamping)
-            if stamp is not None:
-                stamps.append(stamp)
-            num_packets += 1
-            if num_packets == NUM_FIRST_PACKETS:
-                break
-        return sorted(stamps)
-
     def _runs(self, targets: list[_Target]) -> list[_Run]:
         """Group targets so that no frame is decoded twice and no keyframe is passed in vain."""
         if not targets:
             return []
         skipping = self._skippable and not self._is_careful
-        if not self._can_seek():
+        if not self._source.can_seek:
             return [
                 _Run(None, targets, skipping=skipping and self._timeline.packet_pts is not None)
             ]
         runs: list[_Run] = []
         for target in targets:
-            seek_pts, keyframe_pts = self._locate(target.pts)
+            seek_pts, keyframe_pts = self._source.locate(target.pts)
             # Decoding on from the last target passes this keyframe or begins after it.
             if runs and (keyframe_pts is None or keyframe_pts <= runs[-1].targets[-1].pts):
                 runs[-1].targets.append(target)
             else:
                 runs.append(_Run(seek_pts, [target], skipping=skipping))
         return runs
-
-    def _can_seek(self) -> bool:
-        """Whether a seek, which goes by the stamps in the file, finds the right place."""
-        if self._stamping is Stamping.REORDERED or self._container.format.name in _UNSEEKABLE:
-            return False
-        return self._timeline.packet_pts is None or self._timeline.entries is not None
-
-    def _locate(self, target_pts: int) -> tuple[int | None, int | None]:
-        """Find a place to seek to whose first keyframe is shown at or before the target.
-
-        A seek may land after it: demuxers go by decoding time, which is earlier than the time of
-        showing, and in MPEG streams they land on any packet. Then seek further back, in growing
-        steps.
-        """
-        if self._timeline.entries is not None:
-            entry = self._timeline.entries.before(target_pts)
-            keyframe_pts = None if entry is None else self._packet_pts(entry.row)
-            return keyframe_pts, keyframe_pts
-        seek_pts = target_pts
-        step = max(1, round(1 / self._seconds_per_tick))
-        while seek_pts > self._first_pts:
-            keyframe_pts = self._keyframe_after_seek(seek_pts)
-            if keyframe_pts is not None and keyframe_pts <= target_pts:
-                return seek_pts, keyframe_pts
-            seek_pts -= step
-            step *= 2
-        return None, None
-
-    def _keyframe_after_seek(self, seek_pts: int) -> int | None:
-        try:
-            self._container.seek(seek_pts, stream=self._stream)
-            packets = packets_of(self._container, self._stream)
-            packets = from_entry(
-                islice(packets, _KEYFRAME_PACKETS), self._container, self._stamping
-            )
-            for packet in packets:
-                return stamp_of(packet, self._stamping)
-        except av.error.FFmpegError:  # this file cannot be searched there
-            return None
-        return None
 
     def _on_screen(self, run: _Run) -> Iterator[tuple[float, VideoFrame | FrameDamaged]]:
         targets = deque(run.targets)
@@ -392,7 +290,7 @@ class FrameReader:
         frame_pts = self._timeline.frame_pts
         stop = int(np.searchsorted(frame_pts, target.pts, side="right"))
         start = 0 if before is None else int(np.searchsorted(frame_pts, before[0], side="left"))
-        for pts in reversed(frame_pts[max(start, stop - _KEYFRAME_PACKETS) : stop].tolist()):
+        for pts in reversed(frame_pts[max(start, stop - _MAX_LOOKED_BACK) : stop].tolist()):
             damage = self._ledger.damage_at(pts)
             if damage is not None:
                 return damage
@@ -433,62 +331,6 @@ class FrameReader:
             return _Run(run.seek_pts, list(targets), skipping=False)
         return _Run(None, list(targets), skipping=False)
 
-    def _stamped(self, seek_pts: int | None) -> Iterator["Packet[VideoStream]"]:
-        """Read on from a place, None for the first packet, each packet with its mended time."""
-        entries = self._timeline.entries
-        entry = None if entries is None or seek_pts is None else entries.before(seek_pts)
-        if entry is not None:
-            return self._mended(self._from_packet(entry), first_row=entry.row)
-        if seek_pts is not None and entries is None:
-            self._seek(seek_pts)
-            packets = packets_of(self._container, self._stream)
-            return from_entry(packets, self._container, self._stamping)
-        packets = self._from_beginning()
-        return packets if self._timeline.packet_pts is None else self._mended(packets)
-
-    def _from_packet(self, entry: Entry) -> Iterator["Packet[VideoStream]"]:
-        """Read on from a packet whose place in the file is known; nothing if it is not there."""
-        self._container.seek(entry.seek_position, unsupported_byte_offset=True)
-        packets = packets_of(self._container, self._stream)
-        near = islice(packets, _KEYFRAME_PACKETS)
-        found = next((packet for packet in near if packet.pos == entry.position), None)
-        return iter(()) if found is None else chain([found], packets)
-
-    def _from_beginning(self) -> Iterator["Packet[VideoStream]"]:
-        """Read from the first packet.
-
-        A seek may fail, where a track has no keyframe that is noted; it may also find another
-        packet than the first. Either has moved the demuxer, and only a new one finds it.
-        """
-        if self._timeline.packet_pts is not None:  # nor may it find what was joined to the first
-            self._open_again()
-            return packets_of(self._container, self._stream)
-        with suppress(av.error.FFmpegError):
-            self._seek(None)
-            packets = packets_of(self._container, self._stream)
-            first = next(packets)
-            if _identity(first) == self._beginning:
-                return chain([first], packets)
-        self._open_again()
-        return packets_of(self._container, self._stream)
-
-    def _packet_pts(self, row: int) -> int:
-        assert self._timeline.packet_pts is not None  # noqa: S101
-        return int(self._timeline.packet_pts[row])
-
-    def _mended(
-        self, packets: Iterator["Packet[VideoStream]"], *, first_row: int = 0
-    ) -> Iterator["Packet[VideoStream]"]:
-        """Write the timeline's times into the packets, so that their frames come out with them."""
-        assert self._timeline.packet_pts is not None  # noqa: S101
-        times = iter(self._timeline.packet_pts[first_row:].tolist())
-        for packet in packets:
-            if not is_end(packet):
-                time = next(times, UNKNOWN)
-                packet.pts = None if time == UNKNOWN else time
-                packet.dts = None
-            yield packet
-
     def _decoded(self, *, seek_pts: int | None = None) -> Iterator[tuple[int, VideoFrame]]:
         """Decode on from a place, None for the first packet.
 
@@ -497,7 +339,9 @@ class FrameReader:
         """
         self._clock.restart()
         self._ledger = SoundnessLedger(has_labels=self._stamping is Stamping.SHOWN)
-        for packet, following in _with_following(self._stamped(seek_pts)):
+        packets = self._source.read_from(seek_pts)
+        self._renew_decoder()
+        for packet, following in _with_following(packets):
             self._skip(packet)
             for frame in self._frames_of(packet, following):
                 check_pixels(frame.width, frame.height, self._limits)
@@ -509,6 +353,15 @@ class FrameReader:
                     raise _Trouble
                 self._ledger.show(pts, frame)
                 yield pts, frame
+
+    def _renew_decoder(self) -> None:
+        """Take the decoder of the file as it is open now, and one without frames of before."""
+        stream = self._source.stream
+        if stream is not self._decoded_stream:
+            self._decoded_stream = stream
+            self._decoder = decoder_of(stream, max_pixels=2 * self._limits.max_pixels)
+        elif self._decoder is not stream.codec_context and self._decoder.is_open:
+            self._decoder.flush_buffers()  # its own one a seek has flushed
 
     def _frames_of(
         self, packet: "Packet[VideoStream]", following: Sequence["Packet[VideoStream]"]
@@ -523,7 +376,7 @@ class FrameReader:
             frames = self._decoder.decode(packet)
         except av.error.FFmpegError as error:
             # The decoder itself refuses a picture that grew over the limit.
-            context = self._stream.codec_context
+            context = self._source.stream.codec_context
             check_pixels(context.width, context.height, self._limits)
             if isinstance(error, MemoryError):
                 raise
@@ -539,7 +392,7 @@ class FrameReader:
         stamp = stamp_of(packet, self._stamping)
         early = limit is not None and stamp is not None and stamp < limit
         wanted: Literal["NONREF", "DEFAULT"] = "NONREF" if early else "DEFAULT"
-        context = self._stream.codec_context
+        context = self._source.stream.codec_context
         if context.skip_frame != wanted:
             context.skip_frame = wanted
 
@@ -555,7 +408,3 @@ def _with_following(
             yield waiting.popleft(), tuple(waiting)
     while waiting:
         yield waiting.popleft(), tuple(waiting)
-
-
-def _identity(packet: "Packet[VideoStream]") -> tuple[int | None, int | None, int]:
-    return packet.pts, packet.pos, packet.size
