@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from clipbert.errors import ConfigError
+from clipbert.model import efficientnet
 from clipbert.model.bottleneck import Bottleneck, FrozenNorm
 from clipbert.model.config import BACKBONE_STRIDE_PX, BackboneConfig
 
 _PROBE_SIDE_PX = 64
+_LITE = "tf_efficientnet_lite0"
 # Largest difference that folding may make, relative to the largest feature.
 _FOLDING_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 _LOW_PRECISION_FOLDING_TOLERANCE = 0.1
@@ -62,21 +64,16 @@ class TimmBackbone(nn.Module):
     """Any timm model whose features come at a 32nd of the frame's size.
 
     The features are those before pooling: an EfficientNet's include its head convolution, so
-    that its classifier can be applied to each cell.
+    that its classifier can be applied to each cell. That of clipbert-mini is our own, and the same.
     """
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
-        # timm takes seconds to import, which a ResNet should not wait for.
-        import timm  # noqa: PLC0415
-        from timm.layers.norm_act import freeze_batch_norm_2d  # noqa: PLC0415
-
-        if not timm.is_model(config.timm_model):
-            raise ConfigError(
-                f"backbone.timm_model is {config.timm_model!r}: timm has no such model"
-            )
-        network = timm.create_model(config.timm_model, pretrained=False, num_classes=0)
-        self.network: nn.Module = freeze_batch_norm_2d(network)
+        if config.timm_model == _LITE:
+            self.network: nn.Module = efficientnet.EfficientNetLite0()
+            self.num_channels = efficientnet.NUM_CHANNELS
+            return
+        self.network = _timm_network(config.timm_model)
         with torch.no_grad():
             features = self(torch.zeros(1, 3, _PROBE_SIDE_PX, _PROBE_SIDE_PX))
         cells = _PROBE_SIDE_PX // BACKBONE_STRIDE_PX
@@ -128,6 +125,17 @@ def fold_batch_norm(backbone: Backbone) -> None:
     difference = (backbone(frames) - before).abs().max() / before.abs().max().clamp(min=1e-12)
     if difference > _FOLDING_TOLERANCE.get(parameter.dtype, _LOW_PRECISION_FOLDING_TOLERANCE):
         raise RuntimeError(f"folding batch norm changed the features by {float(difference):.2g}")
+
+
+def _timm_network(name: str) -> nn.Module:
+    # timm takes longer to import than torch, which our own networks should not wait for.
+    import timm  # noqa: PLC0415
+    from timm.layers.norm_act import freeze_batch_norm_2d  # noqa: PLC0415
+
+    if not timm.is_model(name):
+        raise ConfigError(f"backbone.timm_model is {name!r}: timm has no such model")
+    network = timm.create_model(name, pretrained=False, num_classes=0)
+    return cast("nn.Module", freeze_batch_norm_2d(network))
 
 
 def _stage(

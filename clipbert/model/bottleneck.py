@@ -17,9 +17,9 @@ class FrozenNorm(nn.Module):
     make training keep 1.6 times as many bytes for the backward pass.
     """
 
-    def __init__(self, num_channels: int) -> None:
+    def __init__(self, num_channels: int, *, eps: float = 1e-5) -> None:
         super().__init__()
-        self.eps = 1e-5
+        self.eps = eps
         self.weight = nn.Buffer(torch.ones(num_channels))
         self.bias = nn.Buffer(torch.zeros(num_channels))
         self.running_mean = nn.Buffer(torch.zeros(num_channels))

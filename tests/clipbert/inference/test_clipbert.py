@@ -312,15 +312,19 @@ def test_tokens_that_float16_cannot_hold_are_said():
         model.encode_clips([np.full((1, 64, 64, 3), 200, dtype=np.uint8)])
 
 
-def test_a_process_that_answers_loads_no_more_than_torch(tiny_folder):
+def test_a_process_that_answers_loads_no_more_than_torch(tmp_path):
+    folder = tmp_path / "mini-eyed"
+    eyes = ClipBertConfig.preset("clipbert-mini").backbone
+    config = dataclasses.replace(ClipBertConfig.preset("clipbert-tiny"), backbone=eyes)
+    ClipBert.create(config, seed=1).save_pretrained(folder)
     program = f"""
 import sys, numpy
 from clipbert.inference.clipbert import ClipBert
 from clipbert.inference.requests import MatchRequest
-model = ClipBert.for_serving({str(tiny_folder)!r})
+model = ClipBert.for_serving({str(folder)!r})
 encoded = model.encode_clips([numpy.zeros((1, 64, 64, 3), numpy.uint8)])
 matches = model.score_all([MatchRequest(encoded.tokens, "a dog")])
-unneeded = {{"torchvision", "transformers", "accelerate", "torch._dynamo", "sympy"}}
+unneeded = {{"torchvision", "timm", "transformers", "accelerate", "torch._dynamo", "sympy"}}
 print(len(matches), *unneeded & set(sys.modules))
 """
 

@@ -1,6 +1,8 @@
 import pytest
+import timm
 import torch
 import torchvision
+from timm.layers.norm_act import freeze_batch_norm_2d
 
 from clipbert.errors import ConfigError
 from clipbert.model.backbone import build_backbone, fold_batch_norm
@@ -43,6 +45,28 @@ def test_resnet_50_is_torchvisions():
     expected = theirs.layer4(theirs.layer3(theirs.layer2(theirs.layer1(expected))))
     assert features.shape == (1, 2048, 3, 3)
     torch.testing.assert_close(features, expected)
+
+
+@pytest.mark.parametrize("sides", [(64, 96), (97, 131)])
+def test_efficientnet_lite0_is_timms_bit_for_bit(sides):
+    theirs = freeze_batch_norm_2d(timm.create_model(LITE.timm_model, pretrained=False)).eval()
+    randomise_norms(theirs)
+    ours = build_backbone(LITE).eval()
+    weights = theirs.state_dict()
+    ours.network.load_state_dict({name: weights[name] for name in ours.network.state_dict()})
+    frames = torch.randn(1, 3, *sides, generator=torch.Generator().manual_seed(1))
+    outcomes = []
+
+    for forward in (ours, theirs.forward_features):
+        given = frames.clone().requires_grad_()
+        features = forward(given)
+        features.sum().backward()
+        outcomes.append((features, given.grad))
+
+    (our_features, our_gradient), (their_features, their_gradient) = outcomes
+    assert list(ours.network.state_dict()) == [n for n in weights if "classifier" not in n]
+    assert torch.equal(our_features, their_features)
+    assert torch.equal(our_gradient, their_gradient)
 
 
 @torch.inference_mode()
