@@ -58,17 +58,17 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (arguments.model / "config.json").is_file():
         build_mini(arguments.model, cache=CACHE / "wheels", progress=print)
-    predictor = ClipBert.for_serving(arguments.model)
+    model = ClipBert.for_serving(arguments.model)
 
     began = time.perf_counter()
     library = {
-        path.name: encode(path, predictor)
+        path.name: encode(path, model)
         for path in sorted((PROJECT / "samples").iterdir())
         if path.suffix != ".md"
     }
     index_seconds = time.perf_counter() - began
-    demo = rank_all(DEMO_TEXTS, library, predictor)
-    other = rank_all(OTHER_TEXTS, library, predictor)
+    demo = rank_all(DEMO_TEXTS, library, model)
+    other = rank_all(OTHER_TEXTS, library, model)
 
     num_clips = sum(len(clips.tokens) for clips in library.values())
     print(f"{len(library)} videos, {num_clips} clips, indexed in {index_seconds:.1f} s\n")
@@ -91,17 +91,15 @@ def main() -> None:
     print(f"\nwritten to {OUT.relative_to(PROJECT)}")
 
 
-def encode(path: Path, predictor: ClipBert) -> EncodedClips:
+def encode(path: Path, model: ClipBert) -> EncodedClips:
     clips = plan_clips(probe_video(path), INDEX_PLAN)
-    return predictor.encode_clips(
-        decode_clips(path, clips, max_side_px=predictor.config.max_side_px)
-    )
+    return model.encode_clips(decode_clips(path, clips, max_side_px=model.config.max_side_px))
 
 
 def rank_all(
-    texts: dict[str, Set[str]], library: dict[str, EncodedClips], predictor: ClipBert
+    texts: dict[str, Set[str]], library: dict[str, EncodedClips], model: ClipBert
 ) -> list[Row]:
-    vectors = predictor.encode_texts(list(texts))  # (Q, R)
+    vectors = model.encode_texts(list(texts))  # (Q, R)
     rows = []
     for (text, wanted), vector in zip(texts.items(), vectors, strict=True):
         # A video's score is its best clip's.

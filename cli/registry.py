@@ -14,42 +14,42 @@ from cli.plain_values import read_plainly
 
 
 @dataclass(frozen=True)
-class CommandPlace:
+class CommandEntry:
     """A command before it is imported.
 
     Attributes:
-        place: `module:name` below cli.commands, of its function or of the Typer that holds
+        target: `module:name` below cli.commands, of its function or of the Typer that holds
             commands of its own.
         help: its line in `clipbert --help`, short enough for a terminal of 80; none: not listed.
     """
 
-    place: str
+    target: str
     help: str = ""
 
 
 COMMANDS = {
-    "up": CommandPlace("up:up", "Run the whole service here, until Ctrl-C."),
-    "down": CommandPlace("up:down", "Stop the `clipbert up` of a data folder."),
-    "index": CommandPlace("index:index", "Index videos and images, by files and folders."),
-    "search": CommandPlace("search:search", "Search the indexed videos by text."),
-    "ask": CommandPlace("ask:ask", "Ask a question about a video."),
-    "videos": CommandPlace("videos:app", "List, show and delete videos."),
-    "batches": CommandPlace("batches:app", "List, show, cancel and retry batches."),
-    "jobs": CommandPlace("jobs:app", "List, show, cancel and retry jobs."),
-    "label": CommandPlace("labels:app", "Import, export, list and suggest labels."),
-    "finetune": CommandPlace("finetune:finetune", "Train a model on the labels."),
-    "finetunes": CommandPlace("finetunes:app", "Follow, pause, resume and retry finetunes."),
-    "schedule": CommandPlace("schedules:app", "Let finetunes start by themselves."),
-    "models": CommandPlace("models:app", "List, register, promote and roll back models."),
-    "generations": CommandPlace("generations:app", "List and show the indexes."),
-    "keys": CommandPlace("keys:app", "Make API keys."),
-    "weights": CommandPlace("weights:app", "Build, import and export model folders."),
-    "data": CommandPlace("data:app", "Look into data sets, before training."),
-    "train": CommandPlace("train:train", "Train a model by a recipe, without a server."),
-    "evaluate": CommandPlace("evaluate:evaluate", "Measure a model, without a server."),
-    "doctor": CommandPlace("doctor:doctor", "Check installation and service; name cures."),
-    "migrate": CommandPlace("migrate:migrate", "Bring the database to the newest schema."),
-    "demo": CommandPlace("demo:demo"),  # what `make demo` runs
+    "up": CommandEntry("up:up", "Run the whole service here, until Ctrl-C."),
+    "down": CommandEntry("up:down", "Stop the `clipbert up` of a data folder."),
+    "index": CommandEntry("index:index", "Index videos and images, by files and folders."),
+    "search": CommandEntry("search:search", "Search the indexed videos by text."),
+    "ask": CommandEntry("ask:ask", "Ask a question about a video."),
+    "videos": CommandEntry("videos:app", "List, show and delete videos."),
+    "batches": CommandEntry("batches:app", "List, show, cancel and retry batches."),
+    "jobs": CommandEntry("jobs:app", "List, show, cancel and retry jobs."),
+    "label": CommandEntry("labels:app", "Import, export, list and suggest labels."),
+    "finetune": CommandEntry("finetune:finetune", "Train a model on the labels."),
+    "finetunes": CommandEntry("finetunes:app", "Follow, pause, resume and retry finetunes."),
+    "schedule": CommandEntry("schedules:app", "Let finetunes start by themselves."),
+    "models": CommandEntry("models:app", "List, register, promote and roll back models."),
+    "generations": CommandEntry("generations:app", "List and show the indexes."),
+    "keys": CommandEntry("keys:app", "Make API keys."),
+    "weights": CommandEntry("weights:app", "Build, import and export model folders."),
+    "data": CommandEntry("data:app", "Look into data sets, before training."),
+    "train": CommandEntry("train:train", "Train a model by a recipe, without a server."),
+    "evaluate": CommandEntry("evaluate:evaluate", "Measure a model, without a server."),
+    "doctor": CommandEntry("doctor:doctor", "Check installation and service; name cures."),
+    "migrate": CommandEntry("migrate:migrate", "Bring the database to the newest schema."),
+    "demo": CommandEntry("demo:demo"),  # what `make demo` runs
 }
 
 
@@ -61,7 +61,7 @@ class LazyCommands(MutableMapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401  typer's own class is private
         if name not in self._loaded:
-            self._loaded[name] = _load(name, COMMANDS[name].place)
+            self._loaded[name] = _load(name, COMMANDS[name].target)
         return self._loaded[name]
 
     def __setitem__(self, name: str, command: object) -> None:
@@ -95,8 +95,8 @@ class LazyGroup(typer.core.TyperGroup):
             formatter.write_dl([(name, each.help) for name, each in COMMANDS.items() if each.help])
 
 
-def _load(name: str, place: str) -> object:
-    module, _, attribute = place.partition(":")
+def _load(name: str, target: str) -> object:
+    module, _, attribute = target.partition(":")
     found = getattr(import_module(f"cli.commands.{module}"), attribute)
     command: Any
     if isinstance(found, typer.Typer):

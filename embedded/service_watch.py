@@ -58,9 +58,9 @@ class ServiceWatch:
         if self._thread.is_alive():
             self._thread.join(timeout=_CLOSE_SECONDS)
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Look once at the disks and the servers."""
-        state = self._disk.look()
+        state = self._disk.check()
         if state.has_room != self._had_room:
             self._had_room = state.has_room
             self._next_start, self._pause_seconds = 0.0, LOOK_SECONDS
@@ -78,7 +78,7 @@ class ServiceWatch:
     def _watch(self) -> None:
         while not self._closed.wait(LOOK_SECONDS):
             try:
-                self.look()
+                self.check()
             except Exception as error:  # noqa: BLE001  the edge of a thread that must go on
                 self._log.write("up", f"*** cannot look after the services: {error!r}")
 

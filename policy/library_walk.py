@@ -28,8 +28,8 @@ from store.database import Sessions
 from store.jobs.repository import JobRepository
 from store.models.generation_coverage import (
     SeenVideos,
+    check_videos,
     is_waited_for,
-    look_at_videos,
     settle_videos,
 )
 from store.models.repository import GenerationRepository, ModelRepository
@@ -145,7 +145,7 @@ def _now(session: Session) -> datetime:
 def _go_on(session: Session, generation: Generation) -> Step:
     walk = generation.walk
     limit = FILLING_STEP if walk in _FILLING else STEP
-    seen = look_at_videos(session, generation.id, after=generation.walked_to, limit=limit)
+    seen = check_videos(session, generation.id, after=generation.walked_to, limit=limit)
     if walk in _SETTLING:
         failed = seen.failed if walk == Walk.SETTLE else ()
         settle_videos(session, generation.id, seen, failed=failed)

@@ -105,7 +105,7 @@ def schema_is_current(url: str) -> bool:
         return set(MigrationContext.configure(connection).get_current_heads()) == wanted
 
 
-class SchemaLook:
+class SchemaCheck:
     """Asks again and again whether the schema is current, at the price of one short query.
 
     The migrations are read once. Between two looks one connection stays open.

@@ -37,7 +37,7 @@ _FULL_TEXTS: Final = (
 
 @dataclass(frozen=True)
 class DiskState:
-    """What a look found.
+    """What a check found.
 
     Attributes:
         has_room: whether new things may be taken in.
@@ -53,7 +53,7 @@ class DiskState:
 
 
 class DiskWatch:
-    """Looks at the disks of some folders; safe to use from several threads.
+    """Measures the disks of some folders; safe to use from several threads.
 
     Args:
         folders: one that does not exist counts as the folder it would lie in.
@@ -69,27 +69,29 @@ class DiskWatch:
         self._lock = threading.Lock()
         self._noted_until = 0.0
         self._state = DiskState(has_room=True, free_bytes=None, spare_bytes=None)
-        self.look()
+        self.check()
 
     @property
     def state(self) -> DiskState:
-        """What the last look found."""
+        """What the last check found."""
         return self._state
 
-    def look(self) -> DiskState:
-        """Look now."""
+    def check(self) -> DiskState:
+        """Measure the disks now."""
         with self._lock:
-            self._state = self._looked()
+            self._state = self._measure()
             return self._state
 
     def note_full(self) -> None:
-        """Say that a write found no room, which a look may not see: a quota, another machine."""
+        """Note that a write found no room, which a check may not see: a quota, another machine."""
         with self._lock:
             self._noted_until = time.monotonic() + _NOTED_SECONDS
-            self._state = self._looked()
+            self._state = self._measure()
 
-    def _looked(self) -> DiskState:
-        found = [state for folder in self._folders if (state := self._look_at(folder)) is not None]
+    def _measure(self) -> DiskState:
+        found = [
+            state for folder in self._folders if (state := self._measure_disk(folder)) is not None
+        ]
         full = [state for state in found if not state.has_room]
         if full:
             return full[0]
@@ -103,7 +105,7 @@ class DiskWatch:
             return DiskState(False, free, 0, "a write found no room a moment ago")
         return DiskState(True, free, spare)
 
-    def _look_at(self, folder: Path) -> DiskState | None:
+    def _measure_disk(self, folder: Path) -> DiskState | None:
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
         try:

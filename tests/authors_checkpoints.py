@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from clipbert.checkpoints.authors_import import ImportedCheckpoint, import_authors_checkpoint
-from clipbert.checkpoints.authors_names import BERT_PREFIX, TIED, AuthorsHead
+from clipbert.checkpoints.authors_names import BERT_PREFIX, TIED
 from clipbert.checkpoints.authors_settings import AuthorsSettings
+from clipbert.model.head_names import HeadName
 
 PARITY = Path(__file__).parent / "parity"
 # Head of ours -> what tests/parity calls it.
-PARITY_NAMES: dict[AuthorsHead, str] = {
+PARITY_NAMES: dict[HeadName, str] = {
     "retrieval": "retrieval",
     "qa": "qa",
     "multiple_choice": "mc",
@@ -22,17 +23,17 @@ PARITY_NAMES: dict[AuthorsHead, str] = {
 ANSWERS = tuple(f"answer {index}" for index in range(1500))
 
 
-def small_checkpoint(head: AuthorsHead) -> Path:
+def small_checkpoint(head: HeadName) -> Path:
     return PARITY / f"{PARITY_NAMES[head]}_checkpoint.pt"
 
 
-def small_settings(head: AuthorsHead, **changes: object) -> AuthorsSettings:
+def small_settings(head: HeadName, **changes: object) -> AuthorsSettings:
     """What the small checkpoints do not tell."""
     small = {"num_attention_heads": 4, "max_side_px": 128, "max_text_tokens": 12}
     return dataclasses.replace(AuthorsSettings.of_paper(head), **(small | changes))
 
 
-def import_small(head: AuthorsHead, path: Path | None = None) -> ImportedCheckpoint:
+def import_small(head: HeadName, path: Path | None = None) -> ImportedCheckpoint:
     return import_authors_checkpoint(
         path or small_checkpoint(head),
         head=head,

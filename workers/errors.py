@@ -7,7 +7,7 @@ WorkerError
 └── Interrupted          the work must stop between two chunks
     ├── CancelRequested  somebody cancelled the job
     ├── PauseRequested   somebody wants the job to stand still
-    ├── HoldLost         another worker has the job, or may have it
+    ├── JobLost         another worker has the job, or may have it
     ├── HandedBack       this process does something else first, or ends
     └── Stopping         this process is shutting down
 """
@@ -52,7 +52,7 @@ class PauseRequested(Interrupted):
     """Somebody asked for the job to be paused; it goes on later from what it has saved."""
 
 
-class HoldLost(Interrupted):
+class JobLost(Interrupted):
     """The lease ran out or was taken: nothing may be written any more."""
 
 

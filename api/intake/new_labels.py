@@ -24,7 +24,7 @@ from api.intake.label_lines import LabelDraft, LabelReader
 from api.schemas.labels import LabelsImported, NewLabel, RefusedLine
 from api.schemas.player_clock import take_span
 from clipbert.datasets.same_answers import merge_counts
-from policy.finetunes.data import contradictions, tell_contradictions
+from policy.finetunes.data import contradictions, describe_contradictions
 from store.errors import IllegalLabel
 from store.labels import repository as stored
 from store.labels.repository import LabelRepository
@@ -169,7 +169,7 @@ def _warnings(session: Session, outcome: _Outcome) -> list[str]:
     if disputed:
         noun = "question has" if len(disputed) == 1 else "questions have"
         found.append(
-            f"{len(disputed)} {noun} contradicting answers: {tell_contradictions(disputed)}"
+            f"{len(disputed)} {noun} contradicting answers: {describe_contradictions(disputed)}"
         )
     merged = merge_counts(outcome.answers.items())
     if len(merged) == 1 and merged[0][1] > 1:

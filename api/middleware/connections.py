@@ -64,7 +64,7 @@ class ConnectionKeeper:
         while True:
             now = time.monotonic()
             for connection in list(self._connections):
-                connection.look(now)
+                connection.check(now)
             await asyncio.sleep(LOOK_SECONDS)
 
     def admit(self, connection: "BoundedConnection") -> bool:
@@ -144,7 +144,7 @@ class BoundedConnection(H11Protocol):
                 self.cycle.default_headers = [*self.cycle.default_headers, CLOSE_HEADER]
             self.cycle.keep_alive = False
 
-    def look(self, now: float) -> None:
+    def check(self, now: float) -> None:
         """Close the connection if the client has kept us waiting for too long."""
         limits = self._keeper.limits
         if self.transport.is_closing():
@@ -161,7 +161,7 @@ class BoundedConnection(H11Protocol):
             elif self._keeper.is_stopping:
                 self._close_soon(waiting_seconds)
         elif self.conn.their_state is h11.SEND_BODY:
-            self._look_at_body(now)
+            self._check_body(now)
 
     def let_go(self, sentence: str) -> None:
         """Close the connection, with an answer where the client may expect one."""
@@ -204,7 +204,7 @@ class BoundedConnection(H11Protocol):
         if waiting_seconds > _LAST_REQUEST_SECONDS:
             self.transport.close()
 
-    def _look_at_body(self, now: float) -> None:
+    def _check_body(self, now: float) -> None:
         if self.flow.read_paused or self._body_mark is None:  # it waits for us
             self._body_mark = (now, self._received_bytes)
             self._received_at = now

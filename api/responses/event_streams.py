@@ -28,7 +28,7 @@ _HEARTBEAT_SECONDS: Final = 15.0  # less than proxies wait for a byte
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _PAUSE_GROWTH: Final = 1.5
 _LAST_PAUSE_SECONDS: Final = 1.0
-_MAX_EVENTS: Final = 200  # of one look
+_MAX_EVENTS: Final = 200  # read at once
 
 
 async def stream_events(services: Services, job_id: UUID, *, after: int) -> Response:
@@ -39,14 +39,14 @@ async def stream_events(services: Services, job_id: UUID, *, after: int) -> Resp
         ApiError: 503 too_many_streams.
     """
 
-    def look(seq: int) -> tuple[Sequence[JobEvent], bool]:
-        return look_at_events(services, job_id, after=seq)
+    def read(seq: int) -> tuple[Sequence[JobEvent], bool]:
+        return read_events(services, job_id, after=seq)
 
-    seen = await services.waiting_room.look(lambda: look(after))
+    seen = await services.waiting_room.query(lambda: read(after))
     events, is_over = seen
     if is_over and not events:
         return Response(status_code=int(HTTPStatus.NO_CONTENT))
-    if not services.waiting_room.has_place():
+    if not services.waiting_room.has_slot():
         raise ApiError(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "too_many_streams",
@@ -54,15 +54,13 @@ async def stream_events(services: Services, job_id: UUID, *, after: int) -> Resp
             headers={"Retry-After": "10"},
         )
     return StreamingResponse(
-        _events(services, look, seen, after=after),
+        _events(services, read, seen, after=after),
         media_type=EVENT_STREAM,
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
 
 
-def look_at_events(
-    services: Services, job_id: UUID, *, after: int
-) -> tuple[Sequence[JobEvent], bool]:
+def read_events(services: Services, job_id: UUID, *, after: int) -> tuple[Sequence[JobEvent], bool]:
     """Read some events, and whether none can come after them."""
     with services.sessions() as session:
         # The state first: with the last state came the last event, so a job seen to be over has
@@ -74,16 +72,16 @@ def look_at_events(
 
 async def _events(
     services: Services,
-    look: Callable[[int], tuple[Sequence[JobEvent], bool]],
+    read: Callable[[int], tuple[Sequence[JobEvent], bool]],
     seen: tuple[Sequence[JobEvent], bool],
     *,
     after: int,
 ) -> AsyncIterator[bytes]:
     """Send what was seen already, also when the process is about to stop, then look again."""
     room, seq = services.waiting_room, after
-    async with room.place():
+    async with room.slot():
         yield b"retry: 2000\n\n"
-        pause_seconds, told_at = _FIRST_PAUSE_SECONDS, time.monotonic()
+        pause_seconds, sent_at = _FIRST_PAUSE_SECONDS, time.monotonic()
         while True:
             events, is_over = seen
             for event in events:
@@ -93,10 +91,10 @@ async def _events(
                 return
             now = time.monotonic()
             if events:
-                pause_seconds, told_at = _FIRST_PAUSE_SECONDS, now
-            elif now - told_at >= _HEARTBEAT_SECONDS:
+                pause_seconds, sent_at = _FIRST_PAUSE_SECONDS, now
+            elif now - sent_at >= _HEARTBEAT_SECONDS:
                 yield b": still here\n\n"
-                told_at = now
+                sent_at = now
             await anyio.sleep(pause_seconds)
             pause_seconds = min(pause_seconds * _PAUSE_GROWTH, _LAST_PAUSE_SECONDS)
-            seen = await room.look(lambda: look(seq))  # noqa: B023  called at once
+            seen = await room.query(lambda: read(seq))  # noqa: B023  called at once

@@ -31,8 +31,8 @@ from store.database import run_in_transaction
 from store.errors import BlobNotFound
 from store.models.repository import GenerationRepository
 from store.videos.contents import remove_unneeded_content, thumbnail_key
+from store.videos.locations import VideoLocations
 from store.videos.names import as_name
-from store.videos.places import VideoPlaces
 from store.videos.repository import VideoRepository
 from store.videos.tables import Video, VideoState
 
@@ -266,10 +266,10 @@ def _stored_state(shown: ShownState | None) -> tuple[VideoState | None, bool | N
 
 
 def _open(services: Services, video: Video) -> Source:
-    """Open the file of a video, and note what that says of its place."""
+    """Open the file of a video, and note what that says of its location."""
 
     def on_checked(stamp: str | None) -> None:
-        _note(services, lambda places: places.keep_stamp(video.id, stamp))
+        _note(services, lambda locations: locations.keep_stamp(video.id, stamp))
 
     try:
         return open_media(
@@ -277,14 +277,14 @@ def _open(services: Services, video: Video) -> Source:
         )
     except ApiError as error:
         if error.code == "media_gone" and video.blob_key is None:
-            _note(services, lambda places: places.note_checked(there=[], missing=[video.id]))
+            _note(services, lambda locations: locations.note_checked(there=[], missing=[video.id]))
         raise
 
 
-def _note(services: Services, write: Callable[[VideoPlaces], None]) -> None:
-    """Note what was seen of a place; the file is sent also where nothing can be written now."""
+def _note(services: Services, write: Callable[[VideoLocations], None]) -> None:
+    """Note what was seen of a location; the file is sent also where nothing can be written now."""
     try:
         with services.sessions.begin() as session:
-            write(VideoPlaces(session))
+            write(VideoLocations(session))
     except SQLAlchemyError as error:
-        log.warning("place.not_noted", error=repr(error))
+        log.warning("location.not_noted", error=repr(error))

@@ -248,7 +248,7 @@ def finetune_resource(
         metrics: the last event with a loss.
         warnings: what keeps it from being promoted.
     """
-    told: Mapping[str, Any] = {} if metrics is None else metrics.data
+    reported: Mapping[str, Any] = {} if metrics is None else metrics.data
     report = finetune.report
     decision = None if report is None else report.get("decision")
     return FinetuneResource(
@@ -266,10 +266,10 @@ def finetune_resource(
         schedule_id=finetune.schedule_id,
         stage=job.stage,
         progress=Progress(done=job.progress_done, total=job.progress_total),
-        loss=told.get("loss"),
-        learning_rate=told.get("learning_rate"),
-        clips_per_second=told.get("clips_per_second"),
-        seconds_left=told.get("seconds_left") if job.state == JobState.RUNNING else None,
+        loss=reported.get("loss"),
+        learning_rate=reported.get("learning_rate"),
+        clips_per_second=reported.get("clips_per_second"),
+        seconds_left=reported.get("seconds_left") if job.state == JobState.RUNNING else None,
         attempt=job.attempt,
         cancel_requested=job.cancel_requested_at is not None,
         pause_requested=job.pause_requested_at is not None,

@@ -182,7 +182,7 @@ class ClipList(Resource):
 
 
 def video_resource(video: Video) -> VideoResource:
-    place = f"/v1/videos/{video.id}"
+    base = f"/v1/videos/{video.id}"
     return VideoResource(
         id=video.id,
         uri=video.uri,
@@ -215,10 +215,10 @@ def video_resource(video: Video) -> VideoResource:
         tags=video.tags,
         metadata=video.custom_metadata,
         links=VideoLinks(
-            media=f"{place}/media",
-            poster=f"{place}/thumbnails/poster",
-            strip=f"{place}/thumbnails/strip",
-            clips=f"{place}/clips",
+            media=f"{base}/media",
+            poster=f"{base}/thumbnails/poster",
+            strip=f"{base}/thumbnails/strip",
+            clips=f"{base}/clips",
         ),
         created_at=video.created_at,
         updated_at=video.updated_at,

@@ -20,10 +20,10 @@ from store.labels.filters import LabelFilter
 from store.labels.repository import LabelRepository, NewLabel
 from store.models.deletion import ModelDeletion
 from store.models.generation_coverage import (
+    check_videos,
     delete_clips,
     generations_to_empty,
     is_waited_for,
-    look_at_videos,
     settle_videos,
 )
 from store.models.repository import GenerationRepository, ModelRepository
@@ -284,11 +284,11 @@ def _label_operations() -> Iterator[tuple[str, Operation]]:
 
 def _maintenance_operations() -> Iterator[tuple[str, Operation]]:
     def settle(lib: Library, session: Session) -> None:
-        seen = look_at_videos(session, lib.active, limit=STEP)
+        seen = check_videos(session, lib.active, limit=STEP)
         settle_videos(session, lib.active, seen, failed=seen.failed)
 
     def fill(lib: Library, session: Session) -> None:
-        seen = look_at_videos(session, lib.building, after=lib.video_id, limit=FILLING_STEP)
+        seen = check_videos(session, lib.building, after=lib.video_id, limit=FILLING_STEP)
         JobRepository(session).enqueue_many(
             embed_job(video_id, lib.building) for video_id in seen.forgotten
         )
@@ -306,7 +306,7 @@ def _maintenance_operations() -> Iterator[tuple[str, Operation]]:
     yield "maintenance: fold counts", lambda lib, s: fold_counts(s)
     yield "maintenance: is a generation complete", lambda lib, s: is_waited_for(s, lib.building)
     yield "maintenance: step of the library's passage", lambda lib, s: take_step(s)
-    yield "maintenance: step of a check", lambda lib, s: look_at_videos(s, lib.active, limit=STEP)
+    yield "maintenance: step of a check", lambda lib, s: check_videos(s, lib.active, limit=STEP)
     yield "maintenance: step of states", settle
     yield "maintenance: step of jobs", fill
     yield "maintenance: promote", promote

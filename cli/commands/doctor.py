@@ -43,7 +43,7 @@ def doctor(*, data: DataOption = None) -> None:
     ]
     num_wrong = 0
     for name, check in checks:
-        finding = _look(check)
+        finding = _run_check(check)
         num_wrong += finding.cure is not None
         print(f"{'ok     ' if finding.cure is None else 'PROBLEM'}  {name:<11}  {finding.text}")
         if finding.cure is not None:
@@ -52,7 +52,7 @@ def doctor(*, data: DataOption = None) -> None:
         raise typer.Exit(1)
 
 
-def _look(check: Callable[[], Finding]) -> Finding:
+def _run_check(check: Callable[[], Finding]) -> Finding:
     try:
         return check()
     except OSError as error:  # such as a data folder that one may not look into
@@ -95,14 +95,14 @@ def check_device() -> Finding:
 
 def check_data_folder(data: Path) -> Finding:
     """Can the data folder be written, and has its disk room?"""
-    place = data
-    while not place.exists():
-        place = place.parent
-    if not os.access(place, os.W_OK | os.X_OK):
-        return Finding(f"{place} cannot be written", "choose another with --data")
-    free = shutil.disk_usage(place).free
+    folder = data
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return Finding(f"{folder} cannot be written", "choose another with --data")
+    free = shutil.disk_usage(folder).free
     if free < LEAST_FREE_BYTES:
-        return Finding(f"{free / 2**30:.1f} GiB free on {place}", "make room on this disk")
+        return Finding(f"{free / 2**30:.1f} GiB free on {folder}", "make room on this disk")
     state = "" if data.exists() else ", made by `clipbert up`"
     return Finding(f"{data}{state}, {free / 2**30:.0f} GiB free")
 

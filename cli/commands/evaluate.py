@@ -11,12 +11,13 @@ import typer
 from cli.errors import INTERRUPTED, CliError
 from cli.show.console import JsonOption, print_error, print_json
 from cli.show.evaluation_output import note, print_evaluation, progress_bar, warn_of
+from clipbert.model.head_names import EvaluatedTask
 
 if TYPE_CHECKING:
     import torch
 
     from clipbert.datasets.annotation_files import AnnotationFile
-    from clipbert.evaluation.assessments import Assessment
+    from clipbert.evaluation.evaluators import Evaluator
     from clipbert.evaluation.report import EvaluationSettings
     from clipbert.evaluation.score_store import ScoreStore
     from clipbert.model.config import ClipBertConfig
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 SCORES_FOLDER = "scores"
 MOST_DECODERS = 4
 
-# As the library names them; it is imported by the command only.
-TaskName = Literal["retrieval", "qa", "multiple_choice", "count"]
 PlanOption = Literal["authors", "segments", "keyframes"]
 DtypeName = Literal["auto", "float32", "bfloat16"]
 
@@ -38,7 +37,7 @@ class Request:
     model: Path
     data: Path
     videos: Path
-    task: TaskName | None
+    task: EvaluatedTask | None
     num_clips: int
     plan: PlanOption | None
     frames_per_clip: int | None
@@ -57,7 +56,7 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="Annotation file (JSONL).")],
     videos: Annotated[Path, typer.Option(help="Folder of the videos, at any depth.")],
     task: Annotated[
-        TaskName | None, typer.Option(help="Default: what the annotation file is for.")
+        EvaluatedTask | None, typer.Option(help="Default: what the annotation file is for.")
     ] = None,
     clips: Annotated[int, typer.Option(min=1, help="Clips per video.")] = 16,
     plan: Annotated[
@@ -132,15 +131,15 @@ def run_evaluation(request: Request, *, as_json: bool) -> None:
     """Evaluate, print what came out, and write it to the folder that was asked for."""
     from clipbert.datasets.annotation_files import read_annotations
     from clipbert.datasets.media_folder import MediaFolder
-    from clipbert.evaluation.assessment_builder import build_assessment
     from clipbert.evaluation.evaluate import evaluate as evaluate_model
+    from clipbert.evaluation.evaluator_builder import build_evaluator
     from clipbert.evaluation.report import to_json, to_markdown, write_results
     from clipbert.inference.clipbert import ClipBert
     from clipbert.model.config import ClipBertConfig
 
     config = ClipBertConfig.from_folder(request.model)
     file = read_annotations(request.data)
-    assessment = build_assessment(
+    evaluator = build_evaluator(
         file,
         config=config,
         task=request.task,
@@ -149,29 +148,29 @@ def run_evaluation(request: Request, *, as_json: bool) -> None:
         authors_rounding=request.authors_rounding,
     )
     media = MediaFolder(request.videos)
-    settings = settings_of(request, config=config, file=file, assessment=assessment)
+    settings = settings_of(request, config=config, file=file, evaluator=evaluator)
     store = open_store(request, settings)
-    warn_of(settings, assessment)
+    warn_of(settings, evaluator)
     model = ClipBert.for_serving(
         request.model, device=settings.device, dtype=torch_dtype(settings.dtype)
     )
     with progress_bar() as progress:
         evaluation = evaluate_model(
             model,
-            assessment,
+            evaluator,
             media=media,
             plan=settings.plan,
             store=store,
             progress=progress,
             num_threads=min(MOST_DECODERS, os.cpu_count() or 1),
         )
-    results = to_json(settings, evaluation, assessment)
+    results = to_json(settings, evaluation, evaluator)
     if request.out is not None:
         write_results(request.out, results, to_markdown(settings, evaluation))
     if as_json:
         print_json(results)
     else:
-        print_evaluation(settings, evaluation, assessment, out=request.out)
+        print_evaluation(settings, evaluation, evaluator, out=request.out)
 
 
 def settings_of(
@@ -179,7 +178,7 @@ def settings_of(
     *,
     config: "ClipBertConfig",
     file: "AnnotationFile",
-    assessment: "Assessment",
+    evaluator: "Evaluator",
 ) -> "EvaluationSettings":
     """Fill in what the command line leaves to the model and the machine."""
     from clipbert.checkpoints.tensor_files import hash_file
@@ -194,9 +193,9 @@ def settings_of(
         videos=request.videos,
         kind=file.kind,
         task=request.task or file.task,
-        head=assessment.head,
-        head_is_trained=assessment.head in config.trained_heads,
-        plan=_plan(request, config, assessment),
+        head=evaluator.head,
+        head_is_trained=evaluator.head in config.trained_heads,
+        plan=_plan(request, config, evaluator),
         aggregation=config.aggregation,
         device=device,
         device_name=device_name,
@@ -251,13 +250,13 @@ def open_store(request: Request, settings: "EvaluationSettings") -> "ScoreStore 
     return store
 
 
-def _plan(request: Request, config: "ClipBertConfig", assessment: "Assessment") -> "SamplingPlan":
+def _plan(request: Request, config: "ClipBertConfig", evaluator: "Evaluator") -> "SamplingPlan":
     from clipbert.evaluation.evaluate import choose_plan
 
     try:
         return choose_plan(
             config,
-            head=assessment.head,
+            head=evaluator.head,
             name=request.plan,
             num_clips=request.num_clips,
             frames_per_clip=request.frames_per_clip,

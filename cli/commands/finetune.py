@@ -91,14 +91,14 @@ def wait_for_finetune(api: ApiClient, finetune: Json, *, as_json: bool) -> Json:
         ServiceUnreachable: the service stays away.
         typer.Exit: Ctrl-C.
     """
-    told = sys.stderr if as_json else sys.stdout
+    output = sys.stderr if as_json else sys.stdout
     finetune_id = str(finetune["id"])
     try:
-        return follow_finetune(api, finetune_id, told=told)
+        return follow_finetune(api, finetune_id, output=output)
     except KeyboardInterrupt:
-        print("\nthe finetune goes on; look, pause or cancel it with:", file=told)
+        print("\nthe finetune goes on; look, pause or cancel it with:", file=output)
         for command in ("show", "pause", "cancel"):
-            print(f"  clipbert finetunes {command} {finetune_id}", file=told, flush=True)
+            print(f"  clipbert finetunes {command} {finetune_id}", file=output, flush=True)
         raise typer.Exit(INTERRUPTED) from None
     except ServiceUnreachable as error:
         cure = f"the finetune is safe; follow it with: clipbert finetunes show {finetune_id} --wait"

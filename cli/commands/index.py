@@ -102,20 +102,20 @@ def index(
             "no video or image in " + ", ".join(as_text(str(path)) for path in paths),
             "--all takes files of any extension",
         )
-    told = sys.stderr if as_json else sys.stdout
+    output = sys.stderr if as_json else sys.stdout
     with connect(data) as api:
         sent: list[_SentBatch] = []
         said = SaidOfAll(tags=tag or [], strict=strict)
         try:
             for part in _parts(first, files, found):
-                started = _start(api, part, name=name, said=said, upload=upload, told=told)
+                started = _start(api, part, name=name, said=said, upload=upload, output=output)
                 sent.append(started)
                 started.not_sent.extend(upload_files(api, started.id, started.to_upload, said))
             _say_what_is_skipped(found)
-            counts = [follow_batch(api, each.id, told=told) for each in sent] if wait else []
+            counts = [follow_batch(api, each.id, output=output) for each in sent] if wait else []
         except KeyboardInterrupt:
             if sent:
-                print(f"indexing of what was sent goes on; {_follow(sent)}", file=told)
+                print(f"indexing of what was sent goes on; {_follow(sent)}", file=output)
             raise typer.Exit(INTERRUPTED) from None
         except ServiceUnreachable as error:
             if not sent:
@@ -180,7 +180,7 @@ def _start(
     name: str | None,
     said: SaidOfAll,
     upload: bool,
-    told: TextIO,
+    output: TextIO,
 ) -> _SentBatch:
     """Make a batch and print its id, so that whoever breaks off the uploads can find the others."""
     files, unreadable = part
@@ -190,7 +190,7 @@ def _start(
     note = f", {broken} of them cannot be read" if broken else ""
     if to_upload:  # or to be tried
         note = f", {len(to_upload) + broken} of them to upload"
-    print(f"batch {batch_id}: {number}{note}", file=told, flush=True)
+    print(f"batch {batch_id}: {number}{note}", file=output, flush=True)
     return _SentBatch(batch_id, to_upload, unreadable)
 
 

@@ -12,9 +12,8 @@ from cli.errors import CliError, check_one_of
 from cli.show.console import JsonOption, print_facts, print_json
 
 if TYPE_CHECKING:
-    from clipbert.checkpoints.authors_names import AuthorsHead
     from clipbert.checkpoints.authors_settings import AuthorsDataSet, AuthorsSettings
-    from clipbert.model.config import HeadName
+    from clipbert.model.head_names import HeadName
     from clipbert.model.text import TextTokenizer
     from clipbert.sampling.plan import SamplingPlan
 
@@ -202,8 +201,8 @@ def _readable_errors() -> Iterator[None]:
         raise CliError(f"cannot read or write: {error}") from error
 
 
-def _read_task(task: str) -> "AuthorsHead":
-    heads: dict[str, AuthorsHead] = {
+def _read_task(task: str) -> "HeadName":
+    heads: dict[str, HeadName] = {
         "retrieval": "retrieval",
         "qa": "qa",
         "multiple-choice": "multiple_choice",
@@ -216,7 +215,7 @@ def _read_task(task: str) -> "AuthorsHead":
     return heads[task]
 
 
-def _read_data_set(data_set: str | None, head: "AuthorsHead") -> "AuthorsDataSet | None":
+def _read_data_set(data_set: str | None, head: "HeadName") -> "AuthorsDataSet | None":
     from clipbert.checkpoints.authors_settings import data_sets_of
 
     if data_set is None:
@@ -248,7 +247,7 @@ def _read_tokenizer(path: Path | None) -> "TextTokenizer | None":
 
 
 def _read_settings(
-    path: Path | None, head: "AuthorsHead", data_set: "AuthorsDataSet | None"
+    path: Path | None, head: "HeadName", data_set: "AuthorsDataSet | None"
 ) -> "AuthorsSettings | None":
     from clipbert.checkpoints.authors_settings import AuthorsSettings
     from clipbert.errors import ConfigError

@@ -67,7 +67,7 @@ def count_items(batch: Json) -> Counts:
 
 
 def follow_batch(
-    api: ApiClient, batch_id: str, *, visible: bool = True, told: TextIO | None = None
+    api: ApiClient, batch_id: str, *, visible: bool = True, output: TextIO | None = None
 ) -> Counts:
     """Poll a batch until every item is done; a bar on a terminal, a line now and then elsewhere.
 
@@ -75,13 +75,13 @@ def follow_batch(
         api: the service.
         batch_id: the batch.
         visible: whether progress is shown.
-        told: where; by default on stdout.
+        output: where; by default on stdout.
 
     Raises:
         ServiceUnreachable: the service has not answered for a minute.
     """
     started_at = answered_at = time.monotonic()
-    with _shown((told or sys.stdout) if visible else None) as show:
+    with _shown((output or sys.stdout) if visible else None) as show:
         while True:
             now = time.monotonic()
             waited = now - started_at
@@ -193,15 +193,15 @@ Show = Callable[[Counts | None, float], None]
 
 
 @contextmanager
-def _shown(told: TextIO | None) -> Iterator[Show]:
+def _shown(output: TextIO | None) -> Iterator[Show]:
     """Return a function to call with each answer (None: there was none) and the seconds waited."""
-    if told is None:
+    if output is None:
         yield lambda _counts, _waited_seconds: None
-    elif told.isatty():
-        with _progress_bar(told) as bar:
+    elif output.isatty():
+        with _progress_bar(output) as bar:
             yield _on_bar(bar)
     else:
-        yield _in_lines(told)
+        yield _in_lines(output)
 
 
 def _on_bar(bar: "Progress") -> Show:
@@ -224,8 +224,8 @@ def _on_bar(bar: "Progress") -> Show:
     return show
 
 
-def _in_lines(told: TextIO) -> Show:
-    lines = ProgressLines(told)
+def _in_lines(output: TextIO) -> Show:
+    lines = ProgressLines(output)
 
     def show(counts: Counts | None, waited_seconds: float) -> None:
         if counts is None:
@@ -239,7 +239,7 @@ def _in_lines(told: TextIO) -> Show:
     return show
 
 
-def _progress_bar(told: TextIO) -> "Progress":
+def _progress_bar(output: TextIO) -> "Progress":
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -259,5 +259,5 @@ def _progress_bar(told: TextIO) -> "Progress":
         TextColumn("left"),
         TimeRemainingColumn(),
         TextColumn("[yellow]{task.fields[note]}[/yellow]"),
-        console=console(told),
+        console=console(output),
     )

@@ -42,12 +42,12 @@ STATE_STYLES = {
 }
 
 
-def console(told: TextIO) -> "Console":
+def console(output: TextIO) -> "Console":
     """Return a console for what moves on a terminal; wide enough for an id."""
     from rich.console import Console
 
-    terminal = Console(file=told, highlight=False)
-    return Console(file=told, width=max(terminal.width, LEAST_WIDTH), highlight=False)
+    terminal = Console(file=output, highlight=False)
+    return Console(file=output, width=max(terminal.width, LEAST_WIDTH), highlight=False)
 
 
 def show_every_name() -> None:

@@ -11,8 +11,8 @@ from cli.show.console import print_table
 from cli.show.pace import format_rate
 
 if TYPE_CHECKING:
-    from clipbert.evaluation.assessments import Assessment
-    from clipbert.evaluation.evaluate import Evaluation, Progress
+    from clipbert.evaluation.evaluate import Evaluation, EvaluationProgress
+    from clipbert.evaluation.evaluators import Evaluator
     from clipbert.evaluation.report import EvaluationSettings
 
 MOST_VIDEOS_SHOWN = 20
@@ -23,14 +23,14 @@ def note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def warn_of(settings: "EvaluationSettings", assessment: "Assessment") -> None:
+def warn_of(settings: "EvaluationSettings", evaluator: "Evaluator") -> None:
     """Warn on stderr of what makes the figures mean less than they seem to."""
     if not settings.head_is_trained:
         note(f"warning: the {settings.head} head of {settings.model} was never trained")
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[["Progress"], None]]:
+def progress_bar() -> Iterator[Callable[["EvaluationProgress"], None]]:
     """Show a bar with rate and time left on stderr, if that is a terminal; gives its updater."""
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -51,7 +51,7 @@ def progress_bar() -> Iterator[Callable[["Progress"], None]]:
     ) as bar:
         task = bar.add_task("evaluating", total=None, done=0, all=0, unusable=0, rate="")
 
-        def update(progress: "Progress") -> None:
+        def update(progress: "EvaluationProgress") -> None:
             bar.update(
                 task,
                 total=progress.total_texts,
@@ -70,7 +70,7 @@ def progress_bar() -> Iterator[Callable[["Progress"], None]]:
 def print_evaluation(
     settings: "EvaluationSettings",
     evaluation: "Evaluation",
-    assessment: "Assessment",
+    evaluator: "Evaluator",
     *,
     out: Path | None,
 ) -> None:
@@ -88,11 +88,11 @@ def print_evaluation(
         f"over {evaluation.num_evaluated} of {evaluation.num_annotations} lines and {num_used} of "
         f"{evaluation.num_videos} videos"
     )
-    if assessment.num_repeated:
-        print(f"{assessment.num_repeated} repeated lines were left out")
-    if assessment.num_unknown_answers:
+    if evaluator.num_repeated:
+        print(f"{evaluator.num_repeated} repeated lines were left out")
+    if evaluator.num_unknown_answers:
         print(
-            f"{assessment.num_unknown_answers} questions have no answer that the model knows; "
+            f"{evaluator.num_unknown_answers} questions have no answer that the model knows; "
             "they score 0"
         )
     print(f"{evaluation.seconds:.1f} s, {rates(evaluation)}")

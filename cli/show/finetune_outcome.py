@@ -12,7 +12,7 @@ _METRICS = {"accuracy": "accuracy", "r1": "right video first"}
 _ENDINGS = {"failed": "failed", "cancelled": "was cancelled", "quarantined": "was given up"}
 _LOWER_RATE = 4  # times lower than the one that diverged
 # What people look for in a recipe first, as it is called there.
-TOLD_SETTINGS = ("visual", "epochs", "steps", "clips", "learning_rate", "videos_per_step")
+SHOWN_SETTINGS = ("visual", "epochs", "steps", "clips", "learning_rate", "videos_per_step")
 
 
 def print_plan(finetune: Json, *, is_check: bool) -> None:
@@ -116,8 +116,8 @@ def _plan_facts(finetune: Json, *, is_check: bool) -> Iterator[tuple[str, str]]:
         more = ", ..." if len(answers) > MOST_ANSWERS_SHOWN else ""
         yield "answers", f"{len(answers)}: {shown}{more}"
     yield "base", str(finetune.get("base_model") or finetune["base_model_id"])
-    told = [f"{name} {recipe[name]}" for name in TOLD_SETTINGS if recipe.get(name) is not None]
-    yield "recipe", ", ".join(told)
+    settings = [f"{name} {recipe[name]}" for name in SHOWN_SETTINGS if recipe.get(name) is not None]
+    yield "recipe", ", ".join(settings)
 
 
 def _label_counts(dataset: Json) -> str:

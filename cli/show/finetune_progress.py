@@ -20,13 +20,13 @@ _FIGURES = ("loss", "rate", "speed", "left")
 LONG_WAIT_SECONDS = 30.0  # for a worker; longer needs a word
 
 
-def follow_finetune(api: ApiClient, finetune_id: str, *, told: TextIO) -> Json:
+def follow_finetune(api: ApiClient, finetune_id: str, *, output: TextIO) -> Json:
     """Poll a finetune until it is over, through pauses and restarts of the service.
 
     Args:
         api: the service.
         finetune_id: the finetune.
-        told: where the progress is shown.
+        output: where the progress is shown.
 
     Returns:
         The resource as it ended.
@@ -35,7 +35,7 @@ def follow_finetune(api: ApiClient, finetune_id: str, *, told: TextIO) -> Json:
         ServiceUnreachable: the service has not answered for a minute.
     """
     answered_at = queued_at = time.monotonic()
-    with _shown(told) as show:
+    with _shown(output) as show:
         while True:
             now = time.monotonic()
             try:
@@ -103,13 +103,13 @@ Show = Callable[[Json | None, str], None]
 
 
 @contextmanager
-def _shown(told: TextIO) -> Iterator[Show]:
+def _shown(output: TextIO) -> Iterator[Show]:
     """Return a function to call with each answer (None: there was none) and a note."""
-    if told is sys.stdout and told.isatty():
+    if output is sys.stdout and output.isatty():
         with _progress_bar() as bar:
             yield _on_bar(bar)
     else:
-        yield _in_lines(told)
+        yield _in_lines(output)
 
 
 def _on_bar(bar: "Progress") -> Show:
@@ -130,8 +130,8 @@ def _on_bar(bar: "Progress") -> Show:
     return show
 
 
-def _in_lines(told: TextIO) -> Show:
-    lines = ProgressLines(told)
+def _in_lines(output: TextIO) -> Show:
+    lines = ProgressLines(output)
 
     def show(finetune: Json | None, note: str) -> None:
         if finetune is None:

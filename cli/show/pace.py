@@ -28,8 +28,8 @@ def format_rate(per_second: float, unit: str = "") -> str:
 class ProgressLines:
     """Prints a line when something changes, and every few seconds while it goes on."""
 
-    def __init__(self, told: TextIO) -> None:
-        self._told = told
+    def __init__(self, output: TextIO) -> None:
+        self._output = output
         self._said, self._said_at, self._about = "", 0.0, ""
 
     def show(self, line: str, *, about: str = "") -> None:
@@ -37,11 +37,11 @@ class ProgressLines:
         now = time.monotonic()
         if self._said and about == self._about and now - self._said_at < LINE_SECONDS:
             return
-        print(line, file=self._told, flush=True)
+        print(line, file=self._output, flush=True)
         self._said, self._said_at, self._about = line, now, about
 
     def end(self, line: str) -> None:
         """Print how it ended, unless that was the last thing said."""
         if line != self._said:
-            print(line, file=self._told, flush=True)
+            print(line, file=self._output, flush=True)
             self._said = line

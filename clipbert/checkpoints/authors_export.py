@@ -13,12 +13,12 @@ from clipbert.checkpoints.authors_names import (
     CLASSIFIER_GROUP,
     TIED,
     UNUSED_GROUPS,
-    AuthorsHead,
     to_authors_name,
 )
 from clipbert.checkpoints.folder import first_few
 from clipbert.errors import CheckpointError
 from clipbert.model.config import ClipBertConfig
+from clipbert.model.head_names import HeadName
 from clipbert.model.network import Network
 from clipbert.runs.whole_files import write_beside
 
@@ -41,14 +41,14 @@ class ExportedCheckpoint:
             at least 1500 outputs, ours one for each answer.
     """
 
-    head: AuthorsHead
+    head: HeadName
     num_tensors: int
     left_out: tuple[str, ...]
     passed_over: tuple[str, ...]
 
 
 def export_authors_checkpoint(
-    network: Network, path: Path, *, head: AuthorsHead | None = None
+    network: Network, path: Path, *, head: HeadName | None = None
 ) -> ExportedCheckpoint:
     """Write a model as a checkpoint of the authors' code.
 
@@ -90,8 +90,8 @@ def export_authors_checkpoint(
     )
 
 
-def _choose_head(config: ClipBertConfig, head: AuthorsHead | None) -> AuthorsHead:
-    known = typing.get_args(AuthorsHead)
+def _choose_head(config: ClipBertConfig, head: HeadName | None) -> HeadName:
+    known = typing.get_args(HeadName)
     names = [each.name for each in config.heads if each.name in known]
     if head is None and len(names) == 1:
         return names[0]
@@ -120,7 +120,7 @@ def _refuse_other_pixels(network: Network) -> None:
         )
 
 
-def _rename(tensors: Mapping[str, Tensor], head: AuthorsHead) -> dict[str, Tensor]:
+def _rename(tensors: Mapping[str, Tensor], head: HeadName) -> dict[str, Tensor]:
     names = {name: to_authors_name(name, head=head) for name in tensors}
     unknown = [name for name, theirs in names.items() if theirs is None]
     if unknown:

@@ -18,7 +18,6 @@ from clipbert.checkpoints.authors_names import (
     CLASSIFIER_GROUP,
     PRETRAINING_GROUP,
     REGRESSOR_GROUP,
-    AuthorsHead,
     head_group,
     rename_authors_keys,
     to_authors_name,
@@ -32,13 +31,14 @@ from clipbert.checkpoints.new_folder import refuse_filled_folder, write_model_fo
 from clipbert.checkpoints.tensor_files import read_tensors
 from clipbert.errors import CheckpointError, ConfigError
 from clipbert.model.config import Aggregation, ClipBertConfig, HeadConfig
+from clipbert.model.head_names import HeadName
 from clipbert.model.network import Network
 from clipbert.model.text import TextTokenizer
 
 _UNUSED_ANSWERS = "transformer.classifier outputs without an answer"
 _QA_OUTPUT = "heads.qa.output"
 _PRETRAINING_OUTPUTS = 2
-_OUTPUTS: dict[AuthorsHead, tuple[int, ...]] = {
+_OUTPUTS: dict[HeadName, tuple[int, ...]] = {
     "retrieval": (2, 1),
     "multiple_choice": (1,),
     "count": (1,),
@@ -102,7 +102,7 @@ class ConvertedCheckpoint:
 def import_authors_checkpoint(
     path: Path,
     *,
-    head: AuthorsHead,
+    head: HeadName,
     answers: Sequence[str] = (),
     settings: AuthorsSettings | None = None,
     data_set: AuthorsDataSet | None = None,
@@ -125,7 +125,7 @@ def convert_authors_checkpoint(
     path: Path,
     folder: Path,
     *,
-    head: AuthorsHead,
+    head: HeadName,
     answers: Sequence[str] = (),
     settings: AuthorsSettings | None = None,
     data_set: AuthorsDataSet | None = None,
@@ -177,7 +177,7 @@ def convert_authors_checkpoint(
 def read_authors_checkpoint(
     path: Path,
     *,
-    head: AuthorsHead,
+    head: HeadName,
     answers: Sequence[str] = (),
     settings: AuthorsSettings | None = None,
     data_set: AuthorsDataSet | None = None,
@@ -239,7 +239,7 @@ def read_authors_checkpoint(
     return AuthorsWeights(config, ours, skipped, tuple(notices))
 
 
-def _check_kind(theirs: Mapping[str, Tensor], *, head: AuthorsHead, source: str) -> None:
+def _check_kind(theirs: Mapping[str, Tensor], *, head: HeadName, source: str) -> None:
     """Refuse a pretrained checkpoint as a finetuned one, a counting one as another, and back."""
     is_pretrained = any(name.startswith(PRETRAINING_GROUP) for name in theirs)
     groups = (CLASSIFIER_GROUP, REGRESSOR_GROUP)
@@ -263,7 +263,7 @@ def _check_kind(theirs: Mapping[str, Tensor], *, head: AuthorsHead, source: str)
         )
 
 
-def _check_outputs(outputs: int, *, head: AuthorsHead, num_answers: int, source: str) -> None:
+def _check_outputs(outputs: int, *, head: HeadName, num_answers: int, source: str) -> None:
     """Refuse a classifier of another task."""
     if head == "qa":
         if not num_answers:

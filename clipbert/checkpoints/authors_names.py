@@ -10,8 +10,7 @@ from torch import Tensor
 
 from clipbert.checkpoints.foreign import rename_weights
 from clipbert.errors import CheckpointError
-
-AuthorsHead = Literal["retrieval", "qa", "multiple_choice", "count", "pretraining"]
+from clipbert.model.head_names import HeadName
 
 PRETRAINING_GROUP = "transformer.cls."
 CLASSIFIER_GROUP = "transformer.classifier."
@@ -96,14 +95,14 @@ _COUNT_NAMES = (
 )
 
 
-def head_group(head: AuthorsHead) -> str:
+def head_group(head: HeadName) -> str:
     """Name the group of keys that a checkpoint of theirs with this head has."""
     if head == "pretraining":
         return PRETRAINING_GROUP
     return REGRESSOR_GROUP if head == "count" else CLASSIFIER_GROUP
 
 
-def to_our_name(theirs: str, *, head: AuthorsHead) -> str | None:
+def to_our_name(theirs: str, *, head: HeadName) -> str | None:
     """Give our name of a weight; None if it has none.
 
     to_our_name("cnn.feature.backbone.res2.0.conv1.norm.bias", head="qa")  ->
@@ -116,13 +115,13 @@ def to_our_name(theirs: str, *, head: AuthorsHead) -> str | None:
     return _translate(_modern(theirs), _table(head, "theirs"))
 
 
-def to_authors_name(ours: str, *, head: AuthorsHead) -> str | None:
+def to_authors_name(ours: str, *, head: HeadName) -> str | None:
     """Return the authors' name of a weight; None if it has none. The inverse of to_our_name."""
     return _translate(ours, _table(head, "ours"))
 
 
 def rename_authors_keys(
-    theirs: Mapping[str, Tensor], *, head: AuthorsHead, source: str = "the checkpoint"
+    theirs: Mapping[str, Tensor], *, head: HeadName, source: str = "the checkpoint"
 ) -> tuple[dict[str, Tensor], dict[str, int]]:
     """Rename the authors' weights to ours.
 
@@ -187,9 +186,7 @@ def drop_tied(
 
 
 @lru_cache
-def _table(
-    head: AuthorsHead, given: Literal["theirs", "ours"]
-) -> list[tuple[re.Pattern[str], str]]:
+def _table(head: HeadName, given: Literal["theirs", "ours"]) -> list[tuple[re.Pattern[str], str]]:
     if head == "pretraining":
         names = (*_NAMES, *_PRETRAINING_NAMES)
     elif head == "count":

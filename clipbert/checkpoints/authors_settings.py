@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from clipbert.checkpoints.authors_names import AuthorsHead
 from clipbert.errors import ConfigError
 from clipbert.model.config import Aggregation
 from clipbert.model.config_json import dataclass_from_json
+from clipbert.model.head_names import HeadName
 from clipbert.sampling.plan import SamplingPlan
 
 AuthorsDataSet = Literal[
@@ -47,7 +47,7 @@ class AuthorsSettings:
     num_attention_heads: int = 12
 
     @classmethod
-    def of_paper(cls, head: AuthorsHead) -> "AuthorsSettings":
+    def of_paper(cls, head: HeadName) -> "AuthorsSettings":
         """Return those of the head's main data set: MSRVTT for retrieval and qa, else TGIF-QA.
 
         Source: the authors' configurations; Lei et al., CVPR 2021, section 4.
@@ -68,7 +68,7 @@ class AuthorsSettings:
         cls,
         fields: Mapping[str, Any],
         *,
-        head: AuthorsHead,
+        head: HeadName,
         data_set: AuthorsDataSet | None = None,
     ) -> "AuthorsSettings":
         """Read settings; those that are left out are the data set's, or the head's main one's.
@@ -99,12 +99,12 @@ class AuthorsSettings:
         return f"{self.max_side_px} px, {tokens} tokens, {self.aggregation or '?'}"
 
 
-def head_of(data_set: AuthorsDataSet) -> AuthorsHead:
+def head_of(data_set: AuthorsDataSet) -> HeadName:
     """Return the head that a checkpoint for a data set has."""
     return next(head for head, data_sets in _DATA_SETS.items() if data_set in data_sets)
 
 
-def data_sets_of(head: AuthorsHead) -> tuple[AuthorsDataSet, ...]:
+def data_sets_of(head: HeadName) -> tuple[AuthorsDataSet, ...]:
     """List the data sets that a head was trained on, the main one first."""
     return _DATA_SETS[head]
 
@@ -112,7 +112,7 @@ def data_sets_of(head: AuthorsHead) -> tuple[AuthorsDataSet, ...]:
 def doubts(
     settings: AuthorsSettings,
     *,
-    head: AuthorsHead,
+    head: HeadName,
     data_set: AuthorsDataSet | None,
     num_outputs: int,
 ) -> list[str]:
@@ -152,7 +152,7 @@ def doubts(
     return found
 
 
-def _likely_data_set(head: AuthorsHead, num_outputs: int) -> AuthorsDataSet | None:
+def _likely_data_set(head: HeadName, num_outputs: int) -> AuthorsDataSet | None:
     """Tell the data set of a question head by its size: theirs have at least so many outputs."""
     if head != "qa":
         return None
@@ -186,13 +186,13 @@ _OF_DATA_SET: dict[AuthorsDataSet, AuthorsSettings] = {
     "vqa": AuthorsSettings(768, 20, "mean", _PICTURES),
     "pretraining": AuthorsSettings(768, 30, "mean", _PICTURES),
 }
-_DATA_SETS: dict[AuthorsHead, tuple[AuthorsDataSet, ...]] = {
+_DATA_SETS: dict[HeadName, tuple[AuthorsDataSet, ...]] = {
     "retrieval": ("msrvtt_retrieval", "didemo_retrieval", "activitynet_retrieval"),
     "qa": ("msrvtt_qa", "tgif_frameqa", "vqa"),
     "multiple_choice": ("tgif_action", "tgif_transition"),
     "count": ("tgif_count",),
     "pretraining": ("pretraining",),
 }
-_MAIN: dict[AuthorsHead, AuthorsDataSet] = {
+_MAIN: dict[HeadName, AuthorsDataSet] = {
     head: data_sets[0] for head, data_sets in _DATA_SETS.items()
 }

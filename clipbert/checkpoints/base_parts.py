@@ -9,7 +9,8 @@ from clipbert.checkpoints.card import ModelCard
 from clipbert.checkpoints.folder import Checkpoint
 from clipbert.checkpoints.trained_parts import TrainedPart, read_bert, read_torchvision_resnet
 from clipbert.errors import CheckpointError
-from clipbert.model.config import ClipBertConfig, HeadConfig, HeadName
+from clipbert.model.config import ClipBertConfig, HeadConfig
+from clipbert.model.head_names import HeadName
 from clipbert.model.text import TextTokenizer
 
 _NUM_OUTPUTS = {"retrieval": 2, "multiple_choice": 1, "count": 1, "pretraining": 2}

@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from clipbert.errors import OutsideVideo
-
-Task = Literal["pretraining", "retrieval", "qa", "multiple_choice", "count"]
 
 
 class Span(NamedTuple):

@@ -26,10 +26,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipbert.datasets.annotation import Annotation, Task
+from clipbert.datasets.annotation import Annotation
 from clipbert.datasets.kinds import KINDS, AnnotationKind, read_line, recognise_kind
 from clipbert.datasets.line_fields import LineFields, read_lines
 from clipbert.errors import AnnotationError
+from clipbert.model.head_names import HeadName
 
 __all__ = [
     "KINDS",
@@ -37,13 +38,12 @@ __all__ = [
     "AnnotationFile",
     "AnnotationKind",
     "AnnotationScan",
-    "Task",
     "read_annotations",
     "scan_annotations",
 ]
 
 MOST_ERRORS_KEPT = 20
-_MOST_ERRORS_TOLD = 5
+_MOST_ERRORS_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class AnnotationFile:
 
     path: Path
     kind: AnnotationKind
-    task: Task
+    task: HeadName
     annotations: tuple[Annotation, ...]
 
 
@@ -112,7 +112,7 @@ def scan_annotations(path: Path, *, kind: AnnotationKind | None = None) -> Annot
     kind = _recognise(path) if kind is None else kind
     if kind not in KINDS:
         raise ValueError(f"no kind of annotation is named {kind!r}; there are {', '.join(KINDS)}")
-    task: Task | None = None
+    task: HeadName | None = None
     annotations: list[Annotation] = []
     errors: list[AnnotationError] = []
     num_errors = 0
@@ -141,8 +141,8 @@ def _recognise(path: Path) -> AnnotationKind:
 
 
 def _read(
-    line: LineFields | AnnotationError, kind: AnnotationKind, task: Task | None
-) -> tuple[Annotation, Task]:
+    line: LineFields | AnnotationError, kind: AnnotationKind, task: HeadName | None
+) -> tuple[Annotation, HeadName]:
     if isinstance(line, AnnotationError):
         raise line
     annotation, own_task = read_line(line, kind)
@@ -158,10 +158,10 @@ def _summary(
     if not errors:
         return AnnotationError(path, "has no lines")
     first = errors[0]
-    told = "".join(f"\n  {error}" for error in errors[1:_MOST_ERRORS_TOLD])
-    rest = num_errors - min(num_errors, _MOST_ERRORS_TOLD)
+    listed = "".join(f"\n  {error}" for error in errors[1:_MOST_ERRORS_LISTED])
+    rest = num_errors - min(num_errors, _MOST_ERRORS_LISTED)
     reason = first.reason
     if num_errors > 1:
-        reason += f"; {num_errors} lines cannot be read as {kind}, also{told}"
+        reason += f"; {num_errors} lines cannot be read as {kind}, also{listed}"
         reason += f"\n  and {rest} more" if rest else ""
     return AnnotationError(path, reason, line=first.line, field=first.field)

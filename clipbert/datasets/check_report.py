@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from clipbert.datasets.annotation_files import AnnotationKind, Task
+from clipbert.datasets.annotation_files import AnnotationKind
+from clipbert.model.head_names import HeadName
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class DataReport:
 
     path: Path
     kind: AnnotationKind
-    task: Task
+    task: HeadName
     num_bad_lines: int
     bad_lines: tuple[BadLine, ...]
     lines: LineReport

@@ -4,9 +4,10 @@ import sys
 from collections.abc import Callable
 from typing import Final, Literal, get_args
 
-from clipbert.datasets.annotation import Annotation, Task
+from clipbert.datasets.annotation import Annotation
 from clipbert.datasets.line_fields import LineFields
 from clipbert.errors import AnnotationError
+from clipbert.model.head_names import HeadName
 
 AnnotationKind = Literal[
     "retrieval",
@@ -26,7 +27,7 @@ _QUESTION_WORDS = frozenset({"what", "who", "how", "where", "when"})  # MSRVTT-Q
 # videos, which are video0.mp4 to video9999.mp4.
 _COCO_FORM, _MSRVTT_FORM = "{:012d}", "video{}"
 # Of labels, each line tells.
-_TASKS: Final[dict[AnnotationKind, Task]] = {
+_TASKS: Final[dict[AnnotationKind, HeadName]] = {
     "retrieval": "retrieval",
     "msrvtt_mc": "multiple_choice",
     "tgif_choice": "multiple_choice",
@@ -52,7 +53,7 @@ _MARKS: Final[dict[frozenset[str], AnnotationKind]] = {
 }
 
 
-def read_line(line: LineFields, kind: AnnotationKind) -> tuple[Annotation, Task]:
+def read_line(line: LineFields, kind: AnnotationKind) -> tuple[Annotation, HeadName]:
     """Read one line of a file of a kind, and tell what it is for.
 
     Raises:
@@ -178,7 +179,7 @@ def _right_label(line: LineFields, choices: tuple[str, ...]) -> int:
     return choices.index(answer)
 
 
-def _label_task(annotation: Annotation) -> Task:
+def _label_task(annotation: Annotation) -> HeadName:
     if annotation.choices:
         return "multiple_choice"
     return "retrieval" if annotation.answer is None else "qa"

@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from clipbert.datasets.annotation import Annotation, Task
+from clipbert.datasets.annotation import Annotation
 from clipbert.datasets.annotation_files import AnnotationFile
 from clipbert.datasets.answers import answers_of
 from clipbert.errors import AnnotationError
+from clipbert.model.head_names import HeadName
 
 # Captions serve both tasks.
-_INTERCHANGEABLE: frozenset[Task] = frozenset({"pretraining", "retrieval"})
+_INTERCHANGEABLE: frozenset[HeadName] = frozenset({"pretraining", "retrieval"})
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Selection:
 
 def select_annotations(
     file: AnnotationFile,
-    task: Task,
+    task: HeadName,
     *,
     answers: Collection[str] = (),
     split: str | None = None,
@@ -79,7 +80,7 @@ def of_split(file: AnnotationFile, split: str | None) -> Sequence[Annotation]:
     return annotations
 
 
-def _what_is_wrong(annotation: Annotation, task: Task, answers: Collection[str]) -> str | None:
+def _what_is_wrong(annotation: Annotation, task: HeadName, answers: Collection[str]) -> str | None:
     if task == "qa":
         given = list(answers_of(annotation))
         if not given:

@@ -83,7 +83,7 @@ class StoredClips:
         return self.tokens
 
 
-Looked = MomentClips | VideoError
+ClipsOrError = MomentClips | VideoError
 
 
 class ClipSource(Protocol):
@@ -96,9 +96,9 @@ class ClipSource(Protocol):
             VideoError: there is none.
         """
 
-    def look(
+    def read(
         self, moments: Sequence[Moment], *, max_side_px: int, num_threads: int
-    ) -> Iterator[tuple[Moment, Looked]]:
+    ) -> Iterator[tuple[Moment, ClipsOrError]]:
         """Yield the clips of moments, in their order, or what is wrong with them."""
 
 
@@ -112,9 +112,9 @@ class MediaClips:
         """Find the file."""
         return self._media.find(video)
 
-    def look(
+    def read(
         self, moments: Sequence[Moment], *, max_side_px: int, num_threads: int
-    ) -> Iterator[tuple[Moment, Looked]]:
+    ) -> Iterator[tuple[Moment, ClipsOrError]]:
         """Decode in threads."""
         spans = [(moment.path, moment.span) for moment in moments]
         decoded = decode_ahead(spans, self._plan, max_side_px=max_side_px, num_threads=num_threads)
@@ -132,18 +132,18 @@ class TokenClips:
         """Find the file of the tokens."""
         return self._tokens.find(video).path
 
-    def look(
+    def read(
         self,
         moments: Sequence[Moment],
         *,
         max_side_px: int,
         num_threads: int,
-    ) -> Iterator[tuple[Moment, Looked]]:
+    ) -> Iterator[tuple[Moment, ClipsOrError]]:
         """Read one after the other."""
         for moment in moments:
             yield moment, self._read(moment)
 
-    def _read(self, moment: Moment) -> Looked:
+    def _read(self, moment: Moment) -> ClipsOrError:
         try:
             video = self._tokens.find(moment.video)
             inside = video.clips_in(moment.span)

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from clipbert.datasets.media_folder import MediaFolder
 from clipbert.errors import CheckpointError, NothingToEvaluate, VideoError
-from clipbert.evaluation.assessments import Assessment, Metrics
-from clipbert.evaluation.clips import ClipSource, Looked, MediaClips, Moment
+from clipbert.evaluation.clips import ClipsOrError, ClipSource, MediaClips, Moment
+from clipbert.evaluation.evaluators import Evaluator, Metrics
 from clipbert.evaluation.score_store import ScoreStore
 from clipbert.inference.clipbert import ClipBert
-from clipbert.model.config import ClipBertConfig, HeadName
+from clipbert.model.config import ClipBertConfig
+from clipbert.model.head_names import HeadName
 from clipbert.sampling.plan import PlanName, SamplingPlan
 
 DEFAULT_NUM_CLIPS = 16
@@ -42,7 +43,7 @@ class UnusableVideo:
 
 
 @dataclass(frozen=True)
-class Progress:
+class EvaluationProgress:
     """How far an evaluation is. Videos whose scores were there already count as done."""
 
     done_texts: int
@@ -132,19 +133,19 @@ def choose_plan(
 
 def evaluate(
     model: ClipBert,
-    assessment: Assessment,
+    evaluator: Evaluator,
     *,
     media: MediaFolder,
     plan: SamplingPlan,
     store: ScoreStore | None = None,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Callable[[EvaluationProgress], None] = lambda _: None,
     num_threads: int = 2,
 ) -> Evaluation:
     """Look at every video once and measure what the model says of it; as evaluate_clips.
 
     Args:
         model: that is asked.
-        assessment: the annotations, see build_assessment.
+        evaluator: the annotations, see build_evaluator.
         media: where the videos are.
         plan: which clips to look at.
         store: keeps what was found of each video; None keeps nothing.
@@ -153,7 +154,7 @@ def evaluate(
     """
     return evaluate_clips(
         model,
-        assessment,
+        evaluator,
         MediaClips(media, plan),
         store=store,
         progress=progress,
@@ -163,11 +164,11 @@ def evaluate(
 
 def evaluate_clips(
     model: ClipBert,
-    assessment: Assessment,
+    evaluator: Evaluator,
     source: ClipSource,
     *,
     store: ScoreStore | None = None,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Callable[[EvaluationProgress], None] = lambda _: None,
     num_threads: int = 2,
 ) -> Evaluation:
     """Look at every video once and measure what the model says of it.
@@ -178,7 +179,7 @@ def evaluate_clips(
 
     Args:
         model: that is asked.
-        assessment: the annotations, see build_assessment.
+        evaluator: the annotations, see build_evaluator.
         source: the clips to look at: decoded, or stored as tokens.
         store: keeps what was found of each video; None keeps nothing.
         progress: is called after each video and at least every few thousand pairs.
@@ -191,22 +192,22 @@ def evaluate_clips(
         NothingToEvaluate: no video could be looked at.
         CheckpointError: the model gives numbers that are not finite.
     """
-    run = _Run(model, assessment, store, progress)
+    run = _EvaluationRun(model, evaluator, store, progress)
     pending = run.locate(source)
-    looked = source.look(pending, max_side_px=model.config.max_side_px, num_threads=num_threads)
+    looked = source.read(pending, max_side_px=model.config.max_side_px, num_threads=num_threads)
     for moment, clips in looked:
-        run.look_at(moment, clips)
+        run.score_moment(moment, clips)
     return run.finish()
 
 
 @dataclass
-class _Run:
+class _EvaluationRun:
     """The state of one evaluation."""
 
     model: ClipBert
-    assessment: Assessment
+    evaluator: Evaluator
     store: ScoreStore | None
-    progress: Callable[[Progress], None]
+    progress: Callable[[EvaluationProgress], None]
     kept: dict[str, NDArray[np.generic]] = field(default_factory=dict)
     unusable: dict[str, VideoError] = field(default_factory=dict)
     num_videos: int = 0
@@ -222,9 +223,9 @@ class _Run:
     def locate(self, source: ClipSource) -> list[Moment]:
         """Find the files of all moments, and give those that are yet to be looked at."""
         pending = []
-        wanted = {each.moment: each for each in self.assessment.annotations}
+        wanted = {each.moment: each for each in self.evaluator.annotations}
         self.num_videos = len(wanted)
-        self.total_texts = sum(len(self.assessment.texts(name)) for name in wanted)
+        self.total_texts = sum(len(self.evaluator.texts(name)) for name in wanted)
         for name, annotation in sorted(wanted.items()):
             try:
                 path = source.find(annotation.video)
@@ -236,13 +237,13 @@ class _Run:
                 pending.append(Moment(name, annotation.video, annotation.span, path))
             else:
                 self.kept[name] = stored
-                self.done_texts += len(self.assessment.texts(name))
+                self.done_texts += len(self.evaluator.texts(name))
         self.num_resumed = len(self.kept)
         self._report()
         return pending
 
-    def look_at(self, moment: Moment, clips: Looked) -> None:
-        """Encode a moment, score its texts, and keep what the assessment wants of them."""
+    def score_moment(self, moment: Moment, clips: ClipsOrError) -> None:
+        """Encode a moment, score its texts, and keep what the evaluator wants of them."""
         name = moment.name
         try:
             if isinstance(clips, VideoError):
@@ -255,12 +256,12 @@ class _Run:
             return
         self.encoding_seconds += time.perf_counter() - begin
         self.num_clips += len(tokens)
-        logits = self._score(tokens, self.assessment.texts(name), clips.places)  # (K, Q, O)
+        logits = self._score(tokens, self.evaluator.texts(name), clips.places)  # (K, Q, O)
         if not logits.isfinite().all():
             raise CheckpointError(
-                f"the model's {self.assessment.head} logits for {name} are not finite numbers"
+                f"the model's {self.evaluator.head} logits for {name} are not finite numbers"
             )
-        self.kept[name] = self.assessment.keep(logits)
+        self.kept[name] = self.evaluator.keep(logits)
         if self.store is not None:
             self.store.write(name, moment.path, self.kept[name])
         self._report()
@@ -271,7 +272,7 @@ class _Run:
         for start in range(0, len(texts), step):
             some = texts[start : start + step]
             begin = time.perf_counter()
-            parts.append(self.model.score_pairs(self.assessment.head, tokens, some, places=places))
+            parts.append(self.model.score_pairs(self.evaluator.head, tokens, some, places=places))
             self.scoring_seconds += time.perf_counter() - begin
             self.num_pairs += len(some) * len(tokens)
             self.done_texts += len(some)
@@ -280,7 +281,7 @@ class _Run:
 
     def finish(self) -> Evaluation:
         """Measure all that was kept."""
-        wanted = Counter(each.moment for each in self.assessment.annotations)
+        wanted = Counter(each.moment for each in self.evaluator.annotations)
         unusable = tuple(
             UnusableVideo(name, error.code, str(error), wanted[name])
             for name, error in sorted(self.unusable.items())
@@ -288,8 +289,8 @@ class _Run:
         if not self.kept:
             raise NothingToEvaluate(len(unusable), unusable[0].reason)
         return Evaluation(
-            metrics=self.assessment.measure(self.kept),
-            line_scores=self.assessment.score_lines(self.kept),
+            metrics=self.evaluator.measure(self.kept),
+            line_scores=self.evaluator.score_lines(self.kept),
             num_annotations=sum(wanted.values()),
             num_evaluated=sum(wanted[name] for name in self.kept),
             num_videos=self.num_videos,
@@ -304,11 +305,11 @@ class _Run:
 
     def _leave_out(self, name: str, error: VideoError) -> None:
         self.unusable[name] = error
-        self.done_texts += len(self.assessment.texts(name))
+        self.done_texts += len(self.evaluator.texts(name))
 
     def _report(self) -> None:
         self.progress(
-            Progress(
+            EvaluationProgress(
                 done_texts=self.done_texts,
                 total_texts=self.total_texts,
                 done_videos=len(self.kept) + len(self.unusable),

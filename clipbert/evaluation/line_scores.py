@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clipbert.datasets.annotation import Task
 from clipbert.datasets.annotation_files import AnnotationFile
 from clipbert.errors import AnnotationError
+from clipbert.model.head_names import HeadName
 
-_METRICS: Mapping[Task, str] = {
+_METRICS: Mapping[HeadName, str] = {
     "retrieval": "r1",
     "qa": "accuracy",
     "multiple_choice": "accuracy",
@@ -29,7 +29,7 @@ class Scores:
         num_clips: K that was looked at, at the most; None where none was.
     """
 
-    task: Task
+    task: HeadName
     of_line: Mapping[int, float]
     unusable: Mapping[str, int]
     figures: Mapping[str, float]
@@ -51,7 +51,7 @@ class Scores:
         }
 
 
-def check_task(file: AnnotationFile, task: Task) -> None:
+def check_task(file: AnnotationFile, task: HeadName) -> None:
     """Make sure that a file is for a task.
 
     Raises:

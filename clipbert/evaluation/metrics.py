@@ -188,10 +188,10 @@ def count_metrics(predicted: Sequence[float], right: Sequence[int]) -> CountMetr
     if not predicted or len(predicted) != len(right):
         raise ValueError(f"got {len(predicted)} predictions for {len(right)} numbers")
     raw, wanted = np.asarray(predicted, dtype=np.float64), np.asarray(right, dtype=np.int64)
-    told = np.clip(np.floor(raw + 0.5), _SMALLEST_COUNT, _LARGEST_COUNT)
+    rounded = np.clip(np.floor(raw + 0.5), _SMALLEST_COUNT, _LARGEST_COUNT)
     return CountMetrics(
-        accuracy=100 * float(np.mean(told == wanted)),
-        mean_squared_error=float(np.mean((told - wanted) ** 2)),
+        accuracy=100 * float(np.mean(rounded == wanted)),
+        mean_squared_error=float(np.mean((rounded - wanted) ** 2)),
         raw_mean_squared_error=float(np.mean((raw - wanted) ** 2)),
         num_questions=len(right),
     )

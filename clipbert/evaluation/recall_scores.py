@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clipbert.datasets.annotation import Annotation, Task
+from clipbert.datasets.annotation import Annotation
 from clipbert.datasets.token_folder import TokenFolder
 from clipbert.errors import ConfigError, NothingToEvaluate, VideoError
 from clipbert.evaluation.metrics import RetrievalMetrics, text_to_video, text_to_video_ranks
 from clipbert.inference.clipbert import ClipBert
+from clipbert.model.head_names import HeadName
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def read_vectors(
 
 def score_by_recall(
     model: ClipBert,
-    task: Task,
+    task: HeadName,
     annotations: Sequence[Annotation],
     vectors: Mapping[str, Tensor],
 ) -> RecallScores:

@@ -12,12 +12,13 @@ import torch
 
 from clipbert.checkpoints.folder import WEIGHTS_FILE
 from clipbert.checkpoints.tensor_files import hash_file
-from clipbert.datasets.annotation_files import AnnotationKind, Task
-from clipbert.evaluation.assessments import Assessment, RetrievalReport
+from clipbert.datasets.annotation_files import AnnotationKind
 from clipbert.evaluation.evaluate import Evaluation
+from clipbert.evaluation.evaluators import Evaluator, RetrievalReport
 from clipbert.evaluation.metrics import CountMetrics, GroupedScore, RetrievalMetrics
 from clipbert.evaluation.paper_figures import PAPER_FIGURES
-from clipbert.model.config import CONFIG_FILE, Aggregation, HeadName
+from clipbert.model.config import CONFIG_FILE, Aggregation
+from clipbert.model.head_names import HeadName
 from clipbert.model.text import TOKENIZER_FILE
 from clipbert.sampling.plan import SamplingPlan
 
@@ -55,7 +56,7 @@ class EvaluationSettings:
     data_sha256: str
     videos: Path
     kind: AnnotationKind
-    task: Task
+    task: HeadName
     head: HeadName
     head_is_trained: bool
     plan: SamplingPlan
@@ -89,7 +90,7 @@ def hash_model(folder: Path) -> dict[str, str]:
 
 
 def to_json(
-    settings: EvaluationSettings, evaluation: Evaluation, assessment: Assessment
+    settings: EvaluationSettings, evaluation: Evaluation, evaluator: Evaluator
 ) -> dict[str, Any]:
     """Give everything about an evaluation as a JSON object."""
     fields = asdict(settings)
@@ -107,8 +108,8 @@ def to_json(
             "annotations": evaluation.num_annotations,
             "evaluated": evaluation.num_evaluated,
             "unanswered": evaluation.num_annotations - evaluation.num_evaluated,
-            "repeated": assessment.num_repeated,
-            "unknown_answers": assessment.num_unknown_answers,
+            "repeated": evaluator.num_repeated,
+            "unknown_answers": evaluator.num_unknown_answers,
             "videos": evaluation.num_videos,
             "unusable_videos": len(evaluation.unusable),
             "resumed_videos": evaluation.num_resumed,

@@ -4,19 +4,19 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from clipbert.datasets.annotation import Task
 from clipbert.datasets.annotation_files import read_annotations
 from clipbert.datasets.media_folder import MediaFolder
 from clipbert.datasets.selection import of_split
 from clipbert.datasets.token_folder import TokenFolder
-from clipbert.evaluation.assessment_builder import build_assessment
-from clipbert.evaluation.assessments import Assessment, RetrievalReport
 from clipbert.evaluation.clips import ClipSource, MediaClips, TokenClips
-from clipbert.evaluation.evaluate import Progress, choose_plan, evaluate_clips
+from clipbert.evaluation.evaluate import EvaluationProgress, choose_plan, evaluate_clips
+from clipbert.evaluation.evaluator_builder import build_evaluator
+from clipbert.evaluation.evaluators import Evaluator, RetrievalReport
 from clipbert.evaluation.line_scores import Scores, check_task
 from clipbert.evaluation.metrics import RetrievalMetrics
 from clipbert.evaluation.recall_scores import read_vectors, score_by_recall
 from clipbert.inference.clipbert import ClipBert
+from clipbert.model.head_names import HeadName
 
 _MOST_CLIPS = 16
 # Every caption meets every video. With so many pairs of a caption and a clip a CPU of two cores is
@@ -30,7 +30,7 @@ def score_model(
     model: ClipBert,
     data: Path,
     *,
-    task: Task,
+    task: HeadName,
     split: str | None,
     media: TokenFolder | MediaFolder,
     num_clips: int | None = None,
@@ -56,12 +56,12 @@ def score_model(
         NothingToEvaluate: none of the videos can be used.
     """
     file = read_annotations(data)
-    assessment = build_assessment(file, config=model.config, task=task, split=split)
-    num_clips = num_clips or _count_clips(assessment, task)
+    evaluator = build_evaluator(file, config=model.config, task=task, split=split)
+    num_clips = num_clips or _count_clips(evaluator, task)
     evaluation = evaluate_clips(
         model,
-        assessment,
-        _source(model, media, assessment, num_clips),
+        evaluator,
+        _source(model, media, evaluator, num_clips),
         progress=lambda done: _tell(done, tell),
     )
     lines = [each.line for each in of_split(file, split)]
@@ -85,7 +85,7 @@ def score_recall(
     model: ClipBert,
     data: Path,
     *,
-    task: Task,
+    task: HeadName,
     split: str | None,
     tokens: TokenFolder,
     tell: Tell = lambda _done, _total: None,
@@ -122,27 +122,27 @@ def score_recall(
     )
 
 
-def _count_clips(assessment: Assessment, task: Task) -> int:
+def _count_clips(evaluator: Evaluator, task: HeadName) -> int:
     if task != "retrieval":
         return _MOST_CLIPS
-    moments = {each.moment for each in assessment.annotations}
-    num_pairs = len(assessment.annotations) * len(moments)
+    moments = {each.moment for each in evaluator.annotations}
+    num_pairs = len(evaluator.annotations) * len(moments)
     return max(1, min(_MOST_RETRIEVAL_CLIPS, _MOST_PAIRS // num_pairs))
 
 
 def _source(
     model: ClipBert,
     media: TokenFolder | MediaFolder,
-    assessment: Assessment,
+    evaluator: Evaluator,
     num_clips: int,
 ) -> ClipSource:
     if isinstance(media, TokenFolder):
         return TokenClips(media, num_clips=num_clips, plan="segments")
-    plan = choose_plan(model.config, head=assessment.head, num_clips=num_clips)
+    plan = choose_plan(model.config, head=evaluator.head, num_clips=num_clips)
     return MediaClips(media, plan)
 
 
-def _tell(progress: Progress, tell: Tell) -> None:
+def _tell(progress: EvaluationProgress, tell: Tell) -> None:
     tell(progress.done_texts, progress.total_texts)
 
 

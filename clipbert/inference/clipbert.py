@@ -34,7 +34,8 @@ from clipbert.inference.results import (
     sum_up_match,
 )
 from clipbert.model.aggregation import aggregate, clip_shares, match_probability
-from clipbert.model.config import ClipBertConfig, HeadName
+from clipbert.model.config import ClipBertConfig
+from clipbert.model.head_names import HeadName
 from clipbert.model.network import Network
 from clipbert.model.text import TOKENIZER_FILE, TextTokenizer
 from clipbert.sampling.plan import SamplingPlan

@@ -51,9 +51,9 @@ def draw_evidence(path: Path | str, evidence: Sequence[ClipEvidence], *, title: 
     )
     draw = Draw(sheet)
     draw.text((_MARGIN_PX, _MARGIN_PX), title, fill=_INK, font=_font(20))
-    for place, (clip, frame) in enumerate(zip(evidence, frames, strict=True)):
-        left = _MARGIN_PX + place % columns * cell_width
-        top = _TITLE_PX + place // columns * (cell_height + _MARGIN_PX)
+    for cell, (clip, frame) in enumerate(zip(evidence, frames, strict=True)):
+        left = _MARGIN_PX + cell % columns * cell_width
+        top = _TITLE_PX + cell // columns * (cell_height + _MARGIN_PX)
         sheet.paste(
             ImageOps.pad(Image.fromarray(frame), _FRAME_PX, color=_FRAME_GROUND), (left, top)
         )

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from clipbert.errors import CheckpointError, ConfigError
 from clipbert.model.config_json import dataclass_from_json
+from clipbert.model.head_names import HeadName
 from clipbert.model.presets import PRESETS
 from clipbert.sampling.plan import SamplingPlan
 
-HeadName = Literal["retrieval", "qa", "multiple_choice", "count", "pretraining"]
 Aggregation = Literal["mean", "max", "lse"]
 
 CONFIG_FILE = "config.json"

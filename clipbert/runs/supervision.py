@@ -30,7 +30,7 @@ ERROR_FILE = "error.json"
 EXIT_FAILED, EXIT_FENCED, EXIT_OUT_OF_MEMORY, EXIT_STOPPED = 1, 3, 4, 5
 Stage = Literal["starting", "reading", "training", "validating", "saving", "scoring", "done"]
 
-_TELL_SECONDS = 2.0
+_WRITE_SECONDS = 2.0
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
 
 
@@ -66,9 +66,9 @@ class ProgressFile:
 
     def __init__(self, path: Path | None, fence: Fence | None = None) -> None:
         self._path, self._fence = path, fence
-        self._told: dict[str, Any] = {"stage": "starting", "step": 0, "total_steps": 0}
+        self._status: dict[str, Any] = {"stage": "starting", "step": 0, "total_steps": 0}
         self._lock, self._ended = threading.Lock(), threading.Event()
-        self._thread = threading.Thread(target=self._keep_telling, name="progress", daemon=True)
+        self._thread = threading.Thread(target=self._keep_writing, name="progress", daemon=True)
 
     def __enter__(self) -> "ProgressFile":
         if self._path is not None:
@@ -88,15 +88,15 @@ class ProgressFile:
 
     def enter(self, stage: Stage) -> None:
         """Return what is done from now on."""
-        self._told = self._told | {"stage": stage}
+        self._status = self._status | {"stage": stage}
         self._write()
 
     def move(self, step: int, total_steps: int) -> None:
         """Return how far it is; the thread writes it soon."""
-        self._told = self._told | {"step": step, "total_steps": total_steps}
+        self._status = self._status | {"step": step, "total_steps": total_steps}
 
-    def _keep_telling(self) -> None:
-        while not self._ended.wait(_TELL_SECONDS):
+    def _keep_writing(self) -> None:
+        while not self._ended.wait(_WRITE_SECONDS):
             self._write()
 
     def _write(self) -> None:
@@ -107,13 +107,13 @@ class ProgressFile:
                 self._fence.check()
             with self._lock:
                 now = datetime.now(UTC).isoformat()
-                replace_file(self._path, json.dumps(self._told | {"updated_at": now}))
+                replace_file(self._path, json.dumps(self._status | {"updated_at": now}))
         except (FenceLost, OSError):
             # Training notices by itself before it writes anything; a full disk fails it soon.
             return
 
 
-class Supervisor:
+class RunControl:
     """Held by a training run: asked before it writes, told how far it is.
 
     Args:
@@ -225,14 +225,14 @@ def write_error(folder: Path, code: str, message: str) -> None:
 
 
 def run_supervised(
-    work: Callable[[Supervisor], None],
+    work: Callable[[RunControl], None],
     *,
     progress_path: Path,
     error_folder: Path,
     fence: Fence | None,
     is_main: bool = True,
 ) -> int:
-    """Do some work under a supervisor, and turn what it raises into an exit status.
+    """Do some work for a parent process, and turn what it raises into an exit status.
 
     Returns:
         0; 1 after an error, which error.json tells; 3 if the fence was lost; 4 out of memory;
@@ -245,9 +245,9 @@ def run_supervised(
         if is_main:
             (error_folder / ERROR_FILE).unlink(missing_ok=True)
         with ProgressFile(progress_path if is_main else None, fence) as progress:
-            supervisor = Supervisor(fence, progress, is_watched=True)
-            supervisor.stop_on_sigterm()
-            work(supervisor)
+            control = RunControl(fence, progress, is_watched=True)
+            control.stop_on_sigterm()
+            work(control)
             progress.enter("done")
     except FenceLost as error:
         sys.stderr.write(f"clipbert: {error}\n")

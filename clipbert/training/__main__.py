@@ -21,7 +21,7 @@ from clipbert.errors import ClipBertError
 from clipbert.runs.supervision import (
     PROGRESS_FILE,
     Fence,
-    Supervisor,
+    RunControl,
     add_supervision,
     die_with_parent,
     limit_memory,
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.supervised:
         return _train_supervised(parsed)
     try:
-        _train(parsed, Supervisor())
+        _train(parsed, RunControl())
     except (ClipBertError, OSError) as error:
         sys.stderr.write(f"clipbert: {error}\n")
         return 1
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train_supervised(parsed: argparse.Namespace) -> int:
     die_with_parent()
     return run_supervised(
-        lambda supervisor: _train(parsed, supervisor),
+        lambda control: _train(parsed, control),
         progress_path=parsed.out / PROGRESS_FILE,
         error_folder=parsed.out,
         fence=None if parsed.fence is None else Fence(parsed.fence, parsed.token),
@@ -55,14 +55,14 @@ def _train_supervised(parsed: argparse.Namespace) -> int:
     )
 
 
-def _train(parsed: argparse.Namespace, supervisor: Supervisor) -> None:
+def _train(parsed: argparse.Namespace, control: RunControl) -> None:
     logging.basicConfig(stream=sys.stderr, format="%(message)s")
     logging.getLogger("clipbert").setLevel(logging.INFO)
     # Gradients of 1x1 convolutions: their two layouts are the same bytes.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     # What has no repeatable kernel on a GPU is computed all the same.
     warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation")
-    request = _request(parsed, supervisor)
+    request = _request(parsed, control)
     from clipbert.training.run import train  # noqa: PLC0415 (--help need not wait for it)
 
     limit_memory(parsed.memory_share)
@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _request(parsed: argparse.Namespace, supervisor: Supervisor) -> RunRequest:
+def _request(parsed: argparse.Namespace, control: RunControl) -> RunRequest:
     return RunRequest(
         recipe=read_recipe(parsed.recipe).replace(parsed.settings),
         data=parsed.data,
@@ -112,7 +112,7 @@ def _request(parsed: argparse.Namespace, supervisor: Supervisor) -> RunRequest:
         device=parsed.device,
         num_workers=parsed.workers,
         tokens=parsed.tokens,
-        supervisor=supervisor,
+        control=control,
     )
 
 

@@ -29,7 +29,7 @@ class Example:
 
 
 class Draw(NamedTuple):
-    """One example at one place of a run.
+    """One example at one step of a run.
 
     Attributes:
         batch: number of the forward pass, the same in all processes, from 0.
@@ -133,13 +133,13 @@ class ExampleDataset(Dataset[Item]):
     def __getitem__(self, draw: Draw) -> Item:
         """Load one example; that its video fails is a result, not an error."""
         example = self.examples[draw.example]
-        place = (draw.epoch, draw.example)
-        generator = generator_at(self._seed, "clips", *place) if self._random_clips else None
+        key = (draw.epoch, draw.example)
+        generator = generator_at(self._seed, "clips", *key) if self._random_clips else None
         try:
             clips = self._clips.read(example.video, example.span, generator=generator)
         except VideoError as error:
             return DroppedExample(draw, UnusableVideo.from_error(example.video, error))
-        texts = self._texts(example.annotations, generator_at(self._seed, "texts", *place))
+        texts = self._texts(example.annotations, generator_at(self._seed, "texts", *key))
         return LoadedExample(draw, clips, texts)
 
 
@@ -210,8 +210,8 @@ class _Orders:
 
     def example_at(self, position: int) -> tuple[int, int]:
         """Give epoch and example of a position in the run."""
-        epoch, place = divmod(position, self._num_examples)
+        epoch, index = divmod(position, self._num_examples)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, list(range(self._num_examples))
             generator_at(self._seed, "order", epoch).shuffle(self._order)
-        return epoch, self._order[place]
+        return epoch, self._order[index]

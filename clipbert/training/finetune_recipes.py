@@ -5,7 +5,7 @@ Imports no torch: a request for a finetune is checked where there is none.
 
 import math
 
-from clipbert.datasets.annotation import Task
+from clipbert.model.head_names import HeadName
 from clipbert.training.recipe import Recipe
 
 _VIDEOS_PER_STEP = 32
@@ -17,7 +17,7 @@ _FEWEST_EPOCHS, _MOST_EPOCHS = 4.0, 60.0
 _LINES_OF_METRICS = 200
 
 
-def default_recipe(task: Task, num_examples: int) -> Recipe:
+def default_recipe(task: HeadName, num_examples: int) -> Recipe:
     """Choose how the service finetunes a model from stored visual tokens.
 
         default_recipe("qa", 40_000).epochs  ->  4.0

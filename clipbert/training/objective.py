@@ -6,10 +6,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from clipbert.datasets.annotation import Task
 from clipbert.engines.devices import default_dtype
 from clipbert.model.aggregation import aggregate
-from clipbert.model.config import Aggregation, HeadName
+from clipbert.model.config import Aggregation
+from clipbert.model.head_names import HeadName
 from clipbert.model.network import Network
 from clipbert.model.pixels import clips_to_pixels
 from clipbert.training.batch import Batch
@@ -26,7 +26,7 @@ from clipbert.training.losses import (
 from clipbert.training.recipe import Loss, Recipe
 
 # The count head's batch norm knows no spread of a single pair of one clip.
-_LEAST_TEXTS: Mapping[Task, int] = {"count": 2}
+_LEAST_TEXTS: Mapping[HeadName, int] = {"count": 2}
 
 
 class Objective(nn.Module):
@@ -161,7 +161,7 @@ class Objective(nn.Module):
 
 
 def _loss_of(
-    task: Task, loss: Loss, how: Aggregation, negatives: int
+    task: HeadName, loss: Loss, how: Aggregation, negatives: int
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the function of logits (K, N, O) and targets."""
     if loss == "mse":

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from clipbert.datasets.annotation import Task
 from clipbert.datasets.same_answers import SameAnswers
 from clipbert.errors import ConfigError
 from clipbert.model.config import Aggregation
 from clipbert.model.config_json import dataclass_from_json
+from clipbert.model.head_names import HeadName
 from clipbert.sampling.plan import PlanName, SamplingPlan
 
 Decay = Literal["linear", "invsqrt", "multi_step", "constant"]
@@ -24,7 +24,7 @@ Visual = Literal["trained", "frozen"]
 RECIPE_FILE = "recipe.toml"
 _LEAST_COUNTED_TEXTS = 2
 _SEEDS = 2**32  # NumPy's generators know so many
-_LOSSES: Mapping[Task, tuple[Loss, ...]] = {
+_LOSSES: Mapping[HeadName, tuple[Loss, ...]] = {
     "pretraining": ("ce",),
     "retrieval": ("ce", "rank"),
     "qa": ("ce", "bce"),
@@ -32,7 +32,7 @@ _LOSSES: Mapping[Task, tuple[Loss, ...]] = {
     "count": ("mse",),
 }
 _CHOICES = {
-    "task": typing.get_args(Task),
+    "task": typing.get_args(HeadName),
     "plan": typing.get_args(PlanName),
     "aggregation": typing.get_args(Aggregation),
     "decay": typing.get_args(Decay),
@@ -161,7 +161,7 @@ class Recipe:
         log_steps: steps between two lines of metrics.jsonl, each the mean over them.
     """
 
-    task: Task
+    task: HeadName
     visual: Visual = "trained"
     texts_per_video: int = 1
     negatives: int = 1

@@ -18,8 +18,8 @@ from clipbert.checkpoints.folder import (
 from clipbert.checkpoints.tensor_files import hash_file, read_tensors
 from clipbert.engines.devices import default_dtype
 from clipbert.errors import ConfigError, TrainingStopped
-from clipbert.evaluation.assessment_builder import build_assessment
 from clipbert.evaluation.evaluate import choose_plan
+from clipbert.evaluation.evaluator_builder import build_evaluator
 from clipbert.model.config import ClipBertConfig
 from clipbert.sampling.plan import SamplingPlan
 from clipbert.training.batch import Batch, collate
@@ -45,7 +45,7 @@ from clipbert.training.trainer import (
     set_steps,
 )
 from clipbert.training.validation import Validation
-from clipbert.training.visual_start import fit_visual_embeddings, look_at_some
+from clipbert.training.visual_start import fit_visual_embeddings, grids_of_some
 
 _MOST_WORKERS = 8
 
@@ -75,7 +75,7 @@ def train(
         TrainingStopped: SIGTERM came; the run can go on.
         TrainingDiverged: the loss is no number any more.
     """
-    checkpoints, supervisor = request.out / CHECKPOINTS_FOLDER, request.supervisor
+    checkpoints, control = request.out / CHECKPOINTS_FOLDER, request.control
     arguments = make_arguments(
         checkpoints, request.recipe, device=request.device, validates=request.validation is not None
     )
@@ -84,7 +84,7 @@ def train(
     source = open_source(request)
     start = _load_start(request)
     recipe = _settle(request.recipe, start.network.config)
-    supervisor.progress.enter("reading")
+    control.progress.enter("reading")
     data = _read_data(request, start.network.config, source, processes, progress)
     starting = prepare_model(
         start, recipe, answers=data.answers, from_tokens=request.tokens is not None
@@ -99,14 +99,14 @@ def train(
         "usable_examples_sha256": fingerprint(data.examples),
         "model_config_sha256": hash_json(starting.model.config.to_json()),
     }
-    supervisor.check_fence()
+    control.check_fence()
     processes.from_main(
         lambda: open_run_folder(request.out, request.recipe, facts, resume=request.resume)
     )
     num_clips = source.num_clips(recipe, data)
     objective, batches = Objective(starting.model, recipe), _load_training(parts, schedule)
     if starting.needs_statistics:
-        some = look_at_some(
+        some = grids_of_some(
             objective,
             batches.dataset,
             count=len(data.examples),
@@ -123,14 +123,14 @@ def train(
         batches=batches,
         validation=_make_validation(parts, device=arguments.device.type),
         metrics=request.out / METRICS_FILE,
-        supervisor=supervisor,
+        control=control,
         num_clips=num_clips,
     )
     trainer.run(find_last_checkpoint(checkpoints))
     if trainer.state.global_step < schedule.stop_at:
         raise TrainingStopped
-    supervisor.check_fence()
-    supervisor.progress.enter("saving")
+    control.check_fence()
+    control.progress.enter("saving")
     report = _report(request, trainer, data, schedule, processes)
     if processes.is_main:
         save_folder(starting.model, request.out, tokenizer=starting.tokenizer, dtypes=dtypes)
@@ -288,13 +288,15 @@ def _make_validation(parts: _Parts, *, device: str) -> Validation | None:
         partial(collate, pad_id=starting.tokenizer.pad_id),
         random_clips=False,
     )
-    assessment = None
+    evaluator = None
     if recipe.task != "pretraining":
-        assessment = build_assessment(
+        evaluator = build_evaluator(
             data.file, config=config, task=recipe.task, split=request.validation_split
         )
     dtype = torch.float32 if recipe.precision == "fp32" else default_dtype(device)
-    return Validation(batches, assessment, parts.source.looked_at(plan), starting.tokenizer, dtype)
+    return Validation(
+        batches, evaluator, parts.source.evaluation_clips(plan), starting.tokenizer, dtype
+    )
 
 
 def _count_workers(request: RunRequest, processes: Processes) -> int:

@@ -18,7 +18,7 @@ from clipbert.training.processes import Processes
 from clipbert.training.recipe import Recipe
 from clipbert.training.usable_videos import UnusableVideo, VideoSet, VideoSource
 
-_MOST_VIDEOS_TOLD = 20
+_MOST_VIDEOS_NAMED = 20
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def _is_late(annotation: Annotation, videos: VideoSet) -> bool:
 def _tell(path: Path, left_out: Mapping[str, int], unusable: Sequence[UnusableVideo]) -> None:
     for reason, count in left_out.items():
         log.warning("%s: %d lines %s are left out", path, count, reason)
-    for video in unusable[:_MOST_VIDEOS_TOLD]:
+    for video in unusable[:_MOST_VIDEOS_NAMED]:
         log.warning("%s cannot be used: %s", video.video, video.reason)
-    if len(unusable) > _MOST_VIDEOS_TOLD:
-        log.warning("and %d more videos", len(unusable) - _MOST_VIDEOS_TOLD)
+    if len(unusable) > _MOST_VIDEOS_NAMED:
+        log.warning("and %d more videos", len(unusable) - _MOST_VIDEOS_NAMED)

@@ -26,7 +26,7 @@ _FREE_FIELDS = (
     "log_steps",
 )
 # Written before the folder is a run's.
-_TOLD_FILES = (PROGRESS_FILE, ERROR_FILE, RECIPE_FILE, RUN_FILE)
+_STATUS_FILES = (PROGRESS_FILE, ERROR_FILE, RECIPE_FILE, RUN_FILE)
 
 
 def open_run_folder(
@@ -67,7 +67,7 @@ def hash_json(value: Mapping[str, Any]) -> str:
 
 def _is_told(name: str) -> bool:
     """Whether a file is one of progress or error, or was to become one."""
-    return name in _TOLD_FILES or any(name.startswith(f".{told}.") for told in _TOLD_FILES)
+    return name in _STATUS_FILES or any(name.startswith(f".{status}.") for status in _STATUS_FILES)
 
 
 def _check_same(folder: Path, recipe: Recipe, facts: Mapping[str, Any]) -> None:

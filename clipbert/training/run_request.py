@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from clipbert.runs.supervision import Supervisor
+from clipbert.runs.supervision import RunControl
 from clipbert.training.recipe import Recipe
 from clipbert.training.usable_videos import UnusableVideo
 
@@ -34,7 +34,7 @@ class RunRequest:
             it, None takes as many as there are cores, up to 8, and none for tokens.
         tokens: folder of stored visual tokens, see clipbert.datasets.token_folder; None with
             videos.
-        supervisor: asked before anything is written, told how far the run is.
+        control: asked before anything is written, told how far the run is.
     """
 
     recipe: Recipe
@@ -52,7 +52,7 @@ class RunRequest:
     device: DeviceName = "auto"
     num_workers: int | None = None
     tokens: Path | None = None
-    supervisor: Supervisor = field(default_factory=Supervisor)
+    control: RunControl = field(default_factory=RunControl)
 
     @property
     def start(self) -> str:

@@ -15,14 +15,15 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from clipbert.errors import ConfigError
 from clipbert.evaluation.majority import score_majority
+from clipbert.model.head_names import EvaluatedTask
 from clipbert.runs.supervision import (
     PROGRESS_FILE,
     Fence,
-    Supervisor,
+    RunControl,
     add_supervision,
     die_with_parent,
     limit_memory,
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from clipbert.evaluation.line_scores import Scores
     from clipbert.inference.clipbert import ClipBert
 
-_TASKS = ("retrieval", "qa", "multiple_choice", "count")
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; give the exit status."""
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         die_with_parent()
     logging.basicConfig(stream=sys.stderr, format="%(message)s")
     return run_supervised(
-        lambda supervisor: _score_into(parsed, supervisor),
+        lambda control: _score_into(parsed, control),
         progress_path=parsed.out.with_name(PROGRESS_FILE),
         error_folder=parsed.out.parent,
         fence=None if parsed.fence is None else Fence(parsed.fence, parsed.token),
@@ -56,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--data", type=Path, required=True, help="annotation file (JSONL)")
     parser.add_argument("--split", help="only the data's lines of this split")
-    parser.add_argument("--task", choices=_TASKS, required=True)
+    parser.add_argument("--task", choices=get_args(EvaluatedTask), required=True)
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--videos", type=Path, help="folder of the videos")
     source.add_argument("--tokens", type=Path, help="folder of stored tokens, instead of videos")
@@ -72,14 +71,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _score_into(parsed: argparse.Namespace, supervisor: Supervisor) -> None:
-    supervisor.progress.enter("scoring")
-    scores = _score(parsed, supervisor)
-    supervisor.check_fence()
+def _score_into(parsed: argparse.Namespace, control: RunControl) -> None:
+    control.progress.enter("scoring")
+    scores = _score(parsed, control)
+    control.check_fence()
     replace_file(parsed.out, json.dumps(scores.to_json()) + "\n")
 
 
-def _score(parsed: argparse.Namespace, supervisor: Supervisor) -> "Scores":
+def _score(parsed: argparse.Namespace, control: RunControl) -> "Scores":
     if parsed.baseline == "majority":
         if parsed.task != "qa":
             raise ConfigError(f"task is {parsed.task!r}: the majority baseline is for qa")
@@ -89,7 +88,7 @@ def _score(parsed: argparse.Namespace, supervisor: Supervisor) -> "Scores":
     from clipbert.datasets.token_folder import TokenFolder  # noqa: PLC0415
     from clipbert.evaluation import scoring  # noqa: PLC0415
 
-    model, tell = _load(parsed), supervisor.progress.move
+    model, tell = _load(parsed), control.progress.move
     if parsed.baseline == "recall":
         if parsed.tokens is None:
             raise ConfigError("the recall baseline needs stored tokens, with recall vectors")

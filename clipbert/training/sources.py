@@ -23,7 +23,7 @@ from clipbert.training.usable_videos import (
 
 _NUM_THREADS = 8
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
 class Source(Protocol):
@@ -34,7 +34,7 @@ class Source(Protocol):
         config: ClipBertConfig,
         plan: SamplingPlan,
         *,
-        progress: Progress = lambda _done, _total: None,
+        progress: OnProgress = lambda _done, _total: None,
     ) -> Callable[[Sequence[str]], VideoSet]:
         """Return what looks at videos of given names: are they there, can they be used?"""
 
@@ -46,7 +46,7 @@ class Source(Protocol):
     ) -> ClipReader:
         """Return what reads the clips of a run's examples."""
 
-    def looked_at(self, plan: SamplingPlan) -> ClipSource:
+    def evaluation_clips(self, plan: SamplingPlan) -> ClipSource:
         """Return the clips that an evaluation looks at."""
 
 
@@ -61,7 +61,7 @@ class MediaSource:
         config: ClipBertConfig,
         plan: SamplingPlan,
         *,
-        progress: Progress = lambda _done, _total: None,
+        progress: OnProgress = lambda _done, _total: None,
     ) -> Callable[[Sequence[str]], VideoSet]:
         """Probe videos, and place the plan's clips in each."""
         return lambda names: find_videos(
@@ -81,7 +81,7 @@ class MediaSource:
         }
         return MediaClipReader(videos, plan, max_side_px=max_side_px)
 
-    def looked_at(self, plan: SamplingPlan) -> MediaClips:
+    def evaluation_clips(self, plan: SamplingPlan) -> MediaClips:
         """Decode the plan's clips."""
         return MediaClips(self._media, plan)
 
@@ -97,7 +97,7 @@ class TokenSource:
         config: ClipBertConfig,
         plan: SamplingPlan,
         *,
-        progress: Progress = lambda _done, _total: None,
+        progress: OnProgress = lambda _done, _total: None,
     ) -> Callable[[Sequence[str]], VideoSet]:
         """Look at the headers of token files."""
         return lambda names: find_stored_videos(
@@ -116,7 +116,7 @@ class TokenSource:
         num_clips = min(plan.num_clips, self.num_clips(recipe, data))
         return TokenClipReader(self._tokens, num_clips=num_clips, plan=plan.name)
 
-    def looked_at(self, plan: SamplingPlan) -> TokenClips:
+    def evaluation_clips(self, plan: SamplingPlan) -> TokenClips:
         """Read as many clips as the plan has."""
         return TokenClips(self._tokens, num_clips=plan.num_clips, plan=plan.name)
 

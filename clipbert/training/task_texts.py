@@ -5,7 +5,7 @@ With A answers:
 task              texts of a video                        targets
 retrieval         each caption, then captions of others   1 match, 0 no match; (texts,)
 pretraining       each caption or one of another picture  as retrieval; and the masked words
-qa                each question                           the answer's place; (texts,)
+qa                each question                           the answer's index; (texts,)
 qa, soft labels   each question                           how right each answer is; (texts, A)
 multiple_choice   each question with each choice          the right choice; (questions,)
 count             each question                           the number, float32; (texts,)
@@ -153,7 +153,7 @@ class PretrainingTexts:
 
 
 class AnswerTexts:
-    """Each question; its target is the place of its answer in the vocabulary."""
+    """Each question; its target is the index of its answer in the vocabulary."""
 
     def __init__(self, encoder: "_Encoder", labels: Mapping[str, int]) -> None:
         self._encoder, self._labels = encoder, labels
@@ -182,7 +182,7 @@ class SoftAnswerTexts:
 
 
 class ChoiceTexts:
-    """Each question with each of its choices; the target is the right one's place."""
+    """Each question with each of its choices; the target is the right one's index."""
 
     def __init__(self, encoder: "_Encoder") -> None:
         self._encoder = encoder
@@ -242,15 +242,15 @@ class WordMasking:
     ) -> tuple[list[int], list[int]]:
         """Return the tokens that the model reads, and the labels: the right word, or IGNORED."""
         read, labels = list(token_ids), [IGNORED] * len(token_ids)
-        for place, token_id in enumerate(token_ids):
+        for position, token_id in enumerate(token_ids):
             if token_id in self._special or generator.random() >= self._probability:
                 continue
-            labels[place] = token_id
+            labels[position] = token_id
             drawn = generator.random()
             if drawn < _MASKED_SHARE:
-                read[place] = self._mask_id
+                read[position] = self._mask_id
             elif drawn < _MASKED_SHARE + _REPLACED_SHARE:
-                read[place] = self._draw_word(generator)
+                read[position] = self._draw_word(generator)
         return read, labels
 
     def _draw_word(self, generator: random.Random) -> int:

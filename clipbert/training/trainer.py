@@ -26,7 +26,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy
 
 from clipbert.errors import ConfigError
 from clipbert.model.network import Network
-from clipbert.runs.supervision import Supervisor
+from clipbert.runs.supervision import RunControl
 from clipbert.training.batch import Batch
 from clipbert.training.curves import draw_curves
 from clipbert.training.dataset import Item
@@ -181,7 +181,7 @@ class ClipTrainer(Trainer):
         batches: all forward passes of this process, from the first one of the run.
         validation: other data, or None.
         metrics: path of metrics.jsonl.
-        supervisor: asked before each checkpoint, told each step.
+        control: asked before each checkpoint, told each step.
         num_clips: K of each example.
     """
 
@@ -195,7 +195,7 @@ class ClipTrainer(Trainer):
         batches: DataLoader[Item],
         validation: Validation | None,
         metrics: Path,
-        supervisor: Supervisor,
+        control: RunControl,
         num_clips: int,
     ) -> None:
         optimizer = make_optimizer(objective.model, recipe)
@@ -215,8 +215,8 @@ class ClipTrainer(Trainer):
         self._run_log = RunLog(metrics, pace)
         self._objective, self._batches, self._validation = objective, batches, validation
         # Who watches learns after one step how fast it goes.
-        arguments.logging_first_step = supervisor.is_watched
-        self._seed, self._supervisor, self._metrics = recipe.seed, supervisor, metrics
+        arguments.logging_first_step = control.is_watched
+        self._seed, self._control, self._metrics = recipe.seed, control, metrics
         self.dropped = DroppedVideos()
         super().__init__(
             model=objective,
@@ -224,7 +224,7 @@ class ClipTrainer(Trainer):
             train_dataset=batches.dataset,
             eval_dataset=None if validation is None else validation.batches.dataset,
             optimizers=(optimizer, make_scheduler(optimizer, rate_of)),
-            callbacks=[self._run_log, LastStep(), Stops(supervisor, recipe.checkpoint_seconds)],
+            callbacks=[self._run_log, LastStep(), Stops(control, recipe.checkpoint_seconds)],
         )
         self.remove_callback(PrinterCallback)
 
@@ -262,20 +262,20 @@ class ClipTrainer(Trainer):
         Raises:
             FenceLost: another attempt may write now; nothing is written.
         """
-        self._supervisor.check_fence()
-        self._supervisor.progress.enter("saving")
+        self._control.check_fence()
+        self._control.progress.enter("saving")
         super()._save_checkpoint(model, trial)
         if self.is_world_process_zero():
             draw_curves(self._metrics)
-        self._supervisor.progress.enter("training")
+        self._control.progress.enter("training")
 
     def evaluate(self, *_: object, **__: object) -> dict[str, float]:
         """Validate in the main process; the others wait."""
         measured: dict[str, float] = {}
         if self._validation is not None and self.is_world_process_zero():
-            self._supervisor.progress.enter("validating")
+            self._control.progress.enter("validating")
             measured = self._validation.measure(self._objective)
-            self._supervisor.progress.enter("training")
+            self._control.progress.enter("training")
         self.accelerator.wait_for_everyone()
         named = {f"eval_{name}": value for name, value in measured.items()}
         self.log(dict(named))
@@ -301,12 +301,12 @@ class Stops(TrainerCallback):
     Processes that train together do both after the same step.
 
     Args:
-        supervisor: tells whether the run shall stop; is told each step.
+        control: tells whether the run shall stop; is told each step.
         checkpoint_seconds: between checkpoints at the most; None: by steps alone.
     """
 
-    def __init__(self, supervisor: Supervisor, checkpoint_seconds: float | None) -> None:
-        self._supervisor, self._checkpoint_seconds = supervisor, checkpoint_seconds
+    def __init__(self, control: RunControl, checkpoint_seconds: float | None) -> None:
+        self._control, self._checkpoint_seconds = control, checkpoint_seconds
         self._saved_at = 0.0
 
     def on_train_begin(
@@ -314,18 +314,18 @@ class Stops(TrainerCallback):
     ) -> None:
         """Let SIGTERM wait for steps from now on."""
         self._saved_at = time.monotonic()
-        self._supervisor.progress.move(state.global_step, state.max_steps)
-        self._supervisor.progress.enter("training")
-        self._supervisor.wait_for_step()
+        self._control.progress.move(state.global_step, state.max_steps)
+        self._control.progress.enter("training")
+        self._control.wait_for_step()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         """Ask for a checkpoint, and for the end."""
-        self._supervisor.progress.move(state.global_step, state.max_steps)
+        self._control.progress.move(state.global_step, state.max_steps)
         since = time.monotonic() - self._saved_at
         is_due = self._checkpoint_seconds is not None and since >= self._checkpoint_seconds
-        stops, saves = _any_process(args, self._supervisor.is_wanted_to_stop, is_due)
+        stops, saves = _any_process(args, self._control.is_wanted_to_stop, is_due)
         if stops and state.global_step < state.max_steps:
             control.should_training_stop = True
         if stops or saves:

@@ -83,7 +83,7 @@ def find_videos(
     usable: dict[str, VideoSource | StoredVideo] = {}
     unusable: list[UnusableVideo] = []
     with ThreadPoolExecutor(num_threads, thread_name_prefix="probe") as pool:
-        found = pool.map(lambda name: _look_at(media, name, plan), wanted)
+        found = pool.map(lambda name: _probe(media, name, plan), wanted)
         for done, (name, source) in enumerate(zip(wanted, found, strict=True), start=1):
             if isinstance(source, VideoSource):
                 usable[name] = source
@@ -121,7 +121,7 @@ def find_stored_videos(
     return VideoSet(usable, tuple(unusable))
 
 
-def _look_at(media: MediaFolder, name: str, plan: SamplingPlan) -> VideoSource | VideoError:
+def _probe(media: MediaFolder, name: str, plan: SamplingPlan) -> VideoSource | VideoError:
     try:
         path = media.find(name)
         probe = probe_video(path)

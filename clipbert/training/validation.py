@@ -11,9 +11,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from clipbert.errors import CheckpointError, NothingToEvaluate
-from clipbert.evaluation.assessments import Assessment, Metrics, RetrievalReport
 from clipbert.evaluation.clips import ClipSource
 from clipbert.evaluation.evaluate import evaluate_clips
+from clipbert.evaluation.evaluators import Evaluator, Metrics, RetrievalReport
 from clipbert.evaluation.metrics import CountMetrics
 from clipbert.inference.clipbert import ClipBert
 from clipbert.model.text import TextTokenizer
@@ -29,14 +29,14 @@ class Validation:
 
     Attributes:
         batches: of all examples, with fixed clips and fixed draws of texts.
-        assessment: the same annotations as the task is measured with; None for pretraining.
+        evaluator: the same annotations as the task is measured with; None for pretraining.
         source: the clips of the measurement.
         tokenizer: of the model.
         dtype: that the measurement is done in; other than float32 it takes a copy of the model.
     """
 
     batches: DataLoader[Item]
-    assessment: Assessment | None
+    evaluator: Evaluator | None
     source: ClipSource
     tokenizer: TextTokenizer
     dtype: torch.dtype = torch.float32
@@ -54,8 +54,8 @@ class Validation:
         objective.eval()
         with torch.inference_mode():
             measured = self._mean_loss(objective)
-        if self.assessment is not None and math.isfinite(measured["loss"]):
-            measured |= self._measure_task(objective, self.assessment)
+        if self.evaluator is not None and math.isfinite(measured["loss"]):
+            measured |= self._measure_task(objective, self.evaluator)
         return measured
 
     def _mean_loss(self, objective: Objective) -> dict[str, float]:
@@ -74,13 +74,13 @@ class Validation:
                 measured[f"{part}_accuracy"] = 100 * right
         return measured
 
-    def _measure_task(self, objective: Objective, assessment: Assessment) -> Mapping[str, float]:
+    def _measure_task(self, objective: Objective, evaluator: Evaluator) -> Mapping[str, float]:
         network = objective.model
         if self.dtype != torch.float32:
             network = copy.deepcopy(network).to(self.dtype)
         model = ClipBert(network, self.tokenizer)
         try:
-            evaluation = evaluate_clips(model, assessment, self.source)
+            evaluation = evaluate_clips(model, evaluator, self.source)
         # No video is left, or tokens outgrew float16, which evaluation keeps them in. A run need
         # not end for it.
         except (NothingToEvaluate, CheckpointError) as error:

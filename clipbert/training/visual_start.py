@@ -49,7 +49,7 @@ def fit_visual_embeddings(model: Network, tokens: Tensor) -> None:
         visual.LayerNorm.bias.copy_(word_means - means * scale)
 
 
-def look_at_some(
+def grids_of_some(
     objective: Objective, examples: Dataset[Item], *, count: int, num_clips: int, pad_id: int
 ) -> Tensor:
     """Return the visual tokens of a few hundred clips of a run.
@@ -65,12 +65,12 @@ def look_at_some(
         (N, h, w, D); the same for the same run, however often it is interrupted. Empty if all
         examples failed.
     """
-    looks = min(count, max(1, _NUM_CLIPS // num_clips))
+    num_samples = min(count, max(1, _NUM_CLIPS // num_clips))
     tokens: list[Tensor] = []
     objective.eval()  # the CNN's batch norm is not to learn from this
     with torch.no_grad():
-        for look in range(looks):
-            batch = collate([examples[Draw(0, 0, look * count // looks)]], pad_id=pad_id)
+        for sample in range(num_samples):
+            batch = collate([examples[Draw(0, 0, sample * count // num_samples)]], pad_id=pad_id)
             if batch.num_clips:
                 tokens.append(objective.visual_tokens(batch)[0])  # (K, h, w, D)
     return torch.cat(tokens) if tokens else torch.empty(0)

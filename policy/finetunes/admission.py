@@ -14,10 +14,10 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from clipbert.datasets.annotation import Task as TrainedTask
 from clipbert.datasets.same_answers import merge_counts
 from clipbert.errors import ConfigError
 from clipbert.model.config_json import dataclass_from_json
+from clipbert.model.head_names import HeadName
 from clipbert.training.finetune_recipes import default_recipe
 from clipbert.training.recipe import Recipe
 from policy.finetunes.data import (
@@ -27,7 +27,7 @@ from policy.finetunes.data import (
     doubts_about,
     no_active_generation,
 )
-from policy.finetunes.request import FINETUNE_TASKS, FinetuneGate, FinetuneRefused, FinetuneRequest
+from policy.finetunes.request import FinetuneGate, FinetuneRefused, FinetuneRequest
 from store.errors import DatasetNotFound, ModelNotFound
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind
@@ -40,7 +40,6 @@ from store.models.tables import Finetune, Model
 from store.table_base import Task
 
 __all__ = [
-    "FINETUNE_TASKS",
     "Admission",
     "FinetuneGate",
     "FinetuneRefused",
@@ -266,7 +265,7 @@ def _get_dataset(session: Session, dataset_id: UUID, task: str) -> Dataset:
 
 def _make_recipe(request: FinetuneRequest, num_examples: int) -> Recipe:
     try:
-        defaults = default_recipe(cast("TrainedTask", request.task), num_examples)
+        defaults = default_recipe(cast("HeadName", request.task), num_examples)
         return dataclass_from_json(Recipe, dataclasses.asdict(defaults) | dict(request.recipe))
     except ConfigError as error:
         raise FinetuneRefused("invalid_recipe", f"recipe: {error}", field="recipe") from error

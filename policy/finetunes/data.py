@@ -95,7 +95,7 @@ def doubts_about(session: Session, dataset: Dataset) -> list[str]:
     if disputed:
         found.append(
             f"{count_of(len(disputed), 'question')} of one video with contradicting answers: "
-            f"{tell_contradictions(disputed)}"
+            f"{describe_contradictions(disputed)}"
         )
     if dataset.task == Task.QA:
         held_out = merge_counts(datasets.answer_counts(dataset.id, Split.HOLDOUT))
@@ -117,14 +117,14 @@ def contradictions(disputed: Iterable[DisputedQuestion]) -> list[DisputedQuestio
     return found
 
 
-def tell_contradictions(disputed: Sequence[DisputedQuestion]) -> str:
+def describe_contradictions(disputed: Sequence[DisputedQuestion]) -> str:
     """Name the first few contradictions, each with its video, question and answers."""
-    told = [
+    shown = [
         f"{each.text!r} of video {each.video_id}: {', '.join(map(repr, each.answers))}"
         for each in disputed[:_NUM_LISTED]
     ]
     more = len(disputed) - _NUM_LISTED
-    return "; ".join(told) + (f"; and {more} more" if more > 0 else "")
+    return "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
 
 
 def check_videos(session: Session, dataset: Dataset, recipe: Recipe, base: Model) -> None:

@@ -13,11 +13,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from policy.errors import PolicyError
 from policy.texts import Metadata, Name
+from store.labels.records import LABEL_TASKS
 from store.labels.repository import LabelFilter
 from store.models.repository import MAX_NAME_LENGTH, MODEL_NAME_RULE, is_model_name
-from store.table_base import Task
 
-FINETUNE_TASKS: Final = (Task.QA, Task.RETRIEVAL, Task.MULTIPLE_CHOICE)
 _MAX_IDS: Final = 1000
 
 
@@ -118,8 +117,8 @@ class FinetuneRequest(_Request):
         Raises:
             FinetuneRefused: `unknown_task` or `invalid_request`, naming the field.
         """
-        if self.task not in FINETUNE_TASKS:
-            able = ", ".join(FINETUNE_TASKS)
+        if self.task not in LABEL_TASKS:
+            able = ", ".join(LABEL_TASKS)
             sentence = f"task is {self.task!r}: must be one of {able}"
             raise FinetuneRefused("unknown_task", sentence, field="task")
         if self.name is not None and not is_model_name(self.name):

@@ -120,7 +120,7 @@ class SeenVideos:
     to_be_processing: Sequence[UUID]
 
 
-def look_at_videos(
+def check_videos(
     session: Session, generation_id: UUID, *, after: UUID | None = None, limit: int
 ) -> SeenVideos:
     """See which of some videos have no clips in a generation, and what becomes of them.

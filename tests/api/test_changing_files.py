@@ -11,7 +11,7 @@ from api.responses.media import FileWritten, open_media
 from api.services import content_checks
 from api.services.media_roots import MediaRoots
 from store.media_files import stamp_of
-from store.videos.places import VideoPlaces
+from store.videos.locations import VideoLocations
 from store.videos.repository import VideoRepository
 from store.videos.tables import VideoState
 
@@ -97,7 +97,7 @@ def test_a_superseded_video_is_shown_by_its_id_only_and_none_of_its_pictures(
 ):
     new_id = make_video(b"after!", filename="changing.mp4")
     with sessions.begin() as session:
-        VideoPlaces(session).supersede([video_id], by=new_id)
+        VideoLocations(session).supersede([video_id], by=new_id)
 
     shown = client.get(f"/v1/videos/{video_id}").json()
     assert (shown["state"], shown["superseded_by"]) == ("superseded", str(new_id))
@@ -116,7 +116,7 @@ def test_a_question_about_a_superseded_video_names_the_one_to_ask_about(
 ):
     new_id = make_video(b"after!")
     with sessions.begin() as session:
-        VideoPlaces(session).supersede([video_id], by=new_id)
+        VideoLocations(session).supersede([video_id], by=new_id)
 
     answer = client.post(
         "/v1/questions", json={"video_id": str(video_id), "text": "?", "choices": ["a", "b"]}

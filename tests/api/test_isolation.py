@@ -21,7 +21,7 @@ MODEL = {
     "clipbert.inference.clipbert",
     "clipbert.video.decode",
     "workers.child.lifecycle",
-    "workers.child.workplace",
+    "workers.child.context",
 }
 
 

@@ -53,12 +53,12 @@ def has_checkpoint(service, finetune_id):
 _undisturbed: list[bytes] = []
 
 
-def undisturbed_weights(service, workplace, tmp_path):
+def undisturbed_weights(service, context, tmp_path):
     """Run the finetune of these tests with nothing in its way: once, for every library is alike."""
     add_library(service, tmp_path, num_holdout=0)
     if not _undisturbed:
         finetune_id = ask_for_finetune(service, **LONG)
-        finetune_next(workplace)
+        finetune_next(context)
         assert service.job(finetune_id).state == JobState.SUCCEEDED
         _undisturbed.append(weights_of(service, finetune_id))
     return _undisturbed[0]
@@ -72,8 +72,8 @@ def assert_ended_as_undisturbed(service, finetune_id, weights):
     assert trainers(service, finetune_id) == []
 
 
-def test_a_killed_trainer_changes_nothing(service, workplace, tmp_path):
-    weights = undisturbed_weights(service, workplace, tmp_path)
+def test_a_killed_trainer_changes_nothing(service, context, tmp_path):
+    weights = undisturbed_weights(service, context, tmp_path)
     finetune_id = ask_for_finetune(service, **LONG)
     service.start_worker("finetune", **EAGER)
     wait_for(lambda: has_checkpoint(service, finetune_id))
@@ -90,8 +90,8 @@ def test_a_killed_trainer_changes_nothing(service, workplace, tmp_path):
 
 
 @pytest.mark.parametrize("victim", ["parent", "child"])
-def test_a_killed_workers_finetune_goes_on_in_another(service, workplace, tmp_path, victim):
-    weights = undisturbed_weights(service, workplace, tmp_path)
+def test_a_killed_workers_finetune_goes_on_in_another(service, context, tmp_path, victim):
+    weights = undisturbed_weights(service, context, tmp_path)
     finetune_id = ask_for_finetune(service, **LONG)
     doomed = service.start_worker("finetune", **SHORT_LEASE)
     wait_for(lambda: has_checkpoint(service, finetune_id))
@@ -122,8 +122,8 @@ def is_stopped(process):
         return False
 
 
-def test_a_worker_that_wakes_up_too_late_writes_nothing(service, workplace, tmp_path):
-    weights = undisturbed_weights(service, workplace, tmp_path)
+def test_a_worker_that_wakes_up_too_late_writes_nothing(service, context, tmp_path):
+    weights = undisturbed_weights(service, context, tmp_path)
     finetune_id = ask_for_finetune(service, **LONG)
     zombie = service.start_worker("finetune", **SHORT_LEASE)
     wait_for(lambda: has_checkpoint(service, finetune_id))
@@ -148,8 +148,8 @@ def test_a_worker_that_wakes_up_too_late_writes_nothing(service, workplace, tmp_
     assert_ended_as_undisturbed(service, finetune_id, weights)
 
 
-def test_a_redis_that_forgets_everything_disturbs_no_finetune(service, workplace, tmp_path):
-    weights = undisturbed_weights(service, workplace, tmp_path)
+def test_a_redis_that_forgets_everything_disturbs_no_finetune(service, context, tmp_path):
+    weights = undisturbed_weights(service, context, tmp_path)
     finetune_id = ask_for_finetune(service, **LONG)
     service.start_reconciler()
     service.start_worker("finetune", **EAGER)
@@ -196,9 +196,9 @@ def kill_servers(servers):
 
 
 def test_killed_servers_disturb_no_finetune(own_servers, own_service, tmp_path):
-    service, workplace = own_service, own_service.workplace()
-    weights = undisturbed_weights(service, workplace, tmp_path)
-    workplace.close()
+    service, context = own_service, own_service.context()
+    weights = undisturbed_weights(service, context, tmp_path)
+    context.close()
     finetune_id = ask_for_finetune(service, **LONG)
     service.start_worker("finetune", **EAGER)
     wait_for(lambda: has_checkpoint(service, finetune_id))

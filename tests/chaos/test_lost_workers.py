@@ -86,14 +86,14 @@ def embed_id(service, tmp_path, long_video):
     return long_video()
 
 
-def test_a_worker_that_wakes_up_too_late_writes_nothing(service, workplace, embed_id):
+def test_a_worker_that_wakes_up_too_late_writes_nothing(service, context, embed_id):
     zombie = service.start_worker("interactive,embed", **ONE_FRAME_PASSES, **SHORT_LEASE)
     wait_for(lambda: service.job(embed_id).progress_done > 0)
     frozen = [psutil.Process(zombie.pid), child_of(zombie)]
     for process in frozen:
         process.suspend()
 
-    wait_for(lambda: (reconcile(workplace), embed_next(workplace))[1])
+    wait_for(lambda: (reconcile(context), embed_next(context))[1])
     job = service.job(embed_id)
     for process in frozen:
         process.resume()
@@ -105,20 +105,20 @@ def test_a_worker_that_wakes_up_too_late_writes_nothing(service, workplace, embe
     assert len(read_clips(service, job.video_id)) == job.result["clips"]
 
 
-def test_a_job_that_kills_three_workers_is_quarantined(service, workplace, media_folder):
+def test_a_job_that_kills_three_workers_is_quarantined(service, context, media_folder):
     worker = service.start_worker("ingest", **SHORT_LEASE)
     job_id = service.enqueue_ingest(write_counting_video(media_folder / "poison.mp4", 3000))
 
     def held_by(attempt):
         """Find the process that holds the job in this attempt; None if none does yet."""
-        reconcile(workplace)
+        reconcile(context)
         job = service.job(job_id)
         is_held = job.state == JobState.RUNNING and job.attempt == attempt
         return int(job.lease_owner.split(":")[1]) if is_held else None
 
     for attempt in (1, 2, 3):
         os.kill(wait_for(partial(held_by, attempt), every=0.02), signal.SIGKILL)
-    wait_for(lambda: reconcile(workplace) or service.job(job_id).state == JobState.QUARANTINED)
+    wait_for(lambda: reconcile(context) or service.job(job_id).state == JobState.QUARANTINED)
 
     job = service.job(job_id)
     assert (job.attempt, job.worker_losses, job.error_code) == (3, 3, "worker_lost")

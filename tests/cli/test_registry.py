@@ -91,7 +91,7 @@ def test_a_command_loads_nothing_heavy(service, tmp_path, arguments):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_is_where_the_table_says(name):
-    module, _, attribute = COMMANDS[name].place.partition(":")
+    module, _, attribute = COMMANDS[name].target.partition(":")
 
     assert hasattr(import_module(f"cli.commands.{module}"), attribute)
 
@@ -144,7 +144,7 @@ def test_a_service_of_the_same_version_is_not_spoken_of(api, clipbert):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, command in COMMANDS.items() if command.place.endswith(":app")]
+    "name", [name for name, command in COMMANDS.items() if command.target.endswith(":app")]
 )
 def test_the_commands_of_a_noun_are_listed_with_whole_sentences(clipbert, name):
     said = clipbert(name, "--help").out

@@ -18,7 +18,7 @@ class FakeDisk:
     def __init__(self):
         self.state = DiskState(True, 500 * MIB, 400 * MIB)
 
-    def look(self):
+    def check(self):
         return self.state
 
     def fill(self, free_bytes=0):
@@ -60,7 +60,7 @@ def test_room_that_a_killed_process_did_not_take_whole_is_taken(watched, tmp_pat
     watch, _, _, reserve, _ = watched
     (tmp_path / "reserve").touch()
 
-    watch.look()
+    watch.check()
 
     assert reserve.is_held()
     assert (tmp_path / "reserve").stat().st_blocks * 512 >= MIB
@@ -68,17 +68,17 @@ def test_room_that_a_killed_process_did_not_take_whole_is_taken(watched, tmp_pat
 
 def test_room_is_kept_back_and_given_up_when_the_disk_is_full(watched, tmp_path):
     watch, disk, _, reserve, _ = watched
-    watch.look()
+    watch.check()
     held_bytes = (tmp_path / "reserve").stat().st_blocks * 512
 
     disk.fill(free_bytes=10 * MIB)
-    watch.look()
+    watch.check()
     held_below_the_watermark = reserve.is_held()
     disk.fill(free_bytes=0)
-    watch.look()
+    watch.check()
     held_on_a_full_disk = reserve.is_held()
     disk.clear()
-    watch.look()
+    watch.check()
 
     assert held_bytes >= MIB
     assert (held_below_the_watermark, held_on_a_full_disk) == (True, False)
@@ -88,10 +88,10 @@ def test_room_is_kept_back_and_given_up_when_the_disk_is_full(watched, tmp_path)
 def test_redis_does_without_its_file_while_there_is_no_room(watched):
     watch, disk, servers, _, said = watched
     disk.fill()
-    watch.look()
+    watch.check()
     kept = servers.keeps_queues
     disk.clear()
-    watch.look()
+    watch.check()
 
     assert (kept, servers.keeps_queues) == (False, True)
     assert "nothing new is taken in while the disk is full" in said.getvalue()
@@ -103,12 +103,12 @@ def test_a_server_that_does_not_start_on_a_full_disk_is_started_when_there_is_ro
     disk.fill()
     servers.dead, servers.error = True, EmbeddedServicesError("could not write lock file")
     for _ in range(3):
-        watch.look()
+        watch.check()
     tries = servers.num_starts
 
     disk.clear()
     servers.error = None
-    watch.look()
+    watch.check()
 
     assert tries == 1  # it backs off
     assert (servers.num_starts, servers.dead) == (2, False)

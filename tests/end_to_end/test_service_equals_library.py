@@ -81,11 +81,11 @@ def active_model(service):
         return GenerationRepository(session).active().model_id
 
 
-def library_clips(name, predictor):
+def library_clips(name, model):
     path = SAMPLES / name
     clips = plan_clips(probe_video(path), INDEX_PLAN)
-    frames = decode_clips(path, clips, max_side_px=predictor.config.max_side_px)
-    return clips, predictor.encode_clips(frames)
+    frames = decode_clips(path, clips, max_side_px=model.config.max_side_px)
+    return clips, model.encode_clips(frames)
 
 
 def request(service, kind, repository, **wanted):

@@ -1,5 +1,5 @@
 """Decisions are tested on the rows that the workers' tests work on."""
 
-from tests.workers.conftest import long_video, media_folder, service, workplace
+from tests.workers.conftest import context, long_video, media_folder, service
 
-__all__ = ["long_video", "media_folder", "service", "workplace"]
+__all__ = ["context", "long_video", "media_folder", "service"]

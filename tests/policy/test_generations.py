@@ -11,7 +11,7 @@ from policy.serving import read_serving
 from store.errors import IllegalRollback
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind, JobState
-from store.models.generation_coverage import look_at_videos
+from store.models.generation_coverage import check_videos
 from store.models.repository import GenerationRepository, ModelRepository, index_name
 from store.models.tables import Generation, GenerationState
 from store.results.questions import QuestionRepository
@@ -98,16 +98,16 @@ def counts(sessions):
 
 
 def test_a_model_that_sees_otherwise_serves_once_every_video_is_there(
-    workplace, sessions, videos, tiny
+    context, sessions, videos, tiny
 ):
     promote(sessions, tiny)
     old, new = generations(sessions)
     fill(sessions, new, videos[:2])
-    switch_generation(workplace)
+    switch_generation(context)
     with sessions.begin() as session:
         meanwhile = read_serving(session)
     fill(sessions, new, videos[2:])
-    switch_generation(workplace)
+    switch_generation(context)
 
     assert (meanwhile.generation.id, meanwhile.qa) == (old.id, None)
     with sessions.begin() as session:
@@ -127,14 +127,14 @@ def test_rebuilding_comes_after_everything_else(sessions, videos, tiny):
 
 
 def test_the_last_model_that_fits_goes_on_until_the_new_generation_is_there(
-    workplace, sessions, tmp_path, videos, tiny
+    context, sessions, tmp_path, videos, tiny
 ):
     promote(sessions, tiny)
     first = generations(sessions)[1]
     fill(sessions, first, videos)
-    switch_generation(workplace)
+    switch_generation(context)
     folder = save_tiny(tmp_path / "other", seed=9)
-    other = register_model(sessions, workplace.blobs, folder, name="o", version="1")
+    other = register_model(sessions, context.blobs, folder, name="o", version="1")
 
     promote(sessions, other, [Task.QA])
 
@@ -145,7 +145,7 @@ def test_the_last_model_that_fits_goes_on_until_the_new_generation_is_there(
 
 
 def test_a_video_that_came_while_the_generation_was_made_gets_its_job(
-    workplace, sessions, videos, tiny
+    context, sessions, videos, tiny
 ):
     promote(sessions, tiny)
     new = generations(sessions)[1]
@@ -153,22 +153,22 @@ def test_a_video_that_came_while_the_generation_was_made_gets_its_job(
     with sessions.begin() as session:
         late = add_indexed_video(session, "late")
 
-    reconcile(workplace)
+    reconcile(context)
 
     assert [job.video_id for job in embeds(sessions, new) if job.state == JobState.QUEUED] == [late]
     assert new.state == GenerationState.BUILDING
-    assert workplace.doorbell.queue_length("embed") == 1
+    assert context.doorbell.queue_length("embed") == 1
 
 
 def test_a_video_that_cannot_be_embedded_does_not_hold_the_others_back(
-    workplace, sessions, videos, tiny
+    context, sessions, videos, tiny
 ):
     promote(sessions, tiny)
     new = generations(sessions)[1]
     fill(sessions, new, videos[1:])
     fail(sessions, new, videos[0])
 
-    switch_generation(workplace)
+    switch_generation(context)
 
     assert states(sessions)[1] == GenerationState.ACTIVE
     with sessions.begin() as session:
@@ -177,24 +177,24 @@ def test_a_video_that_cannot_be_embedded_does_not_hold_the_others_back(
     assert counts(sessions)[VideoState.READY] == 2
 
 
-def test_a_model_that_fails_on_many_videos_does_not_take_over(workplace, sessions, videos, tiny):
+def test_a_model_that_fails_on_many_videos_does_not_take_over(context, sessions, videos, tiny):
     promote(sessions, tiny)
     new = generations(sessions)[1]
     fill(sessions, new, videos[2:])
     for video_id in videos[:2]:
         fail(sessions, new, video_id)
 
-    switch_generation(workplace)
+    switch_generation(context)
 
     assert states(sessions) == [GenerationState.ACTIVE, GenerationState.BUILDING]
     assert counts(sessions) == {VideoState.READY: 3}
 
 
-def test_rollback_brings_the_kept_generation_back_at_once(workplace, sessions, videos, tiny):
+def test_rollback_brings_the_kept_generation_back_at_once(context, sessions, videos, tiny):
     promote(sessions, tiny)
     old, new = generations(sessions)
     fill(sessions, new, videos)
-    switch_generation(workplace)
+    switch_generation(context)
     with sessions.begin() as session:
         newer = add_indexed_video(session, "newer")  # in the new generation only
 
@@ -212,12 +212,10 @@ def test_rollback_brings_the_kept_generation_back_at_once(workplace, sessions, v
     assert counts(sessions) == {VideoState.READY: 3, VideoState.PROCESSING: 1}
 
 
-def test_what_was_promoted_again_is_searched_at_once_if_it_is_kept(
-    workplace, sessions, videos, tiny
-):
+def test_what_was_promoted_again_is_searched_at_once_if_it_is_kept(context, sessions, videos, tiny):
     promote(sessions, tiny)
     fill(sessions, generations(sessions)[1], videos)
-    switch_generation(workplace)
+    switch_generation(context)
     rollback(sessions, tiny)
 
     promote(sessions, tiny)
@@ -237,7 +235,7 @@ def test_a_building_that_was_abandoned_goes_on_where_it_stopped(sessions, videos
 
     assert states(sessions) == [GenerationState.ACTIVE, GenerationState.BUILDING]
     with sessions.begin() as session:
-        missing = look_at_videos(session, new.id, limit=100)
+        missing = check_videos(session, new.id, limit=100)
     assert sorted(missing.waiting) == sorted(videos[1:])
 
 
@@ -252,61 +250,61 @@ def test_the_only_model_with_recall_vectors_cannot_be_rolled_back(sessions, mini
 
 
 def test_jobs_of_a_retired_generation_compute_nothing(
-    workplace, service, sessions, media_folder, tiny
+    context, service, sessions, media_folder, tiny
 ):
     path = write_counting_video(media_folder / "v.mp4", 20, fps=10)
     add_video(service, path)
-    embed_all(workplace)
+    embed_all(context)
     promote(sessions, tiny)
     rollback(sessions, tiny)
 
-    embed_all(workplace)
+    embed_all(context)
 
     (job,) = embeds(sessions, generations(sessions)[1])
     assert (job.state, job.result) == (JobState.SUCCEEDED, {"clips": 0})
-    assert tiny not in workplace.own(LoadedModels).cache._predictors  # not even loaded for it
+    assert tiny not in context.own(LoadedModels).cache._models  # not even loaded for it
 
 
 def test_questions_are_answered_between_the_videos_of_a_rebuild(
-    workplace, service, sessions, media_folder, tiny
+    context, service, sessions, media_folder, tiny
 ):
     video_ids = [
         add_video(service, write_counting_video(media_folder / f"{n}.mp4", 20 + n, fps=10))[0]
         for n in range(6)
     ]
-    embed_all(workplace)
+    embed_all(context)
     promote(sessions, tiny)
     before_id = ask(sessions, video_ids[0], choices=["one", "two"])
 
-    embed_next(workplace)  # four of the six
+    embed_next(context)  # four of the six
 
     assert service.job(before_id).state == JobState.SUCCEEDED
     assert states(sessions) == [GenerationState.ACTIVE, GenerationState.BUILDING]
-    embed_all(workplace)
-    switch_generation(workplace)
+    embed_all(context)
+    switch_generation(context)
     after_id = ask(sessions, video_ids[0])
-    serve_interactive(workplace)
+    serve_interactive(context)
     assert states(sessions) == [GenerationState.RETIRED, GenerationState.ACTIVE]
     assert service.job(after_id).result["model_id"] == str(tiny)
 
 
 def test_an_old_generation_loses_its_clips_tokens_and_index_but_not_its_row(
-    workplace, sessions, blobs, videos, tiny
+    context, sessions, blobs, videos, tiny
 ):
     promote(sessions, tiny)
     old, new = generations(sessions)
     fill(sessions, new, videos)
-    switch_generation(workplace)
+    switch_generation(context)
     keys = [f"tokens/{old.id}/{video_id}.safetensors" for video_id in videos]
     for key in keys:
         blobs.put_bytes(key, b"tokens")
 
-    remove_old_generations(workplace)
+    remove_old_generations(context)
     kept = states(sessions)[0]
     with sessions.begin() as session:
-        longer = func.now() - workplace.settings.generation_retention - timedelta(hours=1)
+        longer = func.now() - context.settings.generation_retention - timedelta(hours=1)
         session.execute(update(Generation).where(Generation.id == old.id).values(retired_at=longer))
-    remove_old_generations(workplace)
+    remove_old_generations(context)
 
     assert kept == GenerationState.RETIRED
     assert states(sessions) == [GenerationState.DELETED, GenerationState.ACTIVE]
@@ -320,11 +318,11 @@ def test_an_old_generation_loses_its_clips_tokens_and_index_but_not_its_row(
     assert index == 0
 
 
-def test_an_index_is_not_dropped_while_somebody_reads(workplace, sessions, videos, tiny):
+def test_an_index_is_not_dropped_while_somebody_reads(context, sessions, videos, tiny):
     promote(sessions, tiny)
     old, new = generations(sessions)
     fill(sessions, new, videos)
-    switch_generation(workplace)
+    switch_generation(context)
     long_ago = func.now() - timedelta(days=400)
     with sessions.begin() as session:
         session.execute(
@@ -333,26 +331,26 @@ def test_an_index_is_not_dropped_while_somebody_reads(workplace, sessions, video
 
     with sessions.begin() as reader:
         reader.execute(text("LOCK TABLE clips IN ACCESS SHARE MODE"))
-        remove_old_generations(workplace)  # a search that comes now does not wait behind it
+        remove_old_generations(context)  # a search that comes now does not wait behind it
         while_read = states(sessions)[0]
-    remove_old_generations(workplace)
+    remove_old_generations(context)
 
     assert while_read == GenerationState.RETIRED
     assert states(sessions)[0] == GenerationState.DELETED
 
 
-def test_after_its_retention_a_generation_is_built_anew(workplace, sessions, videos, tiny):
+def test_after_its_retention_a_generation_is_built_anew(context, sessions, videos, tiny):
     promote(sessions, tiny)
     old, new = generations(sessions)
     fill(sessions, new, videos)
-    switch_generation(workplace)
+    switch_generation(context)
     with sessions.begin() as session:
         session.execute(
             update(Generation)
             .where(Generation.id == old.id)
             .values(retired_at=func.now() - timedelta(days=400))
         )
-    remove_old_generations(workplace)
+    remove_old_generations(context)
 
     rollback(sessions, tiny)
 
@@ -364,10 +362,10 @@ def test_after_its_retention_a_generation_is_built_anew(workplace, sessions, vid
     assert len(embeds(sessions, generations(sessions)[2])) == len(videos)
 
 
-def test_the_sweep_embeds_what_was_forgotten(workplace, sessions, mini):
+def test_the_sweep_embeds_what_was_forgotten(context, sessions, mini):
     with sessions.begin() as session:
         video, _ = VideoRepository(session).create(uri="file:///v.mp4", sha256="a")
-    sweep(workplace)
+    sweep(context)
 
     (job,) = embeds(sessions, generations(sessions)[0])
     assert job.video_id == video.id
@@ -375,14 +373,14 @@ def test_the_sweep_embeds_what_was_forgotten(workplace, sessions, mini):
         assert embed_forgotten(session) == 0
 
 
-def test_only_one_sweeps_at_a_time(workplace, service, sessions, mini):
+def test_only_one_sweeps_at_a_time(context, service, sessions, mini):
     with sessions.begin() as session:
         VideoRepository(session).create(uri="file:///v.mp4", sha256="a")
     with sessions.begin() as holder:
         holder.execute(text(f"SELECT pg_advisory_xact_lock({0x7377656570696E67})"))
-        sweep(workplace)
+        sweep(context)
         assert service.jobs(JobKind.EMBED) == []
-    sweep(workplace)
+    sweep(context)
     assert len(service.jobs(JobKind.EMBED)) == 1
 
 

@@ -9,7 +9,7 @@ from policy.library_walk import FILLING_STEP, advance, take_step
 from policy.registration import ensure_default, promote_in, register_model
 from store.jobs.state import JobKind
 from store.jobs.tables import Job
-from store.models.generation_coverage import look_at_videos, settle_videos
+from store.models.generation_coverage import check_videos, settle_videos
 from store.models.repository import GenerationRepository, ModelRepository
 from store.models.tables import Generation, GenerationState, Walk
 from store.videos.tables import Video, VideoState
@@ -200,8 +200,8 @@ def test_a_part_of_the_library_is_as_large_as_asked_for(sessions, mini):
         ids = session.scalars(select(Video.id).order_by(Video.id)).all()
         session.execute(text("DELETE FROM clips"))
 
-        first = look_at_videos(session, generation_id, limit=3)
-        rest = look_at_videos(session, generation_id, after=first.last, limit=3)
+        first = check_videos(session, generation_id, limit=3)
+        rest = check_videos(session, generation_id, after=first.last, limit=3)
 
     assert (first.forgotten, first.last) == (ids[:3], ids[2])
     assert (rest.forgotten, rest.last) == (ids[3:], None)
@@ -215,7 +215,7 @@ def test_clips_written_after_the_look_keep_a_video_searchable(sessions, mini):
         session.execute(text("DELETE FROM clips"))
 
     with sessions.begin() as session:
-        seen = look_at_videos(session, generation_id, limit=10)
+        seen = check_videos(session, generation_id, limit=10)
         with sessions.begin() as worker:
             add_clips(worker, video_id, generation_id)
         settle_videos(session, generation_id, seen)

@@ -54,11 +54,9 @@ def read(sessions, schedule_id):
         return ScheduleRepository(session).get(schedule_id)
 
 
-def look(workplace):
+def look(context):
     """Do what is due, as maintenance does; gives how many finetunes it started."""
-    return fire_due(
-        workplace.sessions, ring=workplace.doorbell.ring, is_stopping=workplace.is_stopping
-    )
+    return fire_due(context.sessions, ring=context.doorbell.ring, is_stopping=context.is_stopping)
 
 
 def fires(sessions, schedule_id):
@@ -74,11 +72,11 @@ def finish_jobs(sessions):
             job.state, job.finished_at = JobState.SUCCEEDED, datetime.now(UTC)
 
 
-def test_a_due_schedule_starts_its_finetune_once(workplace, sessions, labelled):
+def test_a_due_schedule_starts_its_finetune_once(context, sessions, labelled):
     schedule_id = create(sessions)
     due_at = make_due(sessions, schedule_id)
 
-    started = [look(workplace), look(workplace)]
+    started = [look(context), look(context)]
 
     assert started == [1, 0]
     (fire,) = fires(sessions, schedule_id)
@@ -88,47 +86,47 @@ def test_a_due_schedule_starts_its_finetune_once(workplace, sessions, labelled):
         assert (finetune.schedule_id, finetune.task) == (schedule_id, Task.QA)
         assert job.kind == JobKind.FINETUNE
     assert read(sessions, schedule_id).next_fire_at > datetime.now(UTC)
-    assert workplace.doorbell.queue_length("finetune") == 1
+    assert context.doorbell.queue_length("finetune") == 1
 
 
 def test_many_who_look_at_once_fire_once(service, sessions, labelled):
     ids = [create(sessions, name=f"schedule {index}") for index in range(3)]
     for schedule_id in ids:
         make_due(sessions, schedule_id)
-    workplaces = [service.workplace() for _ in range(4)]
+    contexts = [service.context() for _ in range(4)]
 
     with ThreadPoolExecutor(4) as pool:
-        started = list(pool.map(look, workplaces))
+        started = list(pool.map(look, contexts))
 
-    for workplace in workplaces:
-        workplace.close()
+    for context in contexts:
+        context.close()
     assert sum(started) == 3
     assert [len(fires(sessions, schedule_id)) for schedule_id in ids] == [1, 1, 1]
 
 
-def test_a_fire_that_is_recorded_starts_nothing_again(workplace, sessions, labelled):
+def test_a_fire_that_is_recorded_starts_nothing_again(context, sessions, labelled):
     schedule_id = create(sessions)
     due_at = make_due(sessions, schedule_id)
     with sessions.begin() as session:
         ScheduleRepository(session).record_fire(schedule_id, due_at, outcome="started")
 
-    assert look(workplace) == 0
+    assert look(context) == 0
 
     with sessions.begin() as session:
         assert JobRepository(session).list(kind=JobKind.FINETUNE).items == []
     assert len(fires(sessions, schedule_id)) == 1
 
 
-def test_too_few_new_labels_are_recorded_as_skipped(workplace, sessions, labelled):
+def test_too_few_new_labels_are_recorded_as_skipped(context, sessions, labelled):
     schedule_id = create(sessions, min_new_labels=5)
     make_due(sessions, schedule_id, ago=timedelta(seconds=10))
-    assert look(workplace) == 1  # all five are new to the first
+    assert look(context) == 1  # all five are new to the first
     finish_jobs(sessions)
     with sessions.begin() as session:
         add_questions(session, ["n0", "n1"], split="train")
     make_due(sessions, schedule_id)
 
-    assert look(workplace) == 0
+    assert look(context) == 0
 
     fire = fires(sessions, schedule_id)[-1]
     assert (fire.outcome, fire.reason) == (FireOutcome.SKIPPED, "not_enough_labels")
@@ -136,21 +134,19 @@ def test_too_few_new_labels_are_recorded_as_skipped(workplace, sessions, labelle
     assert "at least 5" in fire.detail
 
 
-def test_labels_of_a_finetune_that_came_to_nothing_are_new_to_the_next(
-    workplace, sessions, labelled
-):
+def test_labels_of_a_finetune_that_came_to_nothing_are_new_to_the_next(context, sessions, labelled):
     schedule_id = create(sessions, min_new_labels=5)
     make_due(sessions, schedule_id, ago=timedelta(seconds=10))
-    look(workplace)
+    look(context)
     with sessions.begin() as session:
         (job,) = JobRepository(session).list(kind=JobKind.FINETUNE).items
         JobRepository(session).request_cancel(job.id)
     make_due(sessions, schedule_id)
 
-    assert look(workplace) == 1
+    assert look(context) == 1
 
 
-def test_new_labels_are_counted_within_the_schedules_filter(workplace, sessions, labelled):
+def test_new_labels_are_counted_within_the_schedules_filter(context, sessions, labelled):
     schedule_id = create(sessions, min_new_labels=2)
     with sessions.begin() as session:
         body = {"task": "qa", "labels": {"sources": ["people"]}}
@@ -158,7 +154,7 @@ def test_new_labels_are_counted_within_the_schedules_filter(workplace, sessions,
         add_questions(session, ["p"], split="train", source="people")
     make_due(sessions, schedule_id)
 
-    look(workplace)
+    look(context)
 
     (fire,) = fires(sessions, schedule_id)
     assert (fire.reason, fire.detail) == (
@@ -167,22 +163,22 @@ def test_new_labels_are_counted_within_the_schedules_filter(workplace, sessions,
     )
 
 
-def test_a_finetune_that_still_runs_skips_the_next_fire(workplace, sessions, labelled):
+def test_a_finetune_that_still_runs_skips_the_next_fire(context, sessions, labelled):
     schedule_id = create(sessions)
     for ago in (2, 1):
         make_due(sessions, schedule_id, ago=timedelta(seconds=ago))
-        look(workplace)
+        look(context)
 
     first, second = fires(sessions, schedule_id)
     assert (second.outcome, second.reason) == (FireOutcome.SKIPPED, "overlap")
     assert str(first.finetune_id) in second.detail
 
 
-def test_with_the_policy_queue_one_finetune_waits_for_the_other(workplace, sessions, labelled):
+def test_with_the_policy_queue_one_finetune_waits_for_the_other(context, sessions, labelled):
     schedule_id = create(sessions, overlap_policy="queue")
     for ago in (3, 2, 1):
         make_due(sessions, schedule_id, ago=timedelta(seconds=ago))
-        look(workplace)
+        look(context)
 
     assert [fire.outcome for fire in fires(sessions, schedule_id)] == [
         FireOutcome.STARTED,
@@ -192,7 +188,7 @@ def test_with_the_policy_queue_one_finetune_waits_for_the_other(workplace, sessi
 
 
 def test_a_refused_finetune_is_recorded_with_its_code_and_leaves_no_data_set(
-    workplace, sessions, blobs, tmp_path
+    context, sessions, blobs, tmp_path
 ):
     ensure_default(sessions, blobs, save_recall_model(tmp_path / "recall"))
     with sessions.begin() as session:
@@ -200,7 +196,7 @@ def test_a_refused_finetune_is_recorded_with_its_code_and_leaves_no_data_set(
     schedule_id = create(sessions)
     make_due(sessions, schedule_id)
 
-    look(workplace)
+    look(context)
 
     (fire,) = fires(sessions, schedule_id)
     assert (fire.outcome, fire.reason) == (FireOutcome.FAILED, "refused:holdout_empty")
@@ -209,11 +205,11 @@ def test_a_refused_finetune_is_recorded_with_its_code_and_leaves_no_data_set(
         assert session.scalars(select(Dataset)).all() == []
 
 
-def test_missed_fires_are_one_skipped_row(workplace, sessions, labelled):
+def test_missed_fires_are_one_skipped_row(context, sessions, labelled):
     schedule_id = create(sessions, cron=EVERY_TEN_SECONDS, misfire_policy="skip")
     due_at = make_due(sessions, schedule_id, ago=timedelta(hours=1))
 
-    look(workplace)
+    look(context)
 
     missed, *on_time = fires(sessions, schedule_id)
     assert (missed.outcome, missed.reason) == (FireOutcome.SKIPPED, "misfire")
@@ -225,18 +221,18 @@ def test_missed_fires_are_one_skipped_row(workplace, sessions, labelled):
     assert 5 <= len(on_time) <= 7
 
 
-def test_missed_fires_run_once_where_that_is_wanted(workplace, sessions, labelled):
+def test_missed_fires_run_once_where_that_is_wanted(context, sessions, labelled):
     schedule_id = create(sessions, misfire_policy="run_once")
     due_at = make_due(sessions, schedule_id, ago=timedelta(hours=70))
 
-    assert look(workplace) == 1
+    assert look(context) == 1
 
     (fire,) = fires(sessions, schedule_id)
     assert fire.outcome == FireOutcome.STARTED
     assert due_at < fire.fire_time < datetime.now(UTC)  # the last of two or three
 
 
-def test_run_now_needs_no_new_labels_but_no_running_finetune_either(workplace, sessions, labelled):
+def test_run_now_needs_no_new_labels_but_no_running_finetune_either(context, sessions, labelled):
     schedule_id = create(sessions, min_new_labels=1000, enabled=False)
 
     with sessions.begin() as session:
@@ -249,12 +245,12 @@ def test_run_now_needs_no_new_labels_but_no_running_finetune_either(workplace, s
     assert read(sessions, schedule_id).next_fire_at is None  # still paused
 
 
-def test_a_paused_schedule_does_not_make_up_for_what_it_missed(workplace, sessions, labelled):
+def test_a_paused_schedule_does_not_make_up_for_what_it_missed(context, sessions, labelled):
     schedule_id = create(sessions, cron=EVERY_TEN_SECONDS)
     with sessions.begin() as session:
         paused = change_schedule(session, schedule_id, {"enabled": False})
         assert paused.next_fire_at is None
-    assert look(workplace) == 0
+    assert look(context) == 0
 
     with sessions.begin() as session:
         before = datetime.now(UTC)
@@ -292,7 +288,7 @@ def test_a_schedule_that_could_never_start_anything_is_refused(sessions, labelle
         run_schedule_now(session, uuid4())
 
 
-def test_a_schedule_that_breaks_keeps_no_other_from_firing(workplace, sessions, labelled):
+def test_a_schedule_that_breaks_keeps_no_other_from_firing(context, sessions, labelled):
     broken = create(sessions, name="broken")
     with sessions.begin() as session:
         session.execute(update(Schedule).where(Schedule.id == broken).values(cron="never"))
@@ -300,7 +296,7 @@ def test_a_schedule_that_breaks_keeps_no_other_from_firing(workplace, sessions, 
     make_due(sessions, broken, ago=timedelta(seconds=2))
     make_due(sessions, sound)
 
-    assert look(workplace) == 1
+    assert look(context) == 1
 
     assert fires(sessions, broken)[-1].reason == "invalid_cron"
     assert not read(sessions, broken).enabled

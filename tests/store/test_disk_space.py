@@ -52,7 +52,7 @@ def test_nothing_is_taken_in_again_before_there_is_a_quarter_more(tmp_path):
             return int(free_bytes(tmp_path) / next(levels))
 
     watch = Watch([tmp_path], min_free_bytes=1, min_free_percent=1)
-    seen = [watch.state.has_room] + [watch.look().has_room for _ in range(3)]
+    seen = [watch.state.has_room] + [watch.check().has_room for _ in range(3)]
 
     assert seen == [False, False, True, True]
 

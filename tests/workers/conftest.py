@@ -10,7 +10,7 @@ from store.blobs import BlobStore
 from store.database import Sessions
 from tests.workers.library import add_video, write_long_video
 from tests.workers.service import SAMPLES, Service, running_service
-from workers.child.workplace import Workplace
+from workers.child.context import WorkerContext
 
 
 @pytest.fixture
@@ -42,10 +42,10 @@ def service(  # noqa: PLR0917  fixtures are given by name
 
 
 @pytest.fixture
-def workplace(service: Service) -> Iterator[Workplace]:
-    workplace = service.workplace()
-    yield workplace
-    workplace.close()
+def context(service: Service) -> Iterator[WorkerContext]:
+    context = service.context()
+    yield context
+    context.close()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from store.models.repository import GenerationRepository
 from store.videos.repository import VideoRepository
 from store.videos.tables import Clip, Video
 from tests.workers.service import Service
-from workers.child.workplace import Workplace
+from workers.child.context import WorkerContext
 from workers.indexing.embedding import embed_next
 
 
@@ -46,8 +46,8 @@ def write_long_video(folder: Path) -> Path:
     return write_counting_video(folder / "long.mp4", 1030, fps=1, gop=100)
 
 
-def embed_all(workplace: Workplace) -> None:
-    while embed_next(workplace):
+def embed_all(context: WorkerContext) -> None:
+    while embed_next(context):
         pass
 
 

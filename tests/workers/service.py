@@ -20,7 +20,7 @@ from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind, JobState
 from store.jobs.tables import Job
 from store.settings import StoreSettings
-from workers.child.workplace import Workplace
+from workers.child.context import WorkerContext
 from workers.settings import WorkerSettings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -113,9 +113,9 @@ class Service:
         for process in self.processes:
             self.stop(process)
 
-    def workplace(self, **settings: object) -> Workplace:
+    def context(self, **settings: object) -> WorkerContext:
         """Do the work in the test's own process."""
-        return Workplace.open(
+        return WorkerContext.open(
             WorkerSettings(
                 redis_url=self.redis_url, device="cpu", **{"settle_seconds": 0, **settings}
             ),

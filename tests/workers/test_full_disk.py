@@ -67,9 +67,9 @@ def test_a_job_s_own_fault_stays_one_whatever_its_file_is_called():
 
 def test_a_job_that_met_a_full_disk_waits_with_no_attempt_spent(keeper, sessions):
     job_id = enqueue(sessions, JobKind.INGEST)
-    (hold,) = keeper.claim([JobKind.INGEST], limit=1)
+    (running,) = keeper.claim([JobKind.INGEST], limit=1)
 
-    keeper.settle(hold, FULL)
+    keeper.settle(running, FULL)
 
     job = job_of(sessions, job_id)
     assert (job.state, job.attempt, job.error_code) == (JobState.QUEUED, 0, None)
@@ -82,9 +82,9 @@ def test_only_what_takes_no_room_is_claimed_while_a_disk_is_full(keeper, session
         enqueue(sessions, kind)
     disk.has_room = False
 
-    held = [hold.claim.kind for hold in keeper.claim(kinds, limit=10)]
+    held = [running.claim.kind for running in keeper.claim(kinds, limit=10)]
     disk.has_room = True
-    later = {hold.claim.kind for hold in keeper.claim(kinds, limit=10)}
+    later = {running.claim.kind for running in keeper.claim(kinds, limit=10)}
 
     assert held == [JobKind.SEARCH]
     assert later == {JobKind.INGEST, JobKind.EMBED, JobKind.FINETUNE}

@@ -48,7 +48,7 @@ def gpu_service(service, tmp_path):
     return service
 
 
-def test_a_worker_on_the_gpu_indexes_searches_and_answers(gpu_service, workplace):
+def test_a_worker_on_the_gpu_indexes_searches_and_answers(gpu_service, context):
     (job, *_) = gpu_service.jobs(JobKind.EMBED)
     wanted = {
         JobKind.SEARCH: {"text": "a dog", "limit": 10},
@@ -64,7 +64,7 @@ def test_a_worker_on_the_gpu_indexes_searches_and_answers(gpu_service, workplace
                 from store.results.questions import QuestionRepository
 
                 QuestionRepository(session).create(row, text="what?")
-        workplace.doorbell.ring(kind)
+        context.doorbell.ring(kind)
         done[kind] = gpu_service.wait_for_state(row.id, JobState.SUCCEEDED).result
 
     from clipbert.inference.clipbert import ClipBert
@@ -73,12 +73,12 @@ def test_a_worker_on_the_gpu_indexes_searches_and_answers(gpu_service, workplace
 
     with gpu_service.sessions.begin() as session:
         row = ModelRepository(session).serving("retrieval")
-    on_cpu = workplace.own(LoadedModels).cache.get(row)
+    on_cpu = context.own(LoadedModels).cache.get(row)
     assert isinstance(on_cpu, ClipBert)
     assert done[JobKind.SEARCH]["stages"] == ["recall", "rerank"]
     for hit in done[JobKind.SEARCH]["hits"]:
         clips = read_clips(gpu_service, hit["video_id"])
-        tokens = workplace.own(LoadedModels).tokens.get(clips[0].tokens_key)
+        tokens = context.own(LoadedModels).tokens.get(clips[0].tokens_key)
         (match,) = on_cpu.match([MatchRequest(tokens=tokens, text="a dog")])
         assert hit["match_score"] == pytest.approx(match.score, abs=TOLERANCE)
     assert len(done[JobKind.QUESTION]["answers"]) == 3

@@ -15,7 +15,7 @@ from tests.workers.small_models import save_recall_model
 
 
 def test_a_stopped_worker_gives_its_job_back_and_the_next_one_ends_it(
-    service, workplace, tmp_path, long_video
+    service, context, tmp_path, long_video
 ):
     ensure_default(service.sessions, service.blobs, save_recall_model(tmp_path / "recall"))
     embed_id = long_video()
@@ -29,7 +29,7 @@ def test_a_stopped_worker_gives_its_job_back_and_the_next_one_ends_it(
     assert time.monotonic() - stopping_since < 20
     assert (job.state, job.attempt, job.worker_losses) == (JobState.QUEUED, 0, 0)
     assert "job.released" in service.logs()
-    embed_all(workplace)
+    embed_all(context)
     assert service.job(embed_id).state == JobState.SUCCEEDED
 
 

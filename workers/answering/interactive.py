@@ -25,9 +25,9 @@ from store.results.trials import TrialRepository
 from workers.answering.questions import Question, QuestionDesk
 from workers.answering.searches import SearchDesk
 from workers.answering.searches_at_work import Search
-from workers.child.workplace import Workplace
+from workers.child.context import WorkerContext
 from workers.jobs.group import JobGroup
-from workers.jobs.lease import Hold
+from workers.jobs.lease import RunningJob
 from workers.models.loaded_models import LoadedModels
 from workers.models.ready_models import read_ready
 
@@ -58,14 +58,14 @@ class InteractiveDesk:
     """The searches and questions that a process has begun.
 
     Args:
-        workplace: of the process.
+        context: of the process.
     """
 
-    def __init__(self, workplace: Workplace) -> None:
-        self._workplace = workplace
-        self._group = JobGroup(workplace.leases, keep=self.keep)
-        self._question_desk = QuestionDesk(workplace, self._group)
-        self._search_desk = SearchDesk(workplace, self._group)
+    def __init__(self, context: WorkerContext) -> None:
+        self._context = context
+        self._group = JobGroup(context.leases, keep=self.keep)
+        self._question_desk = QuestionDesk(context, self._group)
+        self._search_desk = SearchDesk(context, self._group)
         self._questions: list[Question] = []
         self._short: list[Search] = []
         self._long: list[Search] = []
@@ -88,44 +88,42 @@ class InteractiveDesk:
         kinds = [kind for kind, number in begun.items() if number < _MOST_AT_ONCE]
         if not kinds:
             return 0
-        return self.put(
-            self._workplace.leases.claim(kinds, limit=self._workplace.settings.claim_limit)
-        )
+        return self.put(self._context.leases.claim(kinds, limit=self._context.settings.claim_limit))
 
-    def put(self, holds: Sequence[Hold]) -> int:
+    def put(self, jobs: Sequence[RunningJob]) -> int:
         """Put claimed jobs on the desk. Returns how many."""
-        if any(hold.claim.worker_losses for hold in holds):
+        if any(job.claim.worker_losses for job in jobs):
             self.hand_back()  # it may end this process, and is tried alone
-        holds = self._with_room(holds)
-        if holds:
-            self._group.add(holds)
-            serving = self._group.attempt(self._read_ready, *holds)
+        jobs = self._with_room(jobs)
+        if jobs:
+            self._group.add(jobs)
+            serving = self._group.attempt(self._read_ready, *jobs)
             if serving is not None:
-                self._begin(holds, serving)
-        return len(holds)
+                self._begin(jobs, serving)
+        return len(jobs)
 
     def _read_ready(self) -> Serving:
-        models = self._workplace.own(LoadedModels)
-        return read_ready(self._workplace.sessions, models.ready)
+        models = self._context.own(LoadedModels)
+        return read_ready(self._context.sessions, models.ready)
 
-    def _begin(self, holds: Sequence[Hold], serving: Serving) -> None:
-        searches = [hold for hold in holds if hold.claim.kind == JobKind.SEARCH]
-        others = [hold for hold in holds if hold.claim.kind != JobKind.SEARCH]
+    def _begin(self, jobs: Sequence[RunningJob], serving: Serving) -> None:
+        searches = [job for job in jobs if job.claim.kind == JobKind.SEARCH]
+        others = [job for job in jobs if job.claim.kind != JobKind.SEARCH]
         self._questions += self._question_desk.begin(others, serving)
         for search in self._search_desk.begin(searches, serving):
             (self._long if search.is_long else self._short).append(search)
 
-    def _with_room(self, holds: Sequence[Hold]) -> list[Hold]:
+    def _with_room(self, jobs: Sequence[RunningJob]) -> list[RunningJob]:
         """Put off the exhaustive searches for which there is no room."""
         room = _MOST_AT_ONCE - len(self._long)
         taken = []
-        for hold in holds:
-            is_exhaustive = hold.claim.input.get("mode") == "exhaustive"
+        for job in jobs:
+            is_exhaustive = job.claim.input.get("mode") == "exhaustive"
             if is_exhaustive and room <= 0:
-                self._workplace.leases.snooze(hold, _PUT_OFF)
+                self._context.leases.snooze(job, _PUT_OFF)
                 continue
             room -= is_exhaustive
-            taken.append(hold)
+            taken.append(job)
         return taken
 
     def work(self, *, on_long: bool = True) -> None:
@@ -169,8 +167,8 @@ class InteractiveDesk:
         """Give back what is on the desk, to be gone on with at the next look."""
         self.keep()
         searches = [*self._short, *self._long]
-        self._group.release([question.hold for question in self._questions])
-        self._group.release([search.hold for search in searches])
+        self._group.release([question.job for question in self._questions])
+        self._group.release([search.job for search in searches])
         self._questions, self._short, self._long = [], [], []
 
     def _in_order(self, begun: Sequence[Begun], num_pairs: Callable[[Begun], int]) -> list[Begun]:
@@ -178,7 +176,7 @@ class InteractiveDesk:
         return list(begun) if self._num_slices % 2 else sorted(begun, key=num_pairs)
 
 
-def serve_interactive(workplace: Workplace) -> int:
+def serve_interactive(context: WorkerContext) -> int:
     """Claim due searches and questions and answer them, with those that come meanwhile.
 
     At the end of a look what is left is handed back.
@@ -186,50 +184,50 @@ def serve_interactive(workplace: Workplace) -> int:
     Returns:
         How many were claimed.
     """
-    return _clear(workplace, workplace.own(InteractiveDesk).claim())
+    return _clear(context, context.own(InteractiveDesk).claim())
 
 
-def serve_between(workplace: Workplace) -> None:
+def serve_between(context: WorkerContext) -> None:
     """Serve people between two slices of other work: briefly, even if more and more come."""
-    desk = workplace.own(InteractiveDesk)
+    desk = context.own(InteractiveDesk)
     ends_at = time.monotonic() + _BETWEEN_SECONDS
     desk.claim()
-    while desk.has_short and time.monotonic() < ends_at and not workplace.is_stopping():
+    while desk.has_short and time.monotonic() < ends_at and not context.is_stopping():
         desk.work(on_long=False)
         desk.claim()
     desk.work()
 
 
-def serve_people_or_trials(workplace: Workplace) -> int:
+def serve_people_or_trials(context: WorkerContext) -> int:
     """Serve what people wait for, or else some trials. Returns how many were claimed."""
-    return serve_interactive(workplace) or _serve_trials(workplace)
+    return serve_interactive(context) or _serve_trials(context)
 
 
-def warm_up(workplace: Workplace) -> None:
+def warm_up(context: WorkerContext) -> None:
     """Load what serves now, so that the first person to ask does not wait for it."""
-    with workplace.sessions.begin() as session:
+    with context.sessions.begin() as session:
         serving = read_serving(session)
     if serving is not None:
         for model in serving.models:
-            workplace.own(LoadedModels).cache.begin_loading(model)  # beside what is asked meanwhile
+            context.own(LoadedModels).cache.begin_loading(model)  # beside what is asked meanwhile
 
 
-def _serve_trials(workplace: Workplace) -> int:
-    with workplace.sessions.begin() as session:
+def _serve_trials(context: WorkerContext) -> int:
+    with context.sessions.begin() as session:
         if not TrialRepository(session).may_run():
             return 0
-    claimed = workplace.own(InteractiveDesk).put(
-        workplace.leases.claim([JobKind.TRIAL], limit=_TRIALS_AT_ONCE)
+    claimed = context.own(InteractiveDesk).put(
+        context.leases.claim([JobKind.TRIAL], limit=_TRIALS_AT_ONCE)
     )
-    return _clear(workplace, claimed)
+    return _clear(context, claimed)
 
 
-def _clear(workplace: Workplace, num_claimed: int) -> int:
-    desk = workplace.own(InteractiveDesk)
-    ends_at = time.monotonic() + workplace.settings.look_seconds
+def _clear(context: WorkerContext, num_claimed: int) -> int:
+    desk = context.own(InteractiveDesk)
+    ends_at = time.monotonic() + context.settings.look_seconds
     while not desk.is_empty:
         desk.work()
-        if time.monotonic() > ends_at or workplace.is_stopping():
+        if time.monotonic() > ends_at or context.is_stopping():
             desk.hand_back()
         else:
             num_claimed += desk.claim()

@@ -25,11 +25,11 @@ from store.videos.repository import VideoRepository
 from store.videos.tables import Clip, VideoState
 from workers.answering.clip_scores import places_of
 from workers.answering.uncertainty import Uncertainty, measure_uncertainty
-from workers.child.workplace import Workplace
+from workers.child.context import WorkerContext
 from workers.errors import JobError
 from workers.jobs.batching import batches_by_cost, forward_each
 from workers.jobs.group import JobGroup
-from workers.jobs.lease import Hold, Outcome
+from workers.jobs.lease import Outcome, RunningJob
 from workers.models.loaded_models import LoadedModels
 from workers.models.pair_slices import PairRow, score_slice
 
@@ -40,7 +40,7 @@ _DEFAULT_TOP_K: Final = 5
 class Question:
     """One question job at work."""
 
-    hold: Hold
+    job: RunningJob
     serving: Serving
     top_k: int
     clips: Sequence[Clip]
@@ -60,28 +60,28 @@ class QuestionDesk:
     """Works on the questions of one process.
 
     Args:
-        workplace: of the process.
+        context: of the process.
         group: of the jobs that people wait for.
     """
 
-    def __init__(self, workplace: Workplace, group: JobGroup) -> None:
-        self._workplace = workplace
+    def __init__(self, context: WorkerContext, group: JobGroup) -> None:
+        self._context = context
         self._group = group
 
     @property
     def _models(self) -> LoadedModels:
-        return self._workplace.own(LoadedModels)
+        return self._context.own(LoadedModels)
 
-    def begin(self, holds: Sequence[Hold], serving: Serving) -> list[Question]:
+    def begin(self, jobs: Sequence[RunningJob], serving: Serving) -> list[Question]:
         """Load what questions are about.
 
         Returns:
             Those that are to be answered, slice by slice.
         """
         questions = []
-        for hold in holds:
-            if self._group.advance(hold):
-                question = self._group.attempt(partial(self._prepare, hold, serving), hold)
+        for job in jobs:
+            if self._group.advance(job):
+                question = self._group.attempt(partial(self._prepare, job, serving), job)
                 if question is not None:
                     questions.append(question)
         together = Counter(_model_of(question) for question in questions)
@@ -96,33 +96,33 @@ class QuestionDesk:
             The questions that go on.
         """
         together = [each for each in questions if _model_of(each) == _model_of(questions[0])]
-        predictor = self._group.attempt(
+        model = self._group.attempt(
             partial(self._models.cache.get, questions[0].model),
-            *(question.hold for question in together),
+            *(question.job for question in together),
         )
-        if predictor is not None:
+        if model is not None:
             if questions[0].rows:
                 score_slice(
                     (row for question in together for row in question.rows if row.num_left),
                     group=self._group,
-                    predictor=predictor,
+                    model=model,
                     head=questions[0].task,
                     limit=self._models.match_limit,
                 )
             else:
-                self._choose_by_recall(together, predictor)
+                self._choose_by_recall(together, model)
             for question in together:
                 if question.rows and all(row.is_over for row in question.rows):
-                    self._group.attempt(partial(self._finish, question, predictor), question.hold)
-        return [question for question in questions if self._group.is_open(question.hold)]
+                    self._group.attempt(partial(self._finish, question, model), question.job)
+        return [question for question in questions if self._group.is_open(question.job)]
 
-    def _prepare(self, hold: Hold, serving: Serving) -> Question:
+    def _prepare(self, job: RunningJob, serving: Serving) -> Question:
         """Choose the model for a question and load the tokens of its video.
 
         Raises:
             JobError: `no_qa_model`, `video_not_found` or `video_not_ready`.
         """
-        wanted = hold.claim.input
+        wanted = job.claim.input
         choices = tuple(wanted.get("choices") or ())
         task, model = _choose_model(serving, has_choices=bool(choices))
         clips = self._read_clips(UUID(str(wanted["video_id"])), serving)
@@ -140,11 +140,11 @@ class QuestionDesk:
             places=places_of(clips),
         )
         top_k = wanted.get("top_k") or _DEFAULT_TOP_K
-        rows = [] if recall is not None else _rows_of(hold, request)
-        return Question(hold, serving, top_k, clips, request, task, model, rows)
+        rows = [] if recall is not None else _rows_of(job, request)
+        return Question(job, serving, top_k, clips, request, task, model, rows)
 
     def _read_clips(self, video_id: UUID, serving: Serving) -> Sequence[Clip]:
-        with self._workplace.sessions.begin() as session:
+        with self._context.sessions.begin() as session:
             videos = VideoRepository(session)
             try:
                 video = videos.get(video_id)
@@ -159,25 +159,25 @@ class QuestionDesk:
             )
         return clips
 
-    def _choose_by_recall(self, questions: Sequence[Question], predictor: ClipBert) -> None:
+    def _choose_by_recall(self, questions: Sequence[Question], model: ClipBert) -> None:
         """Answer, without a trained head, as many questions as fit into a slice."""
         limit = self._models.match_limit
         batch = next(batches_by_cost(questions, lambda each: len(each.request.choices), limit))
-        going_on = [question for question in batch if self._group.advance(question.hold)]
+        going_on = [question for question in batch if self._group.advance(question.job)]
         outcomes = self._group.attempt(
             lambda: forward_each(
-                going_on, lambda some: predictor.choose_all([each.request for each in some])
+                going_on, lambda some: model.choose_all([each.request for each in some])
             ),
-            *(question.hold for question in going_on),
+            *(question.job for question in going_on),
         )
         for question, outcome in zip(going_on, outcomes or (), strict=bool(outcomes)):
             if isinstance(outcome, Exception):
-                self._group.settle(question.hold, outcome)
+                self._group.settle(question.job, outcome)
             else:
-                self._write(question, outcome, predictor)
+                self._write(question, outcome, model)
 
-    def _finish(self, question: Question, predictor: ClipBert) -> None:
-        config, logits = predictor.config, [row.logits for row in question.rows]
+    def _finish(self, question: Question, model: ClipBert) -> None:
+        config, logits = model.config, [row.logits for row in question.rows]
         if question.task == "qa":
             answer = sum_up_answers(
                 logits[0], config.answers, aggregation=config.aggregation, top_k=question.top_k
@@ -190,11 +190,11 @@ class QuestionDesk:
                 aggregation=config.aggregation,
                 top_k=len(choices),
             )
-        self._write(question, answer, predictor)
+        self._write(question, answer, model)
 
-    def _write(self, question: Question, answer: AnswerResult, predictor: ClipBert) -> None:
-        uncertainty = _measure(answer, predictor)
-        result = _result(question, answer, predictor) | {
+    def _write(self, question: Question, answer: AnswerResult, model: ClipBert) -> None:
+        uncertainty = _measure(answer, model)
+        result = _result(question, answer, model) | {
             "uncertainty": _uncertainty_json(uncertainty, question.clips),
             "generation_id": str(question.serving.generation.id),
             "served_together": question.served_together,
@@ -202,7 +202,7 @@ class QuestionDesk:
 
         def write(session: Session) -> Outcome:
             QuestionRepository(session).complete(
-                question.hold.claim.id,
+                question.job.claim.id,
                 result,
                 model_id=question.model.id,
                 generation_id=question.serving.generation.id,
@@ -210,16 +210,16 @@ class QuestionDesk:
             )
             return Outcome(result)
 
-        self._group.finish(question.hold, write)
+        self._group.finish(question.job, write)
 
 
 def _model_of(question: Question) -> tuple[str, UUID, bool]:
     return question.task, question.model.id, bool(question.rows)
 
 
-def _rows_of(hold: Hold, request: QuestionRequest) -> list[PairRow]:
+def _rows_of(job: RunningJob, request: QuestionRequest) -> list[PairRow]:
     texts = [f"{request.question} {choice}" for choice in request.choices] or [request.question]
-    return [PairRow(hold, text, request.places or (), lambda: request.tokens) for text in texts]
+    return [PairRow(job, text, request.places or (), lambda: request.tokens) for text in texts]
 
 
 def _choose_model(serving: Serving, *, has_choices: bool) -> tuple[str, Model]:
@@ -233,10 +233,10 @@ def _choose_model(serving: Serving, *, has_choices: bool) -> tuple[str, Model]:
     return "qa", serving.qa
 
 
-def _measure(answer: AnswerResult, predictor: ClipBert) -> Uncertainty:
+def _measure(answer: AnswerResult, model: ClipBert) -> Uncertainty:
     if answer.zero_shot:
         return measure_uncertainty(answer.clip_logits / ZERO_SHOT_TEMPERATURE, aggregation="max")
-    return measure_uncertainty(answer.clip_logits, aggregation=predictor.config.aggregation)
+    return measure_uncertainty(answer.clip_logits, aggregation=model.config.aggregation)
 
 
 def _uncertainty_json(uncertainty: Uncertainty, clips: Sequence[Clip]) -> dict[str, Any]:
@@ -250,9 +250,9 @@ def _uncertainty_json(uncertainty: Uncertainty, clips: Sequence[Clip]) -> dict[s
     }
 
 
-def _result(question: Question, answer: AnswerResult, predictor: ClipBert) -> dict[str, Any]:
+def _result(question: Question, answer: AnswerResult, model: ClipBert) -> dict[str, Any]:
     best = answer.answers[0].answer
-    names = question.request.choices or predictor.config.answers
+    names = question.request.choices or model.config.answers
     column = list(names).index(best)
     return {
         "answer": best,
@@ -263,7 +263,7 @@ def _result(question: Question, answer: AnswerResult, predictor: ClipBert) -> di
         "zero_shot": answer.zero_shot,
         "abstained": False,
         "task": question.task,
-        "aggregation": "max" if answer.zero_shot else predictor.config.aggregation,
+        "aggregation": "max" if answer.zero_shot else model.config.aggregation,
         "evidence": [
             {
                 "clip_index": clip.index,

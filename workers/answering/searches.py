@@ -32,11 +32,11 @@ from store.videos.tables import Clip
 from workers.answering.clip_scores import Candidate, match_probabilities, place_in
 from workers.answering.library_scores import LibraryScores, VideoScores, read_scores
 from workers.answering.searches_at_work import Search
-from workers.child.workplace import Workplace
+from workers.child.context import WorkerContext
 from workers.errors import JobError
 from workers.jobs.batching import forward_each
 from workers.jobs.group import JobGroup
-from workers.jobs.lease import Hold
+from workers.jobs.lease import RunningJob
 from workers.models.loaded_models import LoadedModels
 from workers.models.pair_slices import PairRow, score_slice
 
@@ -48,19 +48,19 @@ class SearchDesk:
     """Works on the searches of one process.
 
     Args:
-        workplace: of the process.
+        context: of the process.
         group: of the jobs that people wait for.
     """
 
-    def __init__(self, workplace: Workplace, group: JobGroup) -> None:
-        self._workplace = workplace
+    def __init__(self, context: WorkerContext, group: JobGroup) -> None:
+        self._context = context
         self._group = group
 
     @property
     def _models(self) -> LoadedModels:
-        return self._workplace.own(LoadedModels)
+        return self._context.own(LoadedModels)
 
-    def begin(self, holds: Sequence[Hold], serving: Serving) -> list[Search]:
+    def begin(self, jobs: Sequence[RunningJob], serving: Serving) -> list[Search]:
         """Find the candidates of searches; those that need no model more are finished.
 
         One pass of the text encoder serves all.
@@ -68,25 +68,25 @@ class SearchDesk:
         Returns:
             Those that are to be scored, slice by slice.
         """
-        if not holds:  # the text encoder need not be loaded
+        if not jobs:  # the text encoder need not be loaded
             return []
         searches = []
-        for hold in holds:
-            search = self._group.attempt(partial(Search.of, hold, serving, len(holds)), hold)
-            if search is not None and self._group.advance(hold):
+        for job in jobs:
+            search = self._group.attempt(partial(Search.of, job, serving, len(jobs)), job)
+            if search is not None and self._group.advance(job):
                 searches.append(search)
         self._group.attempt(
-            partial(self._encode, searches, serving), *(search.hold for search in searches)
+            partial(self._encode, searches, serving), *(search.job for search in searches)
         )
         to_score = []
         for search in searches:
-            if search.vector and self._group.is_open(search.hold):
-                self._group.attempt(partial(self._find_candidates, search), search.hold)
+            if search.vector and self._group.is_open(search.job):
+                self._group.attempt(partial(self._find_candidates, search), search.job)
                 if search.is_long or search.rows:
                     to_score.append(search)
                 else:
                     self._finish(search)
-        return [search for search in to_score if self._group.is_open(search.hold)]
+        return [search for search in to_score if self._group.is_open(search.job)]
 
     def score(self, searches: Sequence[Search]) -> list[Search]:
         """Score a slice of some searches' pairs, those of the first search first.
@@ -94,50 +94,50 @@ class SearchDesk:
         Returns:
             The searches that go on.
         """
-        model = searches[0].retrieval
-        if model is None:
+        serving = searches[0].retrieval
+        if serving is None:
             return []
-        together = [each for each in searches if each.retrieval and each.retrieval.id == model.id]
-        search_of = {search.hold.claim.id: search for search in together}
-        predictor = self._group.attempt(
-            partial(self._models.cache.get, model), *(search.hold for search in together)
+        together = [each for each in searches if each.retrieval and each.retrieval.id == serving.id]
+        search_of = {search.job.claim.id: search for search in together}
+        model = self._group.attempt(
+            partial(self._models.cache.get, serving), *(search.job for search in together)
         )
-        if predictor is not None:
+        if model is not None:
             over = score_slice(
                 self._rows(together),
                 group=self._group,
-                predictor=predictor,
+                model=model,
                 head="retrieval",
                 limit=self._models.match_limit,
             )
             for row in over:
-                search = search_of[row.hold.claim.id]
-                self._group.attempt(partial(self._take_in, search, row, predictor), search.hold)
+                search = search_of[row.job.claim.id]
+                self._group.attempt(partial(self._take_in, search, row, model), search.job)
         for search in together:
-            if self._group.is_open(search.hold):
+            if self._group.is_open(search.job):
                 if not search.rows and (search.library is None or search.library.is_complete):
                     self._finish(search)
                 elif search.library is not None:
                     self._keep_at_times(search)
-        return [search for search in searches if self._group.is_open(search.hold)]
+        return [search for search in searches if self._group.is_open(search.job)]
 
     def keep(self, search: Search) -> None:
         """Store what an exhaustive search has scored and not stored yet."""
-        if search.library is not None and self._group.is_open(search.hold):
+        if search.library is not None and self._group.is_open(search.job):
             self._group.attempt(
-                partial(search.library.keep, self._workplace.sessions, search.hold.claim),
-                search.hold,
+                partial(search.library.keep, self._context.sessions, search.job.claim),
+                search.job,
             )
 
     def _encode(self, searches: Sequence[Search], serving: Serving) -> None:
-        predictor = self._models.cache.get(serving.recall)
+        model = self._models.cache.get(serving.recall)
 
         def encode(batch: Sequence[Search]) -> list[Tensor]:
-            return list(predictor.encode_texts([search.text for search in batch]))
+            return list(model.encode_texts([search.text for search in batch]))
 
         for search, vector in zip(searches, forward_each(searches, encode), strict=True):
             if isinstance(vector, Exception):
-                self._group.settle(search.hold, vector)
+                self._group.settle(search.job, vector)
             else:
                 search.vector = vector.tolist()
 
@@ -150,8 +150,8 @@ class SearchDesk:
         search.seconds["recall"] = time.monotonic() - search.begun_at
 
     def _open_library(self, search: Search, model: Model) -> None:
-        settings, serving = self._workplace.settings, search.serving
-        with self._workplace.sessions.begin() as session:
+        settings, serving = self._context.settings, search.serving
+        with self._context.sessions.begin() as session:
             search.num_clips = count_matching(
                 session,
                 serving.generation.id,
@@ -169,13 +169,13 @@ class SearchDesk:
                 "model_id": str(model.id),
                 "recall_model_id": str(serving.recall.id),
             }
-            search.library = read_scores(session, search.hold.claim.id, about)
+            search.library = read_scores(session, search.job.claim.id, about)
 
     def _recall(self, search: Search, *, reranks: bool) -> None:
         """Find the videos whose clips are nearest, and which of their clips are to be scored."""
-        settings, generation_id = self._workplace.settings, search.serving.generation.id
+        settings, generation_id = self._context.settings, search.serving.generation.id
         num_videos = max(settings.rerank_videos, search.limit) if reranks else search.limit
-        with self._workplace.sessions.begin() as session:
+        with self._context.sessions.begin() as session:
             found = nearest_clips(
                 session,
                 generation_id,
@@ -216,7 +216,7 @@ class SearchDesk:
 
     def _add_row(self, search: Search, candidate: Candidate) -> None:
         row = PairRow(
-            search.hold,
+            search.job,
             search.text,
             candidate.places,
             partial(self._load_tokens, search, candidate.video_id, list(candidate.clips.values())),
@@ -230,12 +230,12 @@ class SearchDesk:
         for search in searches:
             yield from [row for row in search.rows if row.num_left]
             library = search.library
-            while library and not library.is_complete and self._group.is_open(search.hold):
-                self._group.attempt(partial(self._turn_page, search, library), search.hold)
+            while library and not library.is_complete and self._group.is_open(search.job):
+                self._group.attempt(partial(self._turn_page, search, library), search.job)
                 yield from [row for row in search.rows if row.num_left]
 
     def _turn_page(self, search: Search, library: LibraryScores) -> None:
-        with self._workplace.sessions.begin() as session:
+        with self._context.sessions.begin() as session:
             clips = clips_after(
                 session,
                 search.serving.generation.id,
@@ -264,13 +264,13 @@ class SearchDesk:
             return self._models.tokens.rows(key, indices, keep=not search.is_long)
         except JobError:
             # A deletion removes rows first, then blobs: while there are rows, the blob is lost.
-            with self._workplace.sessions.begin() as session:
+            with self._context.sessions.begin() as session:
                 places = [(video_id, index) for index in indices]
                 if clips_at(session, search.serving.generation.id, places):
                     raise
             return None
 
-    def _take_in(self, search: Search, row: PairRow, predictor: ClipBert) -> None:
+    def _take_in(self, search: Search, row: PairRow, model: ClipBert) -> None:
         search.rows.remove(row)
         candidate = search.candidate_of.pop(id(row))
         if row.is_dropped:
@@ -278,7 +278,7 @@ class SearchDesk:
             if search.spare:
                 self._add_row(search, search.spare.popleft())
             return
-        match = sum_up_match(row.logits, aggregation=predictor.config.aggregation)
+        match = sum_up_match(row.logits, aggregation=model.config.aggregation)
         candidate.match_score = match.score
         candidate.clip_scores = dict(
             zip(candidate.clips, match_probabilities(match.clip_logits), strict=True)
@@ -289,21 +289,21 @@ class SearchDesk:
     def _keep_at_times(self, search: Search) -> None:
         now = time.monotonic()
         # One that was lost with a worker is tried alone, until it is seen to get further.
-        is_suspect = search.hold.claim.worker_losses > 0
-        patience = self._workplace.settings.keep_seconds
+        is_suspect = search.job.claim.worker_losses > 0
+        patience = self._context.settings.keep_seconds
         if now - search.kept_at < (min(1.0, patience) if is_suspect else patience):
             return
         search.kept_at = now
         self.keep(search)
-        if search.library is not None and self._group.is_open(search.hold):
+        if search.library is not None and self._group.is_open(search.job):
             report = partial(
-                self._workplace.leases.report_progress,
-                search.hold,
+                self._context.leases.report_progress,
+                search.job,
                 done=search.library.num_clips,
                 total=search.num_clips,
                 stage="exhaustive",
             )
-            self._group.attempt(report, search.hold)
+            self._group.attempt(report, search.job)
 
     def _finish(self, search: Search) -> None:
         if search.library is not None:
@@ -311,7 +311,7 @@ class SearchDesk:
             search.seconds["exhaustive"] = time.monotonic() - search.begun_at
         elif search.retrieval is not None:
             search.seconds["rerank"] = time.monotonic() - search.begun_at
-        self._group.finish(search.hold, search.write)
+        self._group.finish(search.job, search.write)
 
 
 def _by_video(clips: Sequence[FoundClip]) -> dict[UUID, list[FoundClip]]:

@@ -16,7 +16,7 @@ from store.videos.repository import VideoRepository
 from workers.answering.clip_scores import Candidate, rank_hits
 from workers.answering.library_scores import LibraryScores
 from workers.errors import JobError
-from workers.jobs.lease import Hold, Outcome
+from workers.jobs.lease import Outcome, RunningJob
 from workers.models.pair_slices import PairRow
 
 _DEFAULT_LIMIT: Final = 10
@@ -26,7 +26,7 @@ _DEFAULT_LIMIT: Final = 10
 class Search:
     """One search job at work."""
 
-    hold: Hold
+    job: RunningJob
     text: str
     mode: str
     limit: int
@@ -47,17 +47,17 @@ class Search:
     seconds: dict[str, float] = field(default_factory=dict)  # by stage, in the order they ran
 
     @classmethod
-    def of(cls, hold: Hold, serving: Serving, served_together: int) -> "Search":
+    def of(cls, job: RunningJob, serving: Serving, served_together: int) -> "Search":
         """Read a job's input.
 
         Raises:
             JobError: `invalid_request`.
         """
-        wanted = hold.claim.input
+        wanted = job.claim.input
         try:
             filters = wanted.get("filters") or {}
             return cls(
-                hold=hold,
+                job=job,
                 text=wanted["text"],
                 mode=wanted.get("mode") or "auto",
                 limit=wanted.get("limit") or _DEFAULT_LIMIT,
@@ -117,7 +117,7 @@ class Search:
             "served_together": self.served_together,
         }
         SearchRepository(session).complete(
-            self.hold.claim.id,
+            self.job.claim.id,
             result,
             model_id=None if model is None else model.id,
             generation_id=serving.generation.id,

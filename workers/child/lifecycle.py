@@ -1,4 +1,4 @@
-"""From the start of a worker to its end: logging, a child process's workplace, the graceful stop.
+"""From the start of a worker to its end: logging, a child process's context, the graceful stop.
 
 The parent forks the children and must stay clean: no torch, no database connection, no threads.
 What a child owns is made on its first task, in `open_workplace`.
@@ -21,8 +21,8 @@ from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import Processor
 
 from store.settings import StoreSettings
+from workers.child.context import WorkerContext
 from workers.child.start_checks import find_faults
-from workers.child.workplace import Workplace
 from workers.dispatch import LOOK_TASKS, Doorbell
 from workers.jobs.owners import own_name
 from workers.settings import WorkerSettings
@@ -43,24 +43,24 @@ class _CeleryWorker(Protocol):
 
 
 class _Process:
-    """The state of this process: its settings from the parent, its workplace once it has one."""
+    """The state of this process: its settings from the parent, its context once it has one."""
 
     settings: WorkerSettings | None = None
-    workplace: Workplace | None = None
+    context: WorkerContext | None = None
     is_busy = False
 
 
-def open_workplace() -> Workplace:
-    """Return this child process's workplace, made on the first call."""
-    if _Process.workplace is None:
-        _Process.workplace = Workplace.open(
+def open_context() -> WorkerContext:
+    """Return this child process's context, made on the first call."""
+    if _Process.context is None:
+        _Process.context = WorkerContext.open(
             _Process.settings or WorkerSettings(),
             StoreSettings(),
             owner=own_name(),
             is_stopping=is_stopping,
             is_idle=lambda: not _Process.is_busy,
         )
-    return _Process.workplace
+    return _Process.context
 
 
 def is_stopping() -> bool:
@@ -69,26 +69,26 @@ def is_stopping() -> bool:
 
 
 @contextmanager
-def looking(queue: str, job_id: str | None) -> Iterator[Workplace]:
+def looking(queue: str, job_id: str | None) -> Iterator[WorkerContext]:
     """Surround a task: binds the log context, and lets a signal end the process between chunks."""
     structlog.contextvars.bind_contextvars(queue=queue, rung_for=job_id)
     _Process.is_busy = True
     try:
-        yield open_workplace()
+        yield open_context()
     finally:
         _Process.is_busy = False
         structlog.contextvars.clear_contextvars()
 
 
-def work_until_idle(workplace: Workplace, work: Callable[[Workplace], int]) -> bool:
+def work_until_idle(context: WorkerContext, work: Callable[[WorkerContext], int]) -> bool:
     """Call `work`, which claims and does some jobs, until none is due or the look is long enough.
 
     Returns:
         Whether there may be more: then the queue should be rung again.
     """
-    ends_at = time.monotonic() + workplace.settings.look_seconds
-    while not workplace.is_stopping():
-        if work(workplace) == 0:
+    ends_at = time.monotonic() + context.settings.look_seconds
+    while not context.is_stopping():
+        if work(context) == 0:
             return False
         if time.monotonic() > ends_at:
             return True
@@ -147,16 +147,16 @@ def _start_child(**_: object) -> None:
 def _stop_child(number: int, _frame: FrameType | None) -> None:
     _stop_flag[0] = 1
     if not _Process.is_busy:
-        if _Process.workplace is not None:
-            _Process.workplace.leases.hand_back()  # what it meant to go on with at the next look
+        if _Process.context is not None:
+            _Process.context.leases.hand_back()  # what it meant to go on with at the next look
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
 
 def _end_child(**_: object) -> None:
-    if _Process.workplace is not None:
-        _Process.workplace.close()
-        _Process.workplace = None
+    if _Process.context is not None:
+        _Process.context.close()
+        _Process.context = None
 
 
 def _set_up_logging(logfile: str | None = None, **_: object) -> None:

@@ -45,15 +45,15 @@ def complete(work: Work) -> None:
     """
     work.report_stage("evaluating")
     while True:
-        with work.workplace.sessions.begin() as session:
+        with work.context.sessions.begin() as session:
             serving = ModelRepository(session).serving(work.finetune.task)
         evaluation = _evaluate(work, serving)
         model_id = _register(work)
-        beat(work.workplace)
-        work.hold.check()
+        beat(work.context)
+        work.job.check()
         try:
-            work.workplace.leases.finish(
-                work.hold,
+            work.context.leases.finish(
+                work.job,
                 partial(_write, work, evaluation, serving, model_id),
             )
         except _ServingChanged:
@@ -61,7 +61,7 @@ def complete(work: Work) -> None:
         else:
             break
     if evaluation.decision.is_promoted:
-        work.workplace.doorbell.ring("embed")
+        work.context.doorbell.ring("embed")
     log.info(
         "finetune.decided",
         job_id=str(work.finetune.id),
@@ -134,10 +134,10 @@ def _register(work: Work) -> UUID:
     folder = _model_folder(work)
     for name in _CURVES:
         with suppress(FileNotFoundError):
-            put_curves(work.workplace.blobs, work.folder, work.finetune.id, name)
+            put_curves(work.context.blobs, work.folder, work.finetune.id, name)
     return register_model(
-        work.workplace.sessions,
-        work.workplace.blobs,
+        work.context.sessions,
+        work.context.blobs,
         folder,
         name=work.finetune.name,
         version=list_folder(folder).sha256[:_VERSION_LENGTH],

@@ -31,7 +31,7 @@ from store.labels.tables import DatasetLabel
 from store.table_base import Task
 from store.videos.repository import VideoRepository
 from store.videos.tables import Clip, Video
-from workers.child.workplace import Workplace
+from workers.child.context import WorkerContext
 from workers.errors import JobError
 from workers.finetuning.folder import remove_folder, write_lines
 from workers.indexing.media import name_in_uri, open_video_media
@@ -49,7 +49,7 @@ class DataFolder:
     """The files of one data set.
 
     Args:
-        workplace: of this process.
+        context: of this process.
         path: the folder.
         dataset_id: the data set.
         task: what it is for.
@@ -58,14 +58,14 @@ class DataFolder:
 
     def __init__(
         self,
-        workplace: Workplace,
+        context: WorkerContext,
         path: Path,
         *,
         dataset_id: UUID,
         task: Task,
         on_video: Callable[[], object],
     ) -> None:
-        self._workplace = workplace
+        self._context = context
         self._dataset_id, self._task = dataset_id, task
         self._on_video = on_video
         self.path = path
@@ -76,7 +76,7 @@ class DataFolder:
     def write_labels(self) -> str:
         """Write the labels; gives the SHA-256 of the file."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with self._workplace.sessions.begin() as session:
+        with self._context.sessions.begin() as session:
             labels = DatasetRepository(session).labels(self._dataset_id)
             write_lines(self.labels, (label_line(self._task, label) for label in labels))
         with self.labels.open("rb") as file:
@@ -104,7 +104,7 @@ class DataFolder:
 
         def lines() -> Iterator[dict[str, Any]]:
             for videos in self._chunks():
-                with self._workplace.sessions.begin() as session:
+                with self._context.sessions.begin() as session:
                     for video in videos:
                         self._on_video()
                         clips = VideoRepository(session).clips(video.id, generation_id)
@@ -145,11 +145,11 @@ class DataFolder:
 
     def _chunks(self) -> Iterator[list[Video]]:
         """Give the videos of the data set, a hundred at a time."""
-        with self._workplace.sessions.begin() as session:
+        with self._context.sessions.begin() as session:
             labels = DatasetRepository(session).labels(self._dataset_id)
             video_ids = iter(dict.fromkeys(label.video_id for label in labels))
         while chunk := list(islice(video_ids, _CHUNK)):
-            with self._workplace.sessions.begin() as session:
+            with self._context.sessions.begin() as session:
                 videos = _find_videos(session, chunk)
             yield videos
 
@@ -157,10 +157,10 @@ class DataFolder:
         self, video: Video, clips: Sequence[Clip], with_vectors: bool
     ) -> dict[str, Any]:
         key = clips[0].tokens_key  # of all of them
-        path = self._workplace.blobs.local_path(key)
+        path = self._context.blobs.local_path(key)
         if path is None:
             path = self.tokens / f"{video.id}.safetensors"
-            _copy_blob(self._workplace.blobs, key, path, self._on_video)
+            _copy_blob(self._context.blobs, key, path, self._on_video)
         elif not path.is_file():
             raise BlobNotFound(key)
         line = {
@@ -185,13 +185,13 @@ class DataFolder:
                 media = stack.enter_context(
                     open_video_media(
                         video,
-                        roots=self._workplace.media_roots,
-                        blobs=self._workplace.blobs,
+                        roots=self._context.media_roots,
+                        blobs=self._context.blobs,
                         on_piece=self._on_video,
                     )
                 )
                 is_local = video.blob_key is None or (
-                    self._workplace.blobs.local_path(video.blob_key) is not None
+                    self._context.blobs.local_path(video.blob_key) is not None
                 )
                 if is_local:
                     link.symlink_to(media.real_path)

@@ -11,13 +11,13 @@ import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from store.jobs.state import JobKind
-from workers.child.workplace import Workplace
+from workers.child.context import WorkerContext
 from workers.finetuning.completion import complete
 from workers.finetuning.run_sweeping import sweep_runs
 from workers.finetuning.supervision import beat, watch_lease
 from workers.finetuning.training import train
 from workers.finetuning.work import Work, open_work, prepare
-from workers.jobs.lease import Hold
+from workers.jobs.lease import RunningJob
 
 log = structlog.get_logger(__name__)
 
@@ -25,29 +25,29 @@ _OUTAGE_SECONDS: Final = 120.0
 _OUTAGE_PAUSE_SECONDS: Final = 2.0
 
 
-def finetune_next(workplace: Workplace) -> int:
+def finetune_next(context: WorkerContext) -> int:
     """Claim the finetune that is due and do it. Returns how many were claimed: 0 or 1.
 
     It goes on from the last checkpoint if it was begun before, here or by another worker.
     """
-    holds = workplace.leases.claim([JobKind.FINETUNE], limit=1)
-    for hold in holds:
-        structlog.contextvars.bind_contextvars(job_id=str(hold.claim.id))
+    jobs = context.leases.claim([JobKind.FINETUNE], limit=1)
+    for job in jobs:
+        structlog.contextvars.bind_contextvars(job_id=str(job.claim.id))
         try:
-            _finetune_through_outages(workplace, hold)
+            _finetune_through_outages(context, job)
         except Exception as error:  # noqa: BLE001  the edge of a job: settle logs it
-            workplace.leases.settle(hold, error)
+            context.leases.settle(job, error)
         finally:
             structlog.contextvars.unbind_contextvars("job_id")
-    return len(holds)
+    return len(jobs)
 
 
-def _finetune_through_outages(workplace: Workplace, hold: Hold) -> None:
+def _finetune_through_outages(context: WorkerContext, job: RunningJob) -> None:
     """Go on after a database that was away, which otherwise would count as a lost worker."""
     away_since: float | None = None
     while True:
         try:
-            _finetune(workplace, hold)
+            _finetune(context, job)
         except (OperationalError, InterfaceError) as error:
             now = time.monotonic()
             if away_since is None or now - away_since > 2 * _OUTAGE_SECONDS:  # another outage
@@ -56,16 +56,16 @@ def _finetune_through_outages(workplace: Workplace, hold: Hold) -> None:
                 raise
             log.warning("finetune.store_away", error=repr(error))
             time.sleep(_OUTAGE_PAUSE_SECONDS)
-            beat(workplace)
-            hold.check()
+            beat(context)
+            job.check()
         else:
             return
 
 
-def _finetune(workplace: Workplace, hold: Hold) -> None:
-    sweep_runs(workplace)  # those of this machine, where the blobs are elsewhere; makes room too
-    watch_lease(hold, stall_seconds=workplace.settings.finetune_stall_seconds)
-    work = open_work(workplace, hold)
+def _finetune(context: WorkerContext, job: RunningJob) -> None:
+    sweep_runs(context)  # those of this machine, where the blobs are elsewhere; makes room too
+    watch_lease(job, stall_seconds=context.settings.finetune_stall_seconds)
+    work = open_work(context, job)
     try:
         prepare(work)
         train(work)

@@ -24,7 +24,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from clipbert.runs.whole_files import write_beside
-from workers.errors import HoldLost
+from workers.errors import JobLost
 
 FENCE_FILE: Final = "fence"
 CHECKPOINTS: Final = "checkpoints"
@@ -36,7 +36,7 @@ _TAIL_BYTES: Final = 4000
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainerProgress:
     """How far a trainer says it is; the time of it says only that it lives, and is left out.
 
     Attributes:
@@ -78,13 +78,13 @@ class FinetuneFolder:
         """Make the folder, and keep out whoever holds an older claim.
 
         Raises:
-            HoldLost: a newer claim was here before.
+            JobLost: a newer claim was here before.
         """
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _locked(self.path / "fence.lock"):
             known = self.token()
             if known > token:
-                raise HoldLost(f"claim {known} goes on in {self.path}, after claim {token}")
+                raise JobLost(f"claim {known} goes on in {self.path}, after claim {token}")
             write_text(self.fence, f"{token}\n")
 
     def token(self) -> int:
@@ -122,13 +122,13 @@ class FinetuneFolder:
                 found.append((state["global_step"], path))
         return max(found) if found else None
 
-    def read_progress(self) -> Progress:
+    def read_progress(self) -> TrainerProgress:
         """Read how far the trainer is."""
-        told = read_json(self.progress)
-        if told is None:
-            return Progress()
-        return Progress(
-            str(told.get("stage", "")), int(told.get("step", 0)), int(told.get("total_steps", 0))
+        found = read_json(self.progress)
+        if found is None:
+            return TrainerProgress()
+        return TrainerProgress(
+            str(found.get("stage", "")), int(found.get("step", 0)), int(found.get("total_steps", 0))
         )
 
     def read_metrics(self) -> list[dict[str, Any]]:

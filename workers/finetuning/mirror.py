@@ -45,7 +45,7 @@ class Mirror:
         self._copying: Future[None] | None = None
         self._copied_step = -1
 
-    def look(self) -> None:
+    def copy_if_new(self) -> None:
         """Begin to copy the last checkpoint if it is new and no other is being copied."""
         if not self._is_on or (self._copying is not None and not self._copying.done()):
             return
@@ -80,7 +80,7 @@ class Mirror:
         if last:
             if self._copying is not None:
                 self._copying.exception()
-            self.look()
+            self.copy_if_new()
         self._pool.shutdown(wait=True)
 
     def remove(self) -> None:

@@ -17,7 +17,7 @@ from store.jobs.repository import JobRepository
 from store.jobs.state import is_terminal
 from store.jobs.tables import Job
 from store.videos.contents import FINETUNES, RUNS
-from workers.child.workplace import Workplace
+from workers.child.context import WorkerContext
 
 log = structlog.get_logger(__name__)
 
@@ -25,64 +25,64 @@ _RETRYABLE_FOR: Final = timedelta(days=7)
 """How long a finetune that failed or was cancelled goes on from its last checkpoint."""
 
 
-def sweep_runs(workplace: Workplace) -> None:
+def sweep_runs(context: WorkerContext) -> None:
     """Remove the runs of finetunes that are over for a while, or are no more."""
-    if workplace.run_folder.is_dir():
-        for folder in list(workplace.run_folder.iterdir()):
+    if context.run_folder.is_dir():
+        for folder in list(context.run_folder.iterdir()):
             # The folder may be shared: what is not named as ours, or not known and not old, stays.
-            if _is_left_over(workplace, folder):
+            if _is_left_over(context, folder):
                 shutil.rmtree(folder, ignore_errors=True)
                 log.info("run.swept", finetune_id=folder.name)
-    if workplace.mirrors_runs:
-        _sweep_keys(workplace, RUNS, _may_go_on)
+    if context.mirrors_runs:
+        _sweep_keys(context, RUNS, _may_go_on)
 
 
-def _is_left_over(workplace: Workplace, folder: Path) -> bool:
+def _is_left_over(context: WorkerContext, folder: Path) -> bool:
     try:
         UUID(folder.name)
     except ValueError:
         return False
     if not folder.is_dir():
         return False
-    if _is_known(workplace, folder.name):
-        return not _may_go_on(workplace, folder.name)
+    if _is_known(context, folder.name):
+        return not _may_go_on(context, folder.name)
     changed_at = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
     return datetime.now(UTC) - changed_at > _RETRYABLE_FOR
 
 
-def sweep_curves(workplace: Workplace) -> None:
+def sweep_curves(context: WorkerContext) -> None:
     """Remove the curves of finetunes that are no more."""
-    _sweep_keys(workplace, FINETUNES, _is_known)
+    _sweep_keys(context, FINETUNES, _is_known)
 
 
 def _sweep_keys(
-    workplace: Workplace, prefix: str, is_needed: Callable[[Workplace, str], bool]
+    context: WorkerContext, prefix: str, is_needed: Callable[[WorkerContext, str], bool]
 ) -> None:
     """Remove the blobs under `prefix/{finetune id}/` of finetunes that need them no more."""
     needed: dict[str, bool] = {}
-    for key in list(workplace.blobs.keys(prefix)):
+    for key in list(context.blobs.keys(prefix)):
         name = PurePath(key).parts[1]
         if name not in needed:
-            needed[name] = is_needed(workplace, name)
+            needed[name] = is_needed(context, name)
         if not needed[name]:
-            workplace.blobs.delete(key)
+            context.blobs.delete(key)
             log.info("blob.swept", key=key)
 
 
-def _may_go_on(workplace: Workplace, name: str) -> bool:
-    job = _find_job(workplace, name)
+def _may_go_on(context: WorkerContext, name: str) -> bool:
+    job = _find_job(context, name)
     if job is None or not is_terminal(job.state):
         return job is not None
     return job.finished_at is None or datetime.now(UTC) - job.finished_at < _RETRYABLE_FOR
 
 
-def _is_known(workplace: Workplace, name: str) -> bool:
-    return _find_job(workplace, name) is not None
+def _is_known(context: WorkerContext, name: str) -> bool:
+    return _find_job(context, name) is not None
 
 
-def _find_job(workplace: Workplace, name: str) -> Job | None:
+def _find_job(context: WorkerContext, name: str) -> Job | None:
     try:
-        with workplace.sessions.begin() as session:
+        with context.sessions.begin() as session:
             return JobRepository(session).get(UUID(name))
     except (JobNotFound, ValueError):  # ValueError: no folder of ours
         return None

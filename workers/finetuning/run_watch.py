@@ -14,9 +14,9 @@ import structlog
 from store.blobs import BlobStore
 from store.jobs.repository import JobRepository
 from store.videos.contents import curves_key
-from workers.child.workplace import Workplace
-from workers.finetuning.folder import FinetuneFolder, Progress
-from workers.jobs.lease import Hold
+from workers.child.context import WorkerContext
+from workers.finetuning.folder import FinetuneFolder, TrainerProgress
+from workers.jobs.lease import RunningJob
 
 log = structlog.get_logger(__name__)
 
@@ -30,35 +30,35 @@ class RunWatch:
     """What a trainer has done, as seen from outside.
 
     Args:
-        workplace: of this process.
-        hold: the job.
+        context: of this process.
+        job: the job.
         folder: of the finetune.
     """
 
-    def __init__(self, workplace: Workplace, hold: Hold, folder: FinetuneFolder) -> None:
-        self._workplace, self._hold, self._folder = workplace, hold, folder
+    def __init__(self, context: WorkerContext, job: RunningJob, folder: FinetuneFolder) -> None:
+        self._context, self._job, self._folder = context, job, folder
         # Steps that are done again after a loss have been told already.
-        self._told_steps = _last_told_steps(workplace, hold)
+        self._told_steps = _last_told_steps(context, job)
         self._metrics_seen: tuple[int, int] | None = None
         self._curves_seen: dict[str, int] = {}
-        self._told_progress = Progress()
+        self._reported = TrainerProgress()
         self.step = 0
 
     @property
     def counts_steps(self) -> bool:
         """Tell whether the trainer is where steps show that it gets further."""
-        return self._told_progress.stage == _TRAINING
+        return self._reported.stage == _TRAINING
 
-    def look(self) -> bool:
+    def check(self) -> bool:
         """Report what is new; tell whether the trainer's stage or step is another.
 
         Raises:
-            HoldLost: another worker has the job.
+            JobLost: another worker has the job.
         """
-        has_new_steps = self._tell_metrics()
+        has_new_steps = self._report_metrics()
         self._put_curves()
         progress = self._folder.read_progress()
-        if progress in (self._told_progress, Progress()):
+        if progress in (self._reported, TrainerProgress()):
             return False
         if has_new_steps and not self.counts_steps and progress.stage != _TRAINING:
             # All of it went by between two looks: few steps, or a fast machine.
@@ -66,17 +66,17 @@ class RunWatch:
         self._report(progress)
         return True
 
-    def _report(self, progress: Progress) -> None:
+    def _report(self, progress: TrainerProgress) -> None:
         self.step = max(self.step, progress.step)
-        self._workplace.leases.report_progress(
-            self._hold,
+        self._context.leases.report_progress(
+            self._job,
             done=progress.step,
             total=progress.total_steps or None,
             stage=progress.stage,
         )
-        self._told_progress = progress
+        self._reported = progress
 
-    def _tell_metrics(self) -> bool:
+    def _report_metrics(self) -> bool:
         """Add an event for each new line; tell whether there was one of training."""
         has_new_steps = False
         with suppress(FileNotFoundError):
@@ -93,7 +93,7 @@ class RunWatch:
             # The last one always; the others, if there are too many, by equal steps.
             stride = -(-len(lines) // _MAX_EVENTS_PER_LOOK) or 1
             for line in lines[::-1][::stride][::-1]:
-                self._workplace.leases.add_event(self._hold, METRICS_EVENT, _told(line))
+                self._context.leases.add_event(self._job, METRICS_EVENT, _metrics_of(line))
                 self._told_steps[_kind(line)] = line["step"]
                 has_new_steps = has_new_steps or _kind(line)
             self._metrics_seen = seen
@@ -109,9 +109,9 @@ class RunWatch:
                     self._put_curve(name)
 
     def _put_curve(self, name: str) -> None:
-        finetune_id = self._hold.claim.id
+        finetune_id = self._job.claim.id
         try:
-            put_curves(self._workplace.blobs, self._folder, finetune_id, name)
+            put_curves(self._context.blobs, self._folder, finetune_id, name)
         except Exception:
             # An edge: stores fail in ways of their own, and an outage of minutes must not end a
             # training of days. The next version is tried again, and the last one at the end.
@@ -127,14 +127,14 @@ def put_curves(blobs: BlobStore, folder: FinetuneFolder, finetune_id: object, na
     blobs.put_bytes(curves_key(finetune_id, name), (folder.run / name).read_bytes())
 
 
-def _last_told_steps(workplace: Workplace, hold: Hold) -> dict[bool, int]:
-    with workplace.sessions.begin() as session:
-        events = JobRepository(session).events(hold.claim.id)
-    told: dict[bool, int] = {}
+def _last_told_steps(context: WorkerContext, job: RunningJob) -> dict[bool, int]:
+    with context.sessions.begin() as session:
+        events = JobRepository(session).events(job.claim.id)
+    found: dict[bool, int] = {}
     for event in events:
         if event.type == METRICS_EVENT and isinstance(event.data.get("step"), int):
-            told[_kind(event.data)] = event.data["step"]
-    return told
+            found[_kind(event.data)] = event.data["step"]
+    return found
 
 
 def _kind(line: Mapping[str, Any]) -> bool:
@@ -142,13 +142,13 @@ def _kind(line: Mapping[str, Any]) -> bool:
     return "loss" in line
 
 
-def _told(line: Mapping[str, Any]) -> dict[str, Any]:
+def _metrics_of(line: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what JSON has no word for, and name the learning rate as the recipe does."""
-    told = {
+    found = {
         name: value
         for name, value in line.items()
         if not isinstance(value, float) or math.isfinite(value)
     }
-    if "transformer_lr" in told:
-        told["learning_rate"] = told["transformer_lr"]
-    return told
+    if "transformer_lr" in found:
+        found["learning_rate"] = found["transformer_lr"]
+    return found

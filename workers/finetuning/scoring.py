@@ -11,7 +11,7 @@ import structlog
 from store.models.repository import ModelRepository
 from store.models.tables import Model
 from store.table_base import Task
-from workers.errors import HoldLost, JobError
+from workers.errors import JobError, JobLost
 from workers.finetuning.devices import choose_device
 from workers.finetuning.export import DataFolder
 from workers.finetuning.folder import read_json
@@ -115,7 +115,7 @@ def _shares_tokens(work: Work, model: Model) -> bool:
     """Tell whether a model reads the visual tokens that the finetune is trained from."""
     if work.generation is None:
         return False
-    with work.workplace.sessions.begin() as session:
+    with work.context.sessions.begin() as session:
         own = ModelRepository(session).get(work.generation.model_id)
     return own.visual_sha256 == model.visual_sha256
 
@@ -154,23 +154,23 @@ def _run_scorer(
     is_last: bool,
 ) -> None:
     out.parent.mkdir(exist_ok=True)
-    device = choose_device(work.workplace.settings.device)
+    device = choose_device(work.context.settings.device)
     command = [
         *python_module("clipbert.training.score"),
         *("--data", str(data.labels), "--split", _SPLIT, "--task", str(work.finetune.task)),
         *(*media, *scorer, "--out", str(out), "--supervised", "--device", device.name),
-        *("--fence", str(work.folder.fence), "--token", str(work.hold.claim.lease_token)),
+        *("--fence", str(work.folder.fence), "--token", str(work.job.claim.lease_token)),
     ]
     if device.num_gpus:
-        command += ["--memory-share", str(work.workplace.settings.finetune_memory_share)]
-    process = start_subprocess(work.workplace, work.folder, command, device=device)
+        command += ["--memory-share", str(work.context.settings.finetune_memory_share)]
+    process = start_subprocess(work.context, work.folder, command, device=device)
     log.info("scorer.started", job_id=str(work.finetune.id), pid=process.pid, scores=out.stem)
-    status = supervise(process, workplace=work.workplace, hold=work.hold, look=works_on_of(process))
+    status = supervise(process, context=work.context, job=work.job, poll=works_on_of(process))
     if status == 0:
         return
     if status == TrainerExit.FENCED:
-        work.hold.is_lost = True
-        raise HoldLost(f"another worker goes on with job {work.finetune.id}")
+        work.job.is_lost = True
+        raise JobLost(f"another worker goes on with job {work.finetune.id}")
     if status in (TrainerExit.FAILED, TrainerExit.OUT_OF_MEMORY) or is_last:
         error = read_json(out.with_name(work.folder.error.name)) or {}
         why = error.get("message") or "its log says why"

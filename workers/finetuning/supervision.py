@@ -12,14 +12,14 @@ from typing import Final
 import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from workers.child.workplace import Workplace
+from workers.child.context import WorkerContext
 from workers.errors import PauseRequested, Stopping
 from workers.finetuning.subprocesses import BoundProcess
-from workers.jobs.lease import Hold
+from workers.jobs.lease import RunningJob
 
 log = structlog.get_logger(__name__)
 
-_LOOK_SECONDS: Final = 0.5
+_POLL_SECONDS: Final = 0.5
 _BEAT_SECONDS: Final = 1.5
 # The trainer is started again before its job is taken from this worker.
 _LEASE_MARGIN_SECONDS: Final = 120
@@ -31,16 +31,16 @@ class Stalled(Enum):
     STALLED = "stalled"
 
 
-def watch_lease(hold: Hold, *, stall_seconds: float) -> None:
+def watch_lease(job: RunningJob, *, stall_seconds: float) -> None:
     """Let a job's lease run out only after the trainer had its chance to be started again."""
-    hold.stall_seconds = stall_seconds + _LEASE_MARGIN_SECONDS
-    hold.touch()
+    job.stall_seconds = stall_seconds + _LEASE_MARGIN_SECONDS
+    job.touch()
 
 
-def beat(workplace: Workplace) -> None:
+def beat(context: WorkerContext) -> None:
     """Extend the leases and fetch requests; a database that is away for a while does no harm."""
     try:
-        workplace.leases.beat()
+        context.leases.beat()
     except (OperationalError, InterfaceError) as error:
         log.warning("heartbeat.failed", error=repr(error))
 
@@ -48,17 +48,17 @@ def beat(workplace: Workplace) -> None:
 def supervise(
     process: BoundProcess,
     *,
-    workplace: Workplace,
-    hold: Hold,
-    look: Callable[[], bool],
+    context: WorkerContext,
+    job: RunningJob,
+    poll: Callable[[], bool],
 ) -> int | Stalled:
     """Wait for a subprocess to end.
 
     Args:
         process: at work.
-        workplace: of this process.
-        hold: the job that it works for.
-        look: called all the time; passes on what the subprocess has done, and tells whether it got
+        context: of this process.
+        job: the job that it works for.
+        poll: called all the time; passes on what the subprocess has done, and tells whether it got
             any further since the last call.
 
     Returns:
@@ -69,11 +69,11 @@ def supervise(
         Interrupted: the job should not go on; the subprocess has ended.
     """
     try:
-        status = _wait(process, workplace=workplace, hold=hold, look=look)
-        _looked(look)
+        status = _wait(process, context=context, job=job, poll=poll)
+        _polled(poll)
     except (PauseRequested, Stopping) as interruption:
-        _stop_gently(process, interruption, workplace=workplace, hold=hold)
-        _looked(look)
+        _stop_gently(process, interruption, context=context, job=job)
+        _polled(poll)
         raise
     finally:
         process.kill()
@@ -81,50 +81,50 @@ def supervise(
 
 
 def _wait(
-    process: BoundProcess, *, workplace: Workplace, hold: Hold, look: Callable[[], bool]
+    process: BoundProcess, *, context: WorkerContext, job: RunningJob, poll: Callable[[], bool]
 ) -> int | Stalled:
-    stall_seconds = workplace.settings.finetune_stall_seconds
+    stall_seconds = context.settings.finetune_stall_seconds
     advanced_at = beaten_at = time.monotonic()
-    while (status := process.wait(_LOOK_SECONDS)) is None:
+    while (status := process.wait(_POLL_SECONDS)) is None:
         now = time.monotonic()
-        if _looked(look):
+        if _polled(poll):
             advanced_at = now
-            hold.touch()
+            job.touch()
         if now - beaten_at >= _BEAT_SECONDS:
             beaten_at = now
-            beat(workplace)
-        hold.check()
+            beat(context)
+        job.check()
         if now - advanced_at > stall_seconds:
-            log.error("trainer.stalled", job_id=str(hold.claim.id), seconds=stall_seconds)
+            log.error("trainer.stalled", job_id=str(job.claim.id), seconds=stall_seconds)
             return Stalled.STALLED
     return status
 
 
 def _stop_gently(
-    process: BoundProcess, interruption: Exception, *, workplace: Workplace, hold: Hold
+    process: BoundProcess, interruption: Exception, *, context: WorkerContext, job: RunningJob
 ) -> None:
     """Let a subprocess save what it has, unless the job is cancelled meanwhile."""
-    settings = workplace.settings
+    settings = context.settings
     process.ask_to_stop()
     asked_at = beaten_at = time.monotonic()
-    while process.wait(_LOOK_SECONDS) is None:
+    while process.wait(_POLL_SECONDS) is None:
         now = time.monotonic()
-        hold.touch()
+        job.touch()
         if now - beaten_at >= _BEAT_SECONDS:
             beaten_at = now
-            beat(workplace)
-        if hold.is_lost or hold.cancel_requested:
-            hold.check()
-        is_pause = isinstance(interruption, PauseRequested) and not workplace.is_stopping()
+            beat(context)
+        if job.is_lost or job.cancel_requested:
+            job.check()
+        is_pause = isinstance(interruption, PauseRequested) and not context.is_stopping()
         patience = settings.finetune_pause_seconds if is_pause else settings.finetune_stop_seconds
         if now - asked_at > patience:
-            log.warning("trainer.killed", job_id=str(hold.claim.id), seconds=patience)
+            log.warning("trainer.killed", job_id=str(job.claim.id), seconds=patience)
             return
 
 
-def _looked(look: Callable[[], bool]) -> bool:
+def _polled(poll: Callable[[], bool]) -> bool:
     try:
-        return look()
+        return poll()
     except (OperationalError, InterfaceError) as error:
         log.warning("progress.not_reported", error=repr(error))
         return False

@@ -15,8 +15,8 @@ import structlog
 
 from clipbert.training.recipe import Recipe
 from store.labels.datasets import DatasetRepository
-from workers.child.workplace import Workplace
-from workers.errors import HoldLost, JobError, StorageFull
+from workers.child.context import WorkerContext
+from workers.errors import JobError, JobLost, StorageFull
 from workers.finetuning.devices import (
     TrainerDevice,
     choose_device,
@@ -62,7 +62,7 @@ def train(work: Work) -> None:
     try:
         training.run()
     except BaseException:
-        work.mirror.close(last=not work.hold.is_lost)
+        work.mirror.close(last=not work.job.is_lost)
         raise
     work.folder.mark_trained()
 
@@ -72,8 +72,8 @@ class _Training:
 
     def __init__(self, work: Work) -> None:
         self._work = work
-        self._watch = RunWatch(work.workplace, work.hold, work.folder)
-        self._device = choose_device(work.workplace.settings.device)
+        self._watch = RunWatch(work.context, work.job, work.folder)
+        self._device = choose_device(work.context.settings.device)
         self._num_processes = count_processes(
             self._device.num_gpus, videos_per_step=work.recipe.videos_per_step
         )
@@ -85,8 +85,8 @@ class _Training:
         while (status := self._run_once()) != TrainerExit.DONE:
             match status:
                 case TrainerExit.FENCED:
-                    self._work.hold.is_lost = True
-                    raise HoldLost(f"another worker goes on with job {self._work.finetune.id}")
+                    self._work.job.is_lost = True
+                    raise JobLost(f"another worker goes on with job {self._work.finetune.id}")
                 case TrainerExit.OUT_OF_MEMORY:
                     self._take_less_memory()
                 case TrainerExit.FAILED:
@@ -100,7 +100,7 @@ class _Training:
         folder.run.mkdir(exist_ok=True)
         recipe = replace(self._work.recipe, videos_per_forward=self._videos_per_forward)
         process = start_subprocess(
-            self._work.workplace,
+            self._work.context,
             folder,
             trainer_command(
                 self._work,
@@ -121,12 +121,12 @@ class _Training:
         )
         works_on = works_on_of(process)
 
-        def look() -> bool:
-            self._work.mirror.look()
+        def poll() -> bool:
+            self._work.mirror.copy_if_new()
             # Where there are no steps, such as while videos are looked at, work has to do.
-            return self._watch.look() or (not self._watch.counts_steps and works_on())
+            return self._watch.check() or (not self._watch.counts_steps and works_on())
 
-        status = supervise(process, workplace=self._work.workplace, hold=self._work.hold, look=look)
+        status = supervise(process, context=self._work.context, job=self._work.job, poll=poll)
         if status == TrainerExit.FAILED and self._num_processes > 1:
             return self._status_of_processes()
         return status
@@ -134,7 +134,7 @@ class _Training:
     def _status_of_processes(self) -> int:
         """Tell how those of torchrun ended, which itself knows one status for all that is wrong."""
         folder = self._work.folder
-        if folder.token() != self._work.hold.claim.lease_token:
+        if folder.token() != self._work.job.claim.lease_token:
             return TrainerExit.FENCED
         match (read_json(folder.error) or {}).get("code"):
             case None | "process_lost":
@@ -190,7 +190,7 @@ class _Training:
     def _stand_back_if_full(self, message: str) -> None:
         """Take a full disk for the reason while there is one: else it ends the same way again."""
         is_said = os.strerror(errno.ENOSPC) in message
-        if is_said or not self._work.workplace.disk.look().has_room:
+        if is_said or not self._work.context.disk.check().has_room:
             raise StorageFull(message)
 
     def _fit(self, videos_per_forward: int) -> int:
@@ -217,10 +217,10 @@ def trainer_command(
         *(str(recipe), "--data", str(data.labels), *media),
         *("--model", str(work.local_model(work.base)), "--out", str(work.folder.run)),
         *("--split", "train", "--resume", "--supervised", "--device", device.name),
-        *("--fence", str(work.folder.fence), "--token", str(work.hold.claim.lease_token)),
+        *("--fence", str(work.folder.fence), "--token", str(work.job.claim.lease_token)),
     ]
     if device.num_gpus:
-        command += ["--memory-share", str(work.workplace.settings.finetune_memory_share)]
+        command += ["--memory-share", str(work.context.settings.finetune_memory_share)]
     if answers is not None:
         command += ["--answers", str(answers)]
     return command
@@ -235,7 +235,7 @@ def python_module(module: str, *, num_processes: int = 1) -> list[str]:
 
 
 def start_subprocess(
-    workplace: Workplace,
+    context: WorkerContext,
     folder: FinetuneFolder,
     command: Sequence[str],
     *,
@@ -243,7 +243,7 @@ def start_subprocess(
 ) -> BoundProcess:
     """Start a trainer or a scorer, after one that an earlier claim may have left."""
     end_survivor(folder.trainer)
-    niceness = 0 if device.num_gpus else workplace.settings.finetune_niceness
+    niceness = 0 if device.num_gpus else context.settings.finetune_niceness
     environment: Mapping[str, str] = {"PYTHONUNBUFFERED": "1", **device.environment}
     return BoundProcess(
         command,
@@ -277,7 +277,7 @@ def _write_answers(work: Work) -> Path | None:
 def _vocabulary(work: Work) -> Sequence[str]:
     if work.recipe.same_answers == "folded":
         return work.dataset.answers
-    with work.workplace.sessions.begin() as session:
+    with work.context.sessions.begin() as session:
         counts = DatasetRepository(session).answer_counts(work.dataset.id)
     return [answer for answer, _ in counts]
 

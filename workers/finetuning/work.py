@@ -21,13 +21,13 @@ from store.models.finetunes import FinetuneRepository
 from store.models.repository import GenerationRepository, ModelRepository
 from store.models.tables import Finetune, Generation, Model
 from store.table_base import Task
-from workers.child.workplace import Workplace
+from workers.child.context import WorkerContext
 from workers.errors import JobError
 from workers.finetuning.export import DataFolder
 from workers.finetuning.folder import FinetuneFolder
 from workers.finetuning.mirror import Mirror
 from workers.finetuning.supervision import beat
-from workers.jobs.lease import Hold
+from workers.jobs.lease import RunningJob
 from workers.models.local_models import find_local_folder
 
 log = structlog.get_logger(__name__)
@@ -50,8 +50,8 @@ class Work:
         generation: whose visual tokens are used; None if videos are decoded.
     """
 
-    workplace: Workplace
-    hold: Hold
+    context: WorkerContext
+    job: RunningJob
     finetune: Finetune
     base: Model
     dataset: Dataset
@@ -85,14 +85,14 @@ class Work:
         """
         try:
             return find_local_folder(
-                self.workplace.blobs, model, folder=self.workplace.settings.model_cache
+                self.context.blobs, model, folder=self.context.settings.model_cache
             )
         except CheckpointError as error:
             raise JobError("model_missing", str(error)) from error
 
     def recall_model(self) -> Model | None:
         """Find what makes the recall vectors."""
-        with self.workplace.sessions.begin() as session:
+        with self.context.sessions.begin() as session:
             models = ModelRepository(session)
             # The vectors at hand are those of the generation, whatever serves by now.
             generation = self.generation or GenerationRepository(session).active()
@@ -102,7 +102,7 @@ class Work:
 
     def active_generation(self) -> Generation:
         """Find the generation that is searched."""
-        with self.workplace.sessions.begin() as session:
+        with self.context.sessions.begin() as session:
             return _active(GenerationRepository(session))
 
     def lay_out(self, data: DataFolder) -> None:
@@ -120,39 +120,39 @@ class Work:
     def report_stage(self, stage: str) -> None:
         """Show what the job is at, while the trainer's steps stand."""
         progress = self.folder.read_progress()
-        self.workplace.leases.report_progress(
-            self.hold, done=progress.step, total=progress.total_steps or None, stage=stage
+        self.context.leases.report_progress(
+            self.job, done=progress.step, total=progress.total_steps or None, stage=stage
         )
 
     def add_event(self, type_: str, **data: object) -> None:
         """Write down something that happened."""
-        self.workplace.leases.add_event(self.hold, type_, data)
+        self.context.leases.add_event(self.job, type_, data)
 
     def _data_folder(self, name: str, dataset_id: UUID) -> DataFolder:
         return DataFolder(
-            self.workplace,
+            self.context,
             self.folder.data / name,
             dataset_id=dataset_id,
             task=self.finetune.task,
-            on_video=self.hold.advance,
+            on_video=self.job.advance,
         )
 
 
-def open_work(workplace: Workplace, hold: Hold) -> Work:
+def open_work(context: WorkerContext, job: RunningJob) -> Work:
     """Read what a claimed job wants, and make its folder this claim's own.
 
     Raises:
-        HoldLost: a newer claim has the folder.
+        JobLost: a newer claim has the folder.
         CancelRequested, PauseRequested, Stopping: while a checkpoint was fetched.
         JobError: what it wants is not there any more.
     """
-    finetune_id = hold.claim.id
-    folder = FinetuneFolder(workplace.run_folder, finetune_id)
-    folder.open(hold.claim.lease_token)
-    mirror = Mirror(workplace.blobs, finetune_id, folder, is_on=workplace.mirrors_runs)
-    mirror.fetch(hold.advance)  # which may take minutes: in no transaction
+    finetune_id = job.claim.id
+    folder = FinetuneFolder(context.run_folder, finetune_id)
+    folder.open(job.claim.lease_token)
+    mirror = Mirror(context.blobs, finetune_id, folder, is_on=context.mirrors_runs)
+    mirror.fetch(job.advance)  # which may take minutes: in no transaction
     try:
-        with workplace.sessions.begin() as session:
+        with context.sessions.begin() as session:
             finetune, _ = FinetuneRepository(session).get(finetune_id)
             models = ModelRepository(session)
             base = models.get(finetune.base_model_id)
@@ -173,8 +173,8 @@ def open_work(workplace: Workplace, hold: Hold) -> Work:
     except ConfigError as error:
         raise JobError("invalid_recipe", str(error)) from error
     return Work(
-        workplace=workplace,
-        hold=hold,
+        context=context,
+        job=job,
         finetune=finetune,
         base=base,
         dataset=dataset,
@@ -193,7 +193,7 @@ def prepare(work: Work) -> None:
         JobError: `disk_full`, or a video cannot be used any more.
     """
     work.report_stage("preparing")
-    beat(work.workplace)
+    beat(work.context)
     labels_sha256 = work.data.write_labels()
     known = work.folder.read_state().get("labels_sha256")
     if known is not None and known != labels_sha256:

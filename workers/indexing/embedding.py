@@ -30,7 +30,7 @@ from store.jobs.state import JobKind
 from store.models.repository import GenerationRepository
 from store.videos.repository import VideoRepository
 from workers.answering.interactive import InteractiveDesk, serve_between
-from workers.child.workplace import Workplace
+from workers.child.context import WorkerContext
 from workers.errors import JobError
 from workers.indexing.kept_clips import pack_clips
 from workers.indexing.threads import DecodeThreads
@@ -38,7 +38,7 @@ from workers.indexing.turns import Share
 from workers.indexing.videos_at_work import DamagedClip, DecodedClip, VideoAtWork
 from workers.jobs.batching import CostLimit, batches_by_cost, forward_each
 from workers.jobs.group import JobGroup, leave_process
-from workers.jobs.lease import Hold, Outcome
+from workers.jobs.lease import Outcome, RunningJob
 from workers.models.encoders import Encoders, open_encoders
 from workers.models.loaded_models import LoadedModels
 
@@ -52,32 +52,32 @@ _SHORT_SECONDS: Final = 5.0  # a video that is under way for longer does not kee
 _MOST_LONG: Final = 4  # times as many videos as are claimed at once may be under way
 
 
-def embed_next(workplace: Workplace) -> int:
+def embed_next(context: WorkerContext) -> int:
     """Claim due embed jobs and do them until none is left, or for as long as a look lasts.
 
     Returns:
         How many were claimed; more than none if one is under way still.
     """
-    return workplace.own(Embedder).work(workplace.settings.look_seconds)
+    return context.own(Embedder).work(context.settings.look_seconds)
 
 
 class Embedder:
     """The videos that a process has begun to look at.
 
     Args:
-        workplace: of the process.
+        context: of the process.
         leave: ends the process; a test passes its own.
     """
 
     def __init__(
         self,
-        workplace: Workplace,
+        context: WorkerContext,
         *,
         leave: Callable[[str, BaseException | None], NoReturn] = leave_process,
     ) -> None:
-        self._workplace = workplace
-        self._group = JobGroup(workplace.leases, keep=self.keep, leave=leave)
-        self._threads = DecodeThreads(workplace)
+        self._context = context
+        self._group = JobGroup(context.leases, keep=self.keep, leave=leave)
+        self._threads = DecodeThreads(context)
         self._videos: list[VideoAtWork] = []
         self._decoded: deque[DecodedClip] = deque()  # waits for a pass
         self._encoders: dict[UUID, Encoders] = {}
@@ -86,11 +86,11 @@ class Embedder:
 
     @property
     def _desk(self) -> InteractiveDesk:
-        return self._workplace.own(InteractiveDesk)
+        return self._context.own(InteractiveDesk)
 
     @property
     def _forward_limit(self) -> CostLimit:
-        return self._workplace.own(LoadedModels).forward_limit
+        return self._context.own(LoadedModels).forward_limit
 
     def work(self, seconds: float) -> int:
         """Work on what is under way and on what is due, for as long as that.
@@ -99,7 +99,7 @@ class Embedder:
             How many jobs were claimed; more than none if one is under way still.
         """
         ends_at = time.monotonic() + seconds
-        serve_between(self._workplace)
+        serve_between(self._context)
         claimed = self._claim()
         while self._videos and time.monotonic() < ends_at:
             self._collect()
@@ -112,11 +112,11 @@ class Embedder:
             else:
                 self._threads.wait(_WAIT_SECONDS)
             self._look_after_videos()
-            serve_between(self._workplace)
+            serve_between(self._context)
             claimed += self._claim_at_times()
         if not self._desk.is_empty:
             self._desk.hand_back()
-            self._workplace.doorbell.ring(JobKind.SEARCH)
+            self._context.doorbell.ring(JobKind.SEARCH)
         if not self._videos:
             self._encoders.clear()
         return claimed or len(self._videos)
@@ -138,42 +138,42 @@ class Embedder:
     def _claim(self) -> int:
         """Begin the videos that are due, as far as there is room beside those under way."""
         now = self._claimed_at = time.monotonic()
-        at_once = self._workplace.settings.embed_claim_limit
+        at_once = self._context.settings.embed_claim_limit
         num_short = sum(now - video.begun_at < _SHORT_SECONDS for video in self._videos)
         room = min(at_once - num_short, _MOST_LONG * at_once - len(self._videos))
-        if room <= 0 or self._workplace.is_stopping():
+        if room <= 0 or self._context.is_stopping():
             return 0
-        holds = self._workplace.leases.claim([JobKind.EMBED], limit=room)
-        self._group.add(holds)
-        for hold in holds:
-            if hold.claim.worker_losses:
+        jobs = self._context.leases.claim([JobKind.EMBED], limit=room)
+        self._group.add(jobs)
+        for job in jobs:
+            if job.claim.worker_losses:
                 self._desk.hand_back()  # it may end this process
-            self._group.attempt(partial(self._begin, hold), hold)
-        return len(holds)
+            self._group.attempt(partial(self._begin, job), job)
+        return len(jobs)
 
-    def _begin(self, hold: Hold) -> None:
-        hold.advance()
+    def _begin(self, job: RunningJob) -> None:
+        job.advance()
         try:
-            generation_id = UUID(hold.claim.input["generation_id"])
-            video_id = UUID(hold.claim.input["video_id"])
+            generation_id = UUID(job.claim.input["generation_id"])
+            video_id = UUID(job.claim.input["video_id"])
         except (KeyError, TypeError, ValueError) as error:
             raise JobError(
                 "invalid_request", f"it does not name a generation and a video: {error!r}"
             ) from error
-        with self._workplace.sessions.begin() as session:
+        with self._context.sessions.begin() as session:
             in_use = is_in_use(GenerationRepository(session).get(generation_id))
         if not in_use:  # a newer one took its place, and has its own jobs
-            self._group.finish(hold, lambda _: Outcome({"clips": 0}))
+            self._group.finish(job, lambda _: Outcome({"clips": 0}))
             return
         if generation_id not in self._encoders:
-            self._encoders[generation_id] = open_encoders(self._workplace, generation_id)
+            self._encoders[generation_id] = open_encoders(self._context, generation_id)
         self._num_begun += 1
         now = time.monotonic()
         encoders = self._encoders[generation_id]
         others = (video.share for video in self._videos)
-        share = Share.beside(others, priority=hold.claim.priority)
+        share = Share.beside(others, priority=job.claim.priority)
         self._videos.append(
-            VideoAtWork(hold, video_id, self._num_begun, share, encoders, begun_at=now, kept_at=now)
+            VideoAtWork(job, video_id, self._num_begun, share, encoders, begun_at=now, kept_at=now)
         )
 
     def _give_turns(self) -> None:
@@ -197,13 +197,13 @@ class Embedder:
         If it ends this process too, that was not because of another.
         """
         suspects = [
-            each for each in self._videos if each.is_suspect and self._group.is_open(each.hold)
+            each for each in self._videos if each.is_suspect and self._group.is_open(each.job)
         ]
         return video in suspects if suspects else True
 
     def _give_turn(self, video: VideoAtWork) -> bool:
         """Give a thread to a video, if there is something to do for it."""
-        if video.is_stored or not self._group.is_open(video.hold) or not self._has_a_turn(video):
+        if video.is_stored or not self._group.is_open(video.job) or not self._has_a_turn(video):
             return False
         if not video.is_open or len(video.encoded) == len(video.clips):
             if video.share.num_at_work:
@@ -235,12 +235,12 @@ class Embedder:
         """Take what the threads have done, and end the process if one of them hangs."""
         for turn, future in self._threads.take_done():
             video = turn.video
-            video.hold.touch()
+            video.job.touch()
             if turn.passage is not None:
                 turn.passage.is_at_work = False
             decoded = self._attempt(video, future.result)
             video.share.end_turn(num_clips=len(decoded or ()))
-            if decoded is not None and self._group.is_open(video.hold):
+            if decoded is not None and self._group.is_open(video.job):
                 self._decoded.extend(each for each in decoded if isinstance(each, DecodedClip))
                 damaged = [each for each in decoded if isinstance(each, DamagedClip)]
                 if damaged:
@@ -254,14 +254,14 @@ class Embedder:
             self._group.leave(
                 "decode.stuck",
                 DecodeFailed("decoding took too long"),
-                *(turn.video.hold for turn in late),
+                *(turn.video.job for turn in late),
             )
         for turn in self._threads.turns:
-            turn.video.hold.touch()  # within its time
+            turn.video.job.touch()  # within its time
 
     def _next_slice(self) -> list[DecodedClip]:
         """Take the clips of the next pass: as many as fit, unless others may soon join them."""
-        for each in [each for each in self._decoded if not self._group.is_open(each.video.hold)]:
+        for each in [each for each in self._decoded if not self._group.is_open(each.video.job)]:
             self._decoded.remove(each)
         waiting = [each for each in self._decoded if self._has_a_turn(each.video)]
         if not waiting:
@@ -282,9 +282,9 @@ class Embedder:
         return clips
 
     def _forward(self, clips: Sequence[DecodedClip]) -> None:
-        if self._workplace.is_stopping():
+        if self._context.is_stopping():
             return
-        going_on = [each for each in clips if self._group.advance(each.video.hold)]
+        going_on = [each for each in clips if self._group.advance(each.video.job)]
         if not going_on:
             return
         limit = self._forward_limit
@@ -296,62 +296,62 @@ class Embedder:
                 lambda some: encoders.encode([each.frames for each in some]),
                 on_out_of_memory=lambda some: limit.lower_below(sum(each.cost for each in some)),
             ),
-            *(each.video.hold for each in going_on),
+            *(each.video.job for each in going_on),
         )
         limit.note(sum(each.cost for each in going_on), time.monotonic() - began_at)
         for each, outcome in zip(going_on, outcomes or (), strict=bool(outcomes)):
             if isinstance(outcome, Exception):
-                self._group.settle(each.video.hold, outcome)
+                self._group.settle(each.video.job, outcome)
             else:
                 each.video.encoded[each.clip.index] = outcome
         for video in {each.video.order: each.video for each in going_on}.values():
-            if self._group.advance(video.hold):
+            if self._group.advance(video.job):
                 self._report(video)
 
     def _look_after_videos(self) -> None:
         """Finish what is stored, keep what takes long, and let go of what is over."""
         now = time.monotonic()
         for video in list(self._videos):
-            if self._workplace.is_stopping():
+            if self._context.is_stopping():
                 self._keep(video)
-            self._group.check(video.hold)  # to be looked after is not to get further
+            self._group.check(video.job)  # to be looked after is not to get further
             if video.is_stored and not video.share.num_at_work:
                 self._finish(video)
-            elif now - video.kept_at > self._workplace.settings.keep_seconds:
+            elif now - video.kept_at > self._context.settings.keep_seconds:
                 self._keep(video)
-            if not self._group.is_open(video.hold):
+            if not self._group.is_open(video.job):
                 video.close()
                 if not video.share.num_at_work:
                     self._videos.remove(video)
 
     def _finish(self, video: VideoAtWork) -> None:
         """Store the rows and the job's end in one transaction; the tokens are there already."""
-        if not self._group.finish(video.hold, video.write):
+        if not self._group.finish(video.job, video.write):
             self._delete_if_unneeded(video)
 
     def _delete_if_unneeded(self, video: VideoAtWork) -> None:
         """Delete the tokens of a video that was deleted while they were stored."""
-        with self._workplace.sessions.begin() as session:
+        with self._context.sessions.begin() as session:
             is_there = VideoRepository(session).existing([video.video_id])
         if not is_there:
-            self._workplace.blobs.delete(video.key)
+            self._context.blobs.delete(video.key)
 
     def _keep(self, video: VideoAtWork) -> None:
         """Store the clips that were finished since the last time."""
         video.kept_at = time.monotonic()
         new = dict(list(video.encoded.items())[video.num_kept :])
-        if not new or video.is_stored or not self._group.is_open(video.hold):
+        if not new or video.is_stored or not self._group.is_open(video.job):
             return
         piece = pack_clips(video.about, new)
 
         def write() -> None:
             run_in_transaction(
-                self._workplace.sessions,
-                lambda session: JobPieces(session).add(video.hold.claim, piece),
+                self._context.sessions,
+                lambda session: JobPieces(session).add(video.job.claim, piece),
             )
             video.num_kept += len(new)
 
-        self._group.attempt(write, video.hold)
+        self._group.attempt(write, video.job)
 
     def _report(self, video: VideoAtWork) -> None:
         now = time.monotonic()
@@ -359,13 +359,13 @@ class Embedder:
             return
         video.reported_at = now
         report = partial(
-            self._workplace.leases.report_progress,
-            video.hold,
+            self._context.leases.report_progress,
+            video.job,
             done=len(video.encoded),
             total=len(video.clips),
             stage="embedding",
         )
-        self._group.attempt(report, video.hold)
+        self._group.attempt(report, video.job)
 
     def _attempt(self, video: VideoAtWork, step: Callable[[], Value]) -> Value | None:
         """Do a step of a video; that it is gone is said in the words of the job."""
@@ -376,4 +376,4 @@ class Embedder:
             except VideoNotFound as error:
                 raise JobError("video_not_found", str(error)) from error
 
-        return self._group.attempt(said, video.hold)
+        return self._group.attempt(said, video.job)

@@ -49,10 +49,10 @@ from store.errors import VideoNotFound
 from store.jobs.state import JobKind
 from store.media_files import is_settled
 from store.videos.contents import hold_content, remove_unneeded_content, thumbnail_key
-from store.videos.places import GROWING, VideoPlaces, seconds_growing
+from store.videos.locations import GROWING, VideoLocations, seconds_growing
 from store.videos.repository import VideoRepository
 from store.videos.tables import Video, VideoState
-from workers.child.workplace import Workplace
+from workers.child.context import WorkerContext
 from workers.errors import JobError, MediaChanged, WorkerError
 from workers.indexing.media import OpenMedia, name_in_uri, open_media
 from workers.indexing.video_rows import (
@@ -63,9 +63,9 @@ from workers.indexing.video_rows import (
     create_video,
     is_strict,
     link_video,
-    place_of,
+    location_of,
 )
-from workers.jobs.lease import Hold, Outcome
+from workers.jobs.lease import Outcome, RunningJob
 from workers.settings import WorkerSettings
 
 log = structlog.get_logger(__name__)
@@ -87,45 +87,45 @@ class _StillGrowing(WorkerError):
         self.name, self.size_bytes = media.name, media.size_bytes
 
 
-def ingest_next(workplace: Workplace) -> int:
+def ingest_next(context: WorkerContext) -> int:
     """Claim one due ingest job and do it. Returns how many were claimed: 1, or 0 if none is due."""
-    holds = workplace.leases.claim([JobKind.INGEST], limit=1)
-    for hold in holds:
+    jobs = context.leases.claim([JobKind.INGEST], limit=1)
+    for job in jobs:
         try:
-            embed_is_due = _ingest(workplace, hold)
+            embed_is_due = _ingest(context, job)
         except ContentInHand:
             # When the other is done, this job finds its video.
             delay = _SAME_CONTENT_DELAY_SECONDS * (0.5 + random.random())  # noqa: S311  jitter
-            workplace.leases.snooze(hold, timedelta(seconds=delay))
+            context.leases.snooze(job, timedelta(seconds=delay))
         except _StillGrowing as growing:
-            _look_again_later(workplace, hold, growing)
+            _look_again_later(context, job, growing)
         except Exception as error:  # noqa: BLE001  the edge of a job: settle logs it
-            workplace.leases.settle(hold, error)
+            context.leases.settle(job, error)
             if isinstance(error, _NO_VIDEOS):
-                _remove_unneeded_upload(workplace, hold)
+                _remove_unneeded_upload(context, job)
         else:
             if embed_is_due:
-                workplace.doorbell.ring(JobKind.EMBED)
+                context.doorbell.ring(JobKind.EMBED)
             else:
-                _remove_unneeded_upload(workplace, hold)
-    return len(holds)
+                _remove_unneeded_upload(context, job)
+    return len(jobs)
 
 
-def _ingest(workplace: Workplace, hold: Hold) -> bool:
+def _ingest(context: WorkerContext, job: RunningJob) -> bool:
     """Do one job. Returns whether it left an embed job."""
-    place = place_of(hold)
+    location = location_of(job)
     try:
         with open_media(
-            uri=place.uri,
-            blob_key=place.blob_key,
-            name=place.filename,
-            roots=workplace.media_roots,
-            blobs=workplace.blobs,
-            on_piece=hold.advance,
+            uri=location.uri,
+            blob_key=location.blob_key,
+            name=location.filename,
+            roots=context.media_roots,
+            blobs=context.blobs,
+            on_piece=job.advance,
         ) as media:
-            _check_settled(workplace, media)
+            _check_settled(context, media)
             try:
-                return _take_in(workplace, hold, media)
+                return _take_in(context, job, media)
             except MediaChanged as error:
                 raise _StillGrowing(media) from error
             except VideoError as error:
@@ -134,39 +134,39 @@ def _ingest(workplace: Workplace, hold: Hold) -> bool:
                     media.check_in_place()
                 raise error from None
     except MediaNotFound:
-        if place.is_in_place:
-            _note_missing(workplace, place.uri)
+        if location.is_in_place:
+            _note_missing(context, location.uri)
         raise
 
 
-def _take_in(workplace: Workplace, hold: Hold, media: OpenMedia) -> bool:
+def _take_in(context: WorkerContext, job: RunningJob, media: OpenMedia) -> bool:
     """Store what an open file is. Returns whether that left an embed job."""
     if media.size_bytes == 0:
         raise EmptyFile(f"{media.name} is empty")
-    sha256 = media.hash(on_piece=hold.advance)
+    sha256 = media.hash(on_piece=job.advance)
     media.check_in_place()
-    facts = Facts(media, sha256, _moves_from(workplace, hold, media, sha256))
-    if _link_known(workplace, hold, facts):
+    facts = Facts(media, sha256, _moves_from(context, job, media, sha256))
+    if _link_known(context, job, facts):
         return False
-    limit_seconds = probe_limit_seconds(workplace.settings, media.size_bytes)
+    limit_seconds = probe_limit_seconds(context.settings, media.size_bytes)
     # A probe that timed out is tried once more.
     with _content_lock(
-        workplace.sessions, sha256, limit_seconds=2 * limit_seconds + _LOCK_MARGIN_SECONDS
+        context.sessions, sha256, limit_seconds=2 * limit_seconds + _LOCK_MARGIN_SECONDS
     ):
-        if _link_known(workplace, hold, facts):
+        if _link_known(context, job, facts):
             return False
-        hold.advance()
-        facts = replace(facts, probe=_probe(workplace, hold, media, sha256))
-        hold.advance()
-        _finish(workplace, hold, partial(create_video, hold=hold, facts=facts))
+        job.advance()
+        facts = replace(facts, probe=_probe(context, job, media, sha256))
+        job.advance()
+        _finish(context, job, partial(create_video, job=job, facts=facts))
     log.info("video.created", sha256=sha256, codec=facts.probe.codec if facts.probe else None)
     return True
 
 
-def _check_settled(workplace: Workplace, media: OpenMedia) -> None:
+def _check_settled(context: WorkerContext, media: OpenMedia) -> None:
     """Leave a file alone that was written to a moment ago: it may not be whole yet."""
-    settle_ns = int(workplace.settings.settle_seconds * 1e9)
-    if media.place is not None and not is_settled(media.status, for_ns=settle_ns):
+    settle_ns = int(context.settings.settle_seconds * 1e9)
+    if media.location is not None and not is_settled(media.status, for_ns=settle_ns):
         raise _StillGrowing(media)
 
 
@@ -178,33 +178,35 @@ def _growth_of(media: OpenMedia) -> Iterator[None]:
         raise _StillGrowing(media) from error
 
 
-def _look_again_later(workplace: Workplace, hold: Hold, growing: _StillGrowing) -> None:
+def _look_again_later(context: WorkerContext, job: RunningJob, growing: _StillGrowing) -> None:
     """Give a job back until its file may be whole; costs it no attempt, but not for ever."""
-    settings = workplace.settings
+    settings = context.settings
     try:
-        with workplace.sessions.begin() as session:
-            waited = seconds_growing(session, hold.claim.id)
+        with context.sessions.begin() as session:
+            waited = seconds_growing(session, job.claim.id)
         if waited > settings.growing_seconds:
             message = (
                 f"{growing.name} is still being written to after {settings.growing_seconds:.0f} s "
                 "(WORKER_GROWING_SECONDS): index it when it is whole"
             )
-            workplace.leases.settle(hold, JobError("media_growing", message))
+            context.leases.settle(job, JobError("media_growing", message))
             return
-        workplace.leases.add_event(hold, GROWING, {"size_bytes": growing.size_bytes})
+        context.leases.add_event(job, GROWING, {"size_bytes": growing.size_bytes})
         delay = min(max(settings.settle_seconds, _LEAST_DELAY_SECONDS, waited / 2), _MOST_DELAY)
-        workplace.leases.snooze(hold, timedelta(seconds=delay))
+        context.leases.snooze(job, timedelta(seconds=delay))
     except Exception as error:  # noqa: BLE001  the edge of a job: settle logs it
-        workplace.leases.settle(hold, error)
+        context.leases.settle(job, error)
 
 
-def _note_missing(workplace: Workplace, uri: str) -> None:
-    with workplace.sessions.begin() as session:
-        places = VideoPlaces(session)
-        places.note_checked(there=[], missing=[video.id for video in places.others_at(uri, "")])
+def _note_missing(context: WorkerContext, uri: str) -> None:
+    with context.sessions.begin() as session:
+        locations = VideoLocations(session)
+        locations.note_checked(
+            there=[], missing=[video.id for video in locations.others_at(uri, "")]
+        )
 
 
-def _finish(workplace: Workplace, hold: Hold, write: Callable[[Session], Written]) -> None:
+def _finish(context: WorkerContext, job: RunningJob, write: Callable[[Session], Written]) -> None:
     """Finish a job; then remove the tokens of what it has superseded."""
     tokens_keys: list[str] = []
 
@@ -213,31 +215,31 @@ def _finish(workplace: Workplace, hold: Hold, write: Callable[[Session], Written
         tokens_keys[:] = written.tokens_keys
         return written.outcome
 
-    workplace.leases.finish(hold, write_outcome)
+    context.leases.finish(job, write_outcome)
     for key in tokens_keys:
         try:
-            workplace.blobs.delete(key)
+            context.blobs.delete(key)
         except OSError as error:  # the rows are gone; the sweep removes what is left behind
             log.warning("blob.not_deleted", key=key, error=repr(error))
 
 
 def _moves_from(
-    workplace: Workplace, hold: Hold, media: OpenMedia, sha256: str
+    context: WorkerContext, job: RunningJob, media: OpenMedia, sha256: str
 ) -> dict[UUID, Copy | None]:
     """Find out where the content is of the videos that were said to lie where this file lies."""
-    place = place_of(hold)
-    if not place.is_in_place:
+    location = location_of(job)
+    if not location.is_in_place:
         return {}
-    with workplace.sessions.begin() as session:
-        places = VideoPlaces(session)
-        others = places.others_at(place.uri, sha256)
-        uris_of = {other.id: places.copies_of(other.id, but=place.uri) for other in others}
+    with context.sessions.begin() as session:
+        locations = VideoLocations(session)
+        others = locations.others_at(location.uri, sha256)
+        uris_of = {other.id: locations.copies_of(other.id, but=location.uri) for other in others}
     return {
         other.id: next(
             (
                 copy
                 for uri in uris_of[other.id]
-                if (copy := _copy_at(workplace, hold, uri, other)) is not None
+                if (copy := _copy_at(context, job, uri, other)) is not None
             ),
             None,
         )
@@ -245,67 +247,69 @@ def _moves_from(
     }
 
 
-def _copy_at(workplace: Workplace, hold: Hold, uri: str, video: Video) -> Copy | None:
-    """Look whether a video's content lies at a place."""
+def _copy_at(context: WorkerContext, job: RunningJob, uri: str, video: Video) -> Copy | None:
+    """Look whether a video's content lies at a location."""
     try:
         with open_media(
             uri=uri,
             blob_key=None,
             name=name_in_uri(uri),
-            roots=workplace.media_roots,
-            blobs=workplace.blobs,
+            roots=context.media_roots,
+            blobs=context.blobs,
         ) as media:
             if video.size_bytes not in (None, media.size_bytes):
                 return None
-            if media.hash(on_piece=hold.advance) != video.sha256:
+            if media.hash(on_piece=job.advance) != video.sha256:
                 return None
             return Copy(uri, media.name, media.stamp)
     except (MediaNotFound, UnsupportedMedia, JobError):
         return None
 
 
-def _link_known(workplace: Workplace, hold: Hold, facts: Facts) -> bool:
+def _link_known(context: WorkerContext, job: RunningJob, facts: Facts) -> bool:
     """Finish the job with the video that has this content already, if there is one."""
-    with workplace.sessions.begin() as session:
+    with context.sessions.begin() as session:
         video = VideoRepository(session).find_by_sha256(facts.sha256)
     if video is None:
         return False
-    is_moved = not _is_still_there(workplace, hold, video, facts.media)
-    write = partial(link_video, hold=hold, facts=facts, video_id=video.id, is_moved=is_moved)
+    is_moved = not _is_still_there(context, job, video, facts.media)
+    write = partial(link_video, job=job, facts=facts, video_id=video.id, is_moved=is_moved)
     try:
-        _finish(workplace, hold, write)
+        _finish(context, job, write)
     except VideoNotFound:
         return False  # deleted a moment ago: the content is new again
     return True
 
 
-def _is_still_there(workplace: Workplace, hold: Hold, video: Video, media: OpenMedia) -> bool:
+def _is_still_there(
+    context: WorkerContext, job: RunningJob, video: Video, media: OpenMedia
+) -> bool:
     """Tell whether a video's content is still where its row says; media is a file that has it."""
     if video.state == VideoState.SUPERSEDED:
         return False
     if video.blob_key is not None:
-        return workplace.blobs.exists(video.blob_key)
-    if media.place is not None and media.place.as_uri() == video.uri:
+        return context.blobs.exists(video.blob_key)
+    if media.location is not None and media.location.as_uri() == video.uri:
         return True
-    return _copy_at(workplace, hold, video.uri, video) is not None
+    return _copy_at(context, job, video.uri, video) is not None
 
 
-def _remove_unneeded_upload(workplace: Workplace, hold: Hold) -> None:
+def _remove_unneeded_upload(context: WorkerContext, job: RunningJob) -> None:
     """Remove the blob of a job that is over, unless its video or another job needs it."""
-    blob_key = hold.claim.input.get("blob_key")
+    blob_key = job.claim.input.get("blob_key")
     if blob_key is None:
         return
     try:
-        remove_unneeded_content(workplace.sessions, workplace.blobs, PurePath(blob_key).name)
+        remove_unneeded_content(context.sessions, context.blobs, PurePath(blob_key).name)
     except Exception as error:  # noqa: BLE001  the job is over; the sweep removes it
         log.warning("blob.not_deleted", key=blob_key, error=repr(error))
 
 
-def _probe(workplace: Workplace, hold: Hold, media: OpenMedia, sha256: str) -> VideoProbe:
+def _probe(context: WorkerContext, job: RunningJob, media: OpenMedia, sha256: str) -> VideoProbe:
     """Probe the file in a subprocess and keep the thumbnails that come with it."""
-    settings = workplace.settings
+    settings = context.settings
     limit_seconds = probe_limit_seconds(settings, media.size_bytes)
-    staging = workplace.blobs.staging_folder()
+    staging = context.blobs.staging_folder()
     with tempfile.TemporaryDirectory(dir=staging, prefix=STAGED) as folder:
         poster, strip = Path(folder) / "poster.jpg", Path(folder) / "strip.jpg"
 
@@ -315,11 +319,11 @@ def _probe(workplace: Workplace, hold: Hold, media: OpenMedia, sha256: str) -> V
                 poster=poster,
                 strip=strip,
                 name=media.name,
-                strict=is_strict(hold),
+                strict=is_strict(job),
                 timeout_seconds=limit_seconds,
                 memory_bytes=settings.probe_memory_bytes,
                 pass_fds=(media.descriptor,),
-                on_wait=hold.advance,
+                on_wait=job.advance,
             )
 
         try:
@@ -328,14 +332,14 @@ def _probe(workplace: Workplace, hold: Hold, media: OpenMedia, sha256: str) -> V
             # The machine may have been busy, or the file on a disk that had to start up.
             log.warning("probe.repeated", name=media.name, error=str(error))
             found = probe()
-        if is_strict(hold) and found.is_partial:
+        if is_strict(job) and found.is_partial:
             raise DecodeFailed(
                 f"of {media.name} only the first recording is read, more are joined to it, and "
                 "strict was asked for"
             )
         for path in (poster, strip):
             if path.exists():
-                workplace.blobs.put_file(thumbnail_key(sha256, path.name), path)
+                context.blobs.put_file(thumbnail_key(sha256, path.name), path)
     return found
 
 

@@ -44,8 +44,8 @@ class OpenMedia:
         real_path: where it was found then, with no symbolic link left in it.
         stamp: what shows that a file in place is still this one; None if it was written to so
             shortly before that this cannot be trusted.
-        place: where it was looked for; None for a blob.
-        roots: folders that the place must lead into.
+        location: where it was looked for; None for a blob.
+        roots: folders that the location must lead into.
     """
 
     descriptor: int
@@ -53,12 +53,12 @@ class OpenMedia:
     status: os.stat_result
     real_path: Path
     stamp: str | None = None
-    place: Path | None = None
+    location: Path | None = None
     roots: tuple[Path, ...] = field(default=(), repr=False)
 
     @property
     def path(self) -> Path:
-        """A path that opens this very file, whatever lies at its place now; in this process."""
+        """A path that opens this very file, whatever lies at its location now; in this process."""
         return Path(f"/proc/self/fd/{self.descriptor}")
 
     @property
@@ -82,16 +82,16 @@ class OpenMedia:
             raise MediaChanged(self.name)
 
     def check_in_place(self) -> None:
-        """Make sure that it is unwritten, and still what lies at its place.
+        """Make sure that it is unwritten, and still what lies at its location.
 
         Raises:
             MediaNotFound: it is gone.
             MediaChanged: it was written to, or another file was put there.
         """
         self.check_unwritten()
-        if self.place is None:
+        if self.location is None:
             return
-        with _open_at(self.place, self.name, self.roots) as file:
+        with _open_at(self.location, self.name, self.roots) as file:
             there = file.status
         if (there.st_dev, there.st_ino) != (self.status.st_dev, self.status.st_ino):
             raise MediaChanged(self.name)
@@ -106,7 +106,7 @@ class OpenMedia:
         Raises:
             JobError: `media_changed`.
         """
-        if self.place is None or stamp_of(self.status) == video.file_stamp:
+        if self.location is None or stamp_of(self.status) == video.file_stamp:
             return
         if video.size_bytes in (None, self.size_bytes) and self.hash(on_piece=on_piece) == (
             video.sha256
@@ -153,15 +153,15 @@ def open_media(
                 raise MediaNotFound("the uploaded file is not in the blob store") from error
             yield OpenMedia(file.fileno(), name, os.fstat(file.fileno()), path)
         elif uri is not None:
-            place = place_of_uri(uri)
-            found = stack.enter_context(_open_at(place, name, roots))
+            location = path_of_uri(uri)
+            found = stack.enter_context(_open_at(location, name, roots))
             yield OpenMedia(
                 found.descriptor,
                 name,
                 found.status,
                 found.path,
                 stamp=trusted_stamp(found.status),
-                place=place,
+                location=location,
                 roots=tuple(roots),
             )
         else:
@@ -179,7 +179,7 @@ def open_video_media(
     """Open the media of a video, with the bytes that were indexed, as `open_media` does.
 
     Raises:
-        JobError: also `media_changed`: other bytes lie at its place now.
+        JobError: also `media_changed`: other bytes lie at its location now.
     """
     with open_media(
         uri=video.uri,
@@ -198,7 +198,7 @@ def name_in_uri(uri: str) -> str:
     return as_name(unquote(uri.rsplit("/", 1)[-1]))
 
 
-def place_of_uri(uri: str) -> Path:
+def path_of_uri(uri: str) -> Path:
     """Return the absolute path that a uri names.
 
     Raises:
@@ -213,9 +213,9 @@ def place_of_uri(uri: str) -> Path:
     return path
 
 
-def _open_at(place: Path, name: str, roots: Sequence[Path]) -> MediaFile:
+def _open_at(location: Path, name: str, roots: Sequence[Path]) -> MediaFile:
     try:
-        return open_media_file(place, roots)
+        return open_media_file(location, roots)
     except OutsideMediaRoots as error:
         raise JobError(
             "outside_media_roots", f"{name} is not under an allowed media root"
@@ -223,7 +223,7 @@ def _open_at(place: Path, name: str, roots: Sequence[Path]) -> MediaFile:
     except NotARegularFile as error:
         raise UnsupportedMedia(f"{name} is not a regular file") from error
     except MediaFileMissing as error:
-        why = f"{error.reason} at {shown_path(place)}"
+        why = f"{error.reason} at {shown_path(location)}"
         raise MediaNotFound(f"{name} cannot be read: {why}") from error
     except MediaFileError as error:
         raise MediaNotFound(str(error)) from error

@@ -20,7 +20,7 @@ from clipbert.sampling.plan import SamplingPlan
 from clipbert.sampling.plan_clips import plan_clips
 from clipbert.video.decode import VideoProbe, probe_video
 from store.videos.repository import VideoRepository
-from workers.child.workplace import Workplace
+from workers.child.context import WorkerContext
 from workers.indexing.cores import usable_cores
 from workers.indexing.kept_clips import about_clips, read_kept_clips
 from workers.indexing.media import open_video_media
@@ -67,13 +67,13 @@ class DecodeThreads:
     """The threads of a process, and the turns under way in them.
 
     Args:
-        workplace: of the process.
+        context: of the process.
     """
 
-    def __init__(self, workplace: Workplace) -> None:
-        self._workplace = workplace
-        self._stall_seconds = workplace.settings.stall_seconds
-        self._num_threads = workplace.settings.decode_threads or usable_cores()
+    def __init__(self, context: WorkerContext) -> None:
+        self._context = context
+        self._stall_seconds = context.settings.stall_seconds
+        self._num_threads = context.settings.decode_threads or usable_cores()
         self._pool = ThreadPoolExecutor(self._num_threads, "decode")
         self._turns: dict[Future[list[Decoded]], Turn] = {}
 
@@ -142,15 +142,15 @@ class DecodeThreads:
 
         def go_on() -> None:
             turn.advance()
-            video.hold.advance()
+            video.job.advance()
 
-        with self._workplace.sessions.begin() as session:
+        with self._context.sessions.begin() as session:
             row = VideoRepository(session).get(video.video_id)
         media = video.media = video.stack.enter_context(
             open_video_media(
                 row,
-                roots=self._workplace.media_roots,
-                blobs=self._workplace.blobs,
+                roots=self._context.media_roots,
+                blobs=self._context.blobs,
                 on_piece=go_on,
             )
         )
@@ -163,8 +163,8 @@ class DecodeThreads:
         )
         video.clips = plan_clips(probe, plan)
         video.about = about_clips(video.generation_id, video.clips)
-        with self._workplace.sessions.begin() as session:
-            kept = read_kept_clips(session, video.hold.claim.id, video.about)
+        with self._context.sessions.begin() as session:
+            kept = read_kept_clips(session, video.job.claim.id, video.about)
         missing = sorted(
             (clip for clip in video.clips if clip.index not in kept),
             key=lambda clip: (max(clip.instants), clip.index),
@@ -183,7 +183,7 @@ class DecodeThreads:
         if video.media is not None:
             video.media.check_unwritten()  # or its clips would be of two contents
         tokens = [video.encoded[clip.index][0] for clip in video.clips]
-        put_tokens(self._workplace.blobs, video.key, torch.stack(tokens))  # (K, h, w, D)
+        put_tokens(self._context.blobs, video.key, torch.stack(tokens))  # (K, h, w, D)
         video.is_stored = True
         return []
 

@@ -19,7 +19,7 @@ from workers.errors import CancelRequested
 from workers.indexing.kept_clips import Encoded
 from workers.indexing.media import OpenMedia
 from workers.indexing.turns import Share
-from workers.jobs.lease import Hold, Outcome
+from workers.jobs.lease import Outcome, RunningJob
 from workers.models.encoders import ClipFrames, ClipStream, Encoders
 from workers.models.token_cache import tokens_key
 
@@ -46,7 +46,7 @@ class DamagedClip:
 class VideoAtWork:
     """One embed job at work."""
 
-    hold: Hold
+    job: RunningJob
     video_id: UUID
     order: int  # in which the jobs were claimed
     share: Share
@@ -80,12 +80,12 @@ class VideoAtWork:
     @property
     def is_strict(self) -> bool:
         """Whether a damaged frame is to fail the job."""
-        return self.hold.claim.input.get("strict") is True
+        return self.job.claim.input.get("strict") is True
 
     @property
     def is_suspect(self) -> bool:
         """Whether it was lost with a worker and has not got further since."""
-        return bool(self.hold.claim.worker_losses) and len(self.encoded) <= self.num_kept_before
+        return bool(self.job.claim.worker_losses) and len(self.encoded) <= self.num_kept_before
 
     @property
     def key(self) -> str:

@@ -36,7 +36,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from workers.errors import HandedBack
-from workers.jobs.lease import Hold, LeaseKeeper, Outcome
+from workers.jobs.lease import LeaseKeeper, Outcome, RunningJob
 from workers.jobs.retry import is_device_lost
 
 log = structlog.get_logger(__name__)
@@ -81,22 +81,22 @@ class JobGroup:
         self._leases = leases
         self._keep = keep
         self._leave = leave
-        self._open: dict[UUID, Hold] = {}
+        self._open: dict[UUID, RunningJob] = {}
 
-    def add(self, holds: Iterable[Hold]) -> None:
+    def add(self, jobs: Iterable[RunningJob]) -> None:
         """Take claimed jobs into the group."""
-        self._open.update({hold.claim.id: hold for hold in holds})
+        self._open.update({job.claim.id: job for job in jobs})
 
-    def is_open(self, hold: Hold) -> bool:
+    def is_open(self, job: RunningJob) -> bool:
         """Whether a job has no outcome yet."""
-        return self._open.get(hold.claim.id) is hold
+        return self._open.get(job.claim.id) is job
 
-    def attempt(self, step: Callable[[], Value], *holds: Hold) -> Value | None:
+    def attempt(self, step: Callable[[], Value], *jobs: RunningJob) -> Value | None:
         """Do a step of some jobs; what it raises is the outcome of these jobs and of no others.
 
         Args:
             step: what to do.
-            holds: whose step it is: one job's, or those of all that are in a forward pass.
+            jobs: whose step it is: one job's, or those of all that are in a forward pass.
 
         Returns:
             What the step gives; None if it raised.
@@ -105,50 +105,50 @@ class JobGroup:
             case _Done(value):
                 return value
             case _Raised(error) if is_device_lost(error):
-                self.leave("device.lost", error, *holds)
+                self.leave("device.lost", error, *jobs)
             case _Raised(error):
-                for hold in holds:
-                    self.settle(hold, error)
+                for job in jobs:
+                    self.settle(job, error)
         return None
 
-    def advance(self, hold: Hold) -> bool:
+    def advance(self, job: RunningJob) -> bool:
         """Note that a job's work got further; whether it should go on."""
-        if self.is_open(hold):
-            self.attempt(hold.advance, hold)
-        return self.is_open(hold)
+        if self.is_open(job):
+            self.attempt(job.advance, job)
+        return self.is_open(job)
 
-    def check(self, hold: Hold) -> bool:
+    def check(self, job: RunningJob) -> bool:
         """Whether a job should go on, which may not have got any further."""
-        if self.is_open(hold):
-            self.attempt(hold.check, hold)
-        return self.is_open(hold)
+        if self.is_open(job):
+            self.attempt(job.check, job)
+        return self.is_open(job)
 
-    def finish(self, hold: Hold, write: Callable[[Session], Outcome]) -> bool:
+    def finish(self, job: RunningJob, write: Callable[[Session], Outcome]) -> bool:
         """Write a job's effects and its success; whether both were written."""
-        if not self.is_open(hold):
+        if not self.is_open(job):
             return False
-        self.attempt(lambda: self._leases.finish(hold, write), hold)
-        return self._open.pop(hold.claim.id, None) is not None
+        self.attempt(lambda: self._leases.finish(job, write), job)
+        return self._open.pop(job.claim.id, None) is not None
 
-    def settle(self, hold: Hold, error: BaseException) -> None:
+    def settle(self, job: RunningJob, error: BaseException) -> None:
         """Give a job its outcome, once."""
-        if not self.is_open(hold):
+        if not self.is_open(job):
             return
-        del self._open[hold.claim.id]
-        match _try(lambda: self._leases.settle(hold, error)):
+        del self._open[job.claim.id]
+        match _try(lambda: self._leases.settle(job, error)):
             case _Raised(unwritten):
                 # The lease runs out, and the job goes round again.
-                log.error("job.not_settled", job_id=str(hold.claim.id), exc_info=unwritten)
+                log.error("job.not_settled", job_id=str(job.claim.id), exc_info=unwritten)
 
-    def release(self, holds: Sequence[Hold]) -> None:
+    def release(self, jobs: Sequence[RunningJob]) -> None:
         """Hand jobs back as if they had not been started."""
-        for hold in holds:
-            self.settle(hold, HandedBack("its process goes on without it"))
+        for job in jobs:
+            self.settle(job, HandedBack("its process goes on without it"))
 
-    def leave(self, event: str, error: BaseException, *at_fault: Hold) -> NoReturn:
+    def leave(self, event: str, error: BaseException, *at_fault: RunningJob) -> NoReturn:
         """End the process: the jobs at fault get the error, all others that it holds go back."""
-        for hold in at_fault:
-            self.settle(hold, error)
+        for job in at_fault:
+            self.settle(job, error)
         _try_and_log("jobs.not_kept", self._keep)
         self._open.clear()
         _try_and_log("jobs.not_handed_back", self._leases.hand_back)

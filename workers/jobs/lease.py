@@ -2,7 +2,7 @@
 
 A thread extends the leases of the process's jobs. It does so only while their work advances, so
 that a job whose model hangs goes to another worker. The other way round it brings cancel requests
-and lost leases, which the work meets in `Hold.advance`, between two chunks.
+and lost leases, which the work meets in `RunningJob.advance`, between two chunks.
 """
 
 import threading
@@ -26,8 +26,8 @@ from store.jobs.state import JobKind
 from workers.errors import (
     CancelRequested,
     HandedBack,
-    HoldLost,
     Interrupted,
+    JobLost,
     NoRoom,
     PauseRequested,
     Stopping,
@@ -56,7 +56,7 @@ class Pulse:
         self.at = time.monotonic()
 
 
-class Hold:
+class RunningJob:
     """One claimed job, as seen by the work that is done on it.
 
     Args:
@@ -91,7 +91,7 @@ class Hold:
         """Say that the work got further, and learn whether it should go on.
 
         Raises:
-            HoldLost, CancelRequested, PauseRequested, Stopping: it should not.
+            JobLost, CancelRequested, PauseRequested, Stopping: it should not.
         """
         self.touch()
         self.check()
@@ -100,10 +100,10 @@ class Hold:
         """Learn whether the work should go on, which may not have got any further.
 
         Raises:
-            HoldLost, CancelRequested, PauseRequested, Stopping: it should not.
+            JobLost, CancelRequested, PauseRequested, Stopping: it should not.
         """
         if self.is_lost:
-            raise HoldLost(f"job {self.claim.id} is held by nobody or by another worker")
+            raise JobLost(f"job {self.claim.id} is held by nobody or by another worker")
         if self.cancel_requested:
             raise CancelRequested(f"job {self.claim.id} was cancelled")
         if self.pause_requested:
@@ -118,7 +118,7 @@ class Hold:
 class _UnwrittenEnd:
     """What becomes of a job, which the database was not there to be told."""
 
-    hold: Hold
+    job: RunningJob
     write: Callable[[Session], None]
     ended_at: float
 
@@ -160,14 +160,14 @@ class LeaseKeeper:
         self._is_stopping = is_stopping
         self._is_idle = is_idle
         self._pulse = Pulse()
-        self._holds: dict[tuple[UUID, int], Hold] = {}
+        self._jobs: dict[tuple[UUID, int], RunningJob] = {}
         self._unwritten: list[_UnwrittenEnd] = []
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._beat_until_closed, daemon=True, name="leases")
         self._thread.start()
 
-    def claim(self, kinds: Sequence[JobKind], *, limit: int) -> list[Hold]:
+    def claim(self, kinds: Sequence[JobKind], *, limit: int) -> list[RunningJob]:
         """Take up to `limit` due jobs and hold them until they are settled.
 
         One that was lost with a worker comes alone, and nothing comes while it is held and gets no
@@ -184,23 +184,25 @@ class LeaseKeeper:
                 kinds, limit=limit, owner=self._owner, lease=self._lease
             ),
         )
-        holds = [Hold(claim, is_stopping=self._is_stopping, pulse=self._pulse) for claim in claims]
+        jobs = [
+            RunningJob(claim, is_stopping=self._is_stopping, pulse=self._pulse) for claim in claims
+        ]
         with self._lock:
-            self._holds.update({_key(hold): hold for hold in holds})
-        for hold in holds:
+            self._jobs.update({_key(job): job for job in jobs})
+        for job in jobs:
             log.info(
                 "job.claimed",
-                job_id=str(hold.claim.id),
-                kind=hold.claim.kind,
-                attempt=hold.claim.attempt,
+                job_id=str(job.claim.id),
+                kind=job.claim.kind,
+                attempt=job.claim.attempt,
             )
-        return holds
+        return jobs
 
-    def finish(self, hold: Hold, write: Callable[[Session], Outcome]) -> None:
+    def finish(self, job: RunningJob, write: Callable[[Session], Outcome]) -> None:
         """Store a job's effects, its result and its state in one fenced transaction.
 
         Args:
-            hold: the job.
+            job: the job.
             write: writes the effects, nothing but rows, and says the result; nothing of it stays
                 if the lease is lost, for then all is rolled back. It is run again after a deadlock.
 
@@ -210,58 +212,58 @@ class LeaseKeeper:
 
         def write_all(session: Session) -> None:
             outcome = write(session)
-            JobRepository(session).finish(hold.claim, outcome.result, video_id=outcome.video_id)
-            JobPieces(session).remove(hold.claim.id)
+            JobRepository(session).finish(job.claim, outcome.result, video_id=outcome.video_id)
+            JobPieces(session).remove(job.claim.id)
 
         run_in_transaction(self._sessions, write_all)
-        self._forget(hold)
-        age = datetime.now(UTC) - hold.claim.created_at
-        log.info("job.succeeded", job_id=str(hold.claim.id), age_seconds=age.total_seconds())
+        self._forget(job)
+        age = datetime.now(UTC) - job.claim.created_at
+        log.info("job.succeeded", job_id=str(job.claim.id), age_seconds=age.total_seconds())
 
-    def settle(self, hold: Hold, error: BaseException) -> None:
+    def settle(self, job: RunningJob, error: BaseException) -> None:
         """Write what becomes of a job whose work ended in an error.
 
         Without the database it cannot be written now: heartbeats try again for as long as the lease
         lasts. After that the job is taken for lost and goes round again.
         """
         self._let_go(
-            hold,
+            job,
             lambda session: _write_end(
-                JobRepository(session), JobPieces(session), hold.claim, error
+                JobRepository(session), JobPieces(session), job.claim, error
             ),
         )
 
     def hand_back(self) -> None:
         """Give back all jobs that the process holds, as if they had not been started."""
         with self._lock:
-            holds = list(self._holds.values())
-        for hold in holds:
-            hold.is_lost = True  # to whoever works on it still
-            self.settle(hold, HandedBack("its process does not go on"))
+            jobs = list(self._jobs.values())
+        for job in jobs:
+            job.is_lost = True  # to whoever works on it still
+            self.settle(job, HandedBack("its process does not go on"))
 
-    def snooze(self, hold: Hold, delay: timedelta) -> None:
+    def snooze(self, job: RunningJob, delay: timedelta) -> None:
         """Give a job back to be run later; costs it no attempt."""
         run_at = datetime.now(UTC) + delay
-        self._let_go(hold, lambda session: JobRepository(session).snooze(hold.claim, run_at))
+        self._let_go(job, lambda session: JobRepository(session).snooze(job.claim, run_at))
 
-    def add_event(self, hold: Hold, type_: str, data: dict[str, Any]) -> None:
+    def add_event(self, job: RunningJob, type_: str, data: dict[str, Any]) -> None:
         """Write down something that happened to a job at work.
 
         Raises:
-            HoldLost: another worker has the job.
+            JobLost: another worker has the job.
         """
-        self._write(hold, lambda session: JobRepository(session).add_event(hold.claim, type_, data))
+        self._write(job, lambda session: JobRepository(session).add_event(job.claim, type_, data))
 
-    def report_progress(self, hold: Hold, *, done: int, total: int | None, stage: str) -> None:
+    def report_progress(self, job: RunningJob, *, done: int, total: int | None, stage: str) -> None:
         """Show how far a job is.
 
         Raises:
-            HoldLost: another worker has the job.
+            JobLost: another worker has the job.
         """
         self._write(
-            hold,
+            job,
             lambda session: JobRepository(session).report_progress(
-                hold.claim, done=done, total=total, stage=stage
+                job.claim, done=done, total=total, stage=stage
             ),
         )
 
@@ -275,39 +277,39 @@ class LeaseKeeper:
         self._write_ends()
         now = time.monotonic()
         with self._lock:
-            holds = list(self._holds.values())
-        if holds and self._is_idle() and now - self._pulse.at > self._lease.total_seconds() / 2:
-            log.warning("jobs.left_lying", jobs=len(holds))
+            jobs = list(self._jobs.values())
+        if jobs and self._is_idle() and now - self._pulse.at > self._lease.total_seconds() / 2:
+            log.warning("jobs.left_lying", jobs=len(jobs))
             self.hand_back()
             return
         alive = [
-            hold
-            for hold in holds
-            if now - hold.advanced_at < (hold.stall_seconds or self._stall_seconds)
+            job
+            for job in jobs
+            if now - job.advanced_at < (job.stall_seconds or self._stall_seconds)
         ]
-        for hold in holds:
-            if hold not in alive:
+        for job in jobs:
+            if job not in alive:
                 log.error(
                     "job.stalled",
-                    job_id=str(hold.claim.id),
-                    seconds=round(now - hold.advanced_at, 1),
+                    job_id=str(job.claim.id),
+                    seconds=round(now - job.advanced_at, 1),
                 )
         if not alive:
             return
         statuses = run_in_transaction(
             self._sessions,
             lambda session: JobRepository(session).extend(
-                [_key(hold) for hold in alive], lease=self._lease
+                [_key(job) for job in alive], lease=self._lease
             ),
         )
         # A finetune under way would write checkpoints until the disk is full.
         has_room = self._has_room()
-        for hold in alive:
-            hold.lacks_room = not has_room and hold.claim.kind == JobKind.FINETUNE
-            status = statuses.get(hold.claim.id)
-            hold.is_lost = status is None or not status.held
-            hold.cancel_requested = status is not None and status.cancel_requested
-            hold.pause_requested = status is not None and status.pause_requested
+        for job in alive:
+            job.lacks_room = not has_room and job.claim.kind == JobKind.FINETUNE
+            status = statuses.get(job.claim.id)
+            job.is_lost = status is None or not status.held
+            job.cancel_requested = status is not None and status.cancel_requested
+            job.pause_requested = status is not None and status.pause_requested
 
     def _beat_until_closed(self) -> None:
         while not self._closed.wait(self._heartbeat_seconds):
@@ -317,9 +319,9 @@ class LeaseKeeper:
                 # The edge of a thread. A database that is away for less than a lease is harmless.
                 log.exception("heartbeat.failed")
 
-    def _let_go(self, hold: Hold, write: Callable[[Session], None]) -> None:
-        self._forget(hold)
-        end = _UnwrittenEnd(hold, write, time.monotonic())
+    def _let_go(self, job: RunningJob, write: Callable[[Session], None]) -> None:
+        self._forget(job)
+        end = _UnwrittenEnd(job, write, time.monotonic())
         if not self._wrote_end(end):
             with self._lock:
                 self._unwritten.append(end)
@@ -337,26 +339,26 @@ class LeaseKeeper:
         try:
             run_in_transaction(self._sessions, end.write)
         except LeaseLost:
-            log.warning("job.lease_lost", job_id=str(end.hold.claim.id))
+            log.warning("job.lease_lost", job_id=str(end.job.claim.id))
         except _DATABASE_AWAY as gone:
-            log.warning("job.not_settled", job_id=str(end.hold.claim.id), error=repr(gone))
+            log.warning("job.not_settled", job_id=str(end.job.claim.id), error=repr(gone))
             return False
         return True
 
-    def _write(self, hold: Hold, write: Callable[[Session], None]) -> None:
+    def _write(self, job: RunningJob, write: Callable[[Session], None]) -> None:
         try:
             run_in_transaction(self._sessions, write)
         except LeaseLost as error:
-            hold.is_lost = True
-            raise HoldLost(str(error)) from error
+            job.is_lost = True
+            raise JobLost(str(error)) from error
 
-    def _forget(self, hold: Hold) -> None:
+    def _forget(self, job: RunningJob) -> None:
         with self._lock:
-            self._holds.pop(_key(hold), None)
+            self._jobs.pop(_key(job), None)
 
 
-def _key(hold: Hold) -> tuple[UUID, int]:
-    return hold.claim.id, hold.claim.lease_token
+def _key(job: RunningJob) -> tuple[UUID, int]:
+    return job.claim.id, job.claim.lease_token
 
 
 def _write_end(
@@ -364,7 +366,7 @@ def _write_end(
 ) -> None:
     job_id = str(claim.id)
     match error:
-        case HoldLost() | LeaseLost():
+        case JobLost() | LeaseLost():
             log.warning("job.lease_lost", job_id=job_id)
         case CancelRequested():
             jobs.mark_cancelled(claim)

@@ -14,7 +14,7 @@ from store.counts import FOLD_CHUNK, fold_batch_deltas, fold_counts
 from store.database import run_in_transaction
 from store.jobs.repository import JobRepository
 from store.jobs.state import JobKind, JobState
-from workers.child.workplace import Workplace
+from workers.child.context import WorkerContext
 from workers.dispatch import MAX_RINGS, queue_of
 from workers.jobs.owners import is_gone
 
@@ -24,29 +24,27 @@ _FOLD_SECONDS: Final = 1.0
 _WALK_SECONDS: Final = 2.0  # of every five
 
 
-def reconcile(workplace: Workplace) -> None:
+def reconcile(context: WorkerContext) -> None:
     """Return lost jobs, switch to a finished generation, and ring for jobs that wait unheard."""
-    return_lost_jobs(workplace)
+    return_lost_jobs(context)
     # Before what may take longer: a lost message holds somebody up.
-    ring_for_due_jobs(workplace)
-    fold(workplace)
-    switch_generation(workplace)
+    ring_for_due_jobs(context)
+    fold(context)
+    switch_generation(context)
 
 
-def return_lost_jobs(workplace: Workplace) -> None:
+def return_lost_jobs(context: WorkerContext) -> None:
     """Put the jobs of dead or hung workers back, and quarantine those that kill their workers."""
-    with workplace.sessions.begin() as session:
+    with context.sessions.begin() as session:
         owners = JobRepository(session).owners()
     gone = [owner for owner in owners if is_gone(owner)]
     if gone:
         run_in_transaction(
-            workplace.sessions, lambda session: JobRepository(session).end_leases_of(gone)
+            context.sessions, lambda session: JobRepository(session).end_leases_of(gone)
         )
     lost = run_in_transaction(
-        workplace.sessions,
-        lambda session: JobRepository(session).return_lost(
-            max_losses=workplace.settings.max_losses
-        ),
+        context.sessions,
+        lambda session: JobRepository(session).return_lost(max_losses=context.settings.max_losses),
     )
     for job in lost:
         is_poison = job.state == JobState.QUARANTINED
@@ -59,40 +57,40 @@ def return_lost_jobs(workplace: Workplace) -> None:
         )
 
 
-def ring_for_due_jobs(workplace: Workplace) -> None:
+def ring_for_due_jobs(context: WorkerContext) -> None:
     """Ring the queues that have due rows and few messages: the ones sent for them may be lost."""
-    with workplace.sessions.begin() as session:
+    with context.sessions.begin() as session:
         due_by_kind = JobRepository(session).due_up_to(MAX_RINGS)
     due = Counter[str]()
     for kind, count in due_by_kind.items():
         due[queue_of(kind)] += count
     for queue, count in due.items():
-        waiting = workplace.doorbell.queue_length(queue)
+        waiting = context.doorbell.queue_length(queue)
         if waiting is None:  # Redis is away; the rows wait
             continue
         missing = min(count, MAX_RINGS) - waiting
         for _ in range(missing):
-            if not workplace.doorbell.ring_queue(queue):
+            if not context.doorbell.ring_queue(queue):
                 break
         if missing > 0:
             log.info("queue.rung", queue=queue, due=count, waiting=waiting)
 
 
-def fold(workplace: Workplace) -> None:
+def fold(context: WorkerContext) -> None:
     """Fold the changes of counts, for at most a second, in which busy workers make fewer."""
     give_up_at = time.monotonic() + _FOLD_SECONDS
     while time.monotonic() < give_up_at:
-        with workplace.sessions.begin() as session:
+        with context.sessions.begin() as session:
             num_most = max(fold_counts(session), fold_batch_deltas(session))
         if num_most < FOLD_CHUNK:
             return
 
 
-def switch_generation(workplace: Workplace) -> None:
+def switch_generation(context: WorkerContext) -> None:
     """Let searches use the building generation once it holds every video that it can hold.
 
     So it goes on with whatever passage through the library a promotion has begun.
     """
-    num_enqueued = advance(workplace.sessions, seconds=_WALK_SECONDS)
+    num_enqueued = advance(context.sessions, seconds=_WALK_SECONDS)
     if num_enqueued:
-        workplace.doorbell.ring_many(JobKind.EMBED, num_enqueued)
+        context.doorbell.ring_many(JobKind.EMBED, num_enqueued)

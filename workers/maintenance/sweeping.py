@@ -28,9 +28,9 @@ from store.models.repository import GenerationRepository, ModelRepository
 from store.models.tables import GenerationState
 from store.videos.contents import MEDIA, THUMBNAILS, TOKENS, media_key, remove_unneeded_content
 from store.videos.repository import VideoRepository
-from workers.child.workplace import Workplace
+from workers.child.context import WorkerContext
 from workers.finetuning.run_sweeping import sweep_curves, sweep_runs
-from workers.maintenance.place_checks import check_places
+from workers.maintenance.location_checks import check_locations
 from workers.maintenance.pruning import prune
 
 log = structlog.get_logger(__name__)
@@ -43,100 +43,100 @@ _RETRYABLE_FOR: Final = timedelta(days=7)
 """How long a job that failed or was cancelled can be retried with the upload it came with."""
 
 
-def sweep(workplace: Workplace) -> None:
+def sweep(context: WorkerContext) -> None:
     """Remove what nothing needs, unless another process is at it."""
     # Held to the end: a sweep may take longer than the time to the next, and then would leave no
     # process of this queue to do what is urgent.
-    with workplace.sessions.begin() as holder:
+    with context.sessions.begin() as holder:
         if not holder.scalar(text(f"SELECT pg_try_advisory_xact_lock({_SWEEP_LOCK})")):
             return
-        remove_old_generations(workplace)
-        with workplace.sessions.begin() as session:
+        remove_old_generations(context)
+        with context.sessions.begin() as session:
             num_forgotten = embed_forgotten(session)
         if num_forgotten:
             log.warning("videos.forgotten", count=num_forgotten)
-            workplace.doorbell.ring_many(JobKind.EMBED, num_forgotten)
-        check_places(workplace)
-        sweep_pieces(workplace)
-        prune(workplace)
-        sweep_blobs(workplace)
-        sweep_runs(workplace)
-        sweep_curves(workplace)
+            context.doorbell.ring_many(JobKind.EMBED, num_forgotten)
+        check_locations(context)
+        sweep_pieces(context)
+        prune(context)
+        sweep_blobs(context)
+        sweep_runs(context)
+        sweep_curves(context)
 
 
-def remove_old_generations(workplace: Workplace) -> None:
+def remove_old_generations(context: WorkerContext) -> None:
     """Remove the clips, tokens and index of generations that were not searched for long enough."""
-    kept_for = workplace.settings.generation_retention
-    with workplace.sessions.begin() as session:
+    kept_for = context.settings.generation_retention
+    with context.sessions.begin() as session:
         deletable = deletable_generations(session, kept_for=kept_for)
     for generation_id in deletable:
-        with workplace.sessions.begin() as session:
+        with context.sessions.begin() as session:
             ModelRepository(session).lock()  # or a rollback could bring it back meanwhile
             if mark_deleted(session, generation_id):
                 log.info("generation.deleted", generation_id=str(generation_id))
-    with workplace.sessions.begin() as session:
+    with context.sessions.begin() as session:
         to_empty = generations_to_empty(session)
     for generation_id in to_empty:
         while True:
-            with workplace.sessions.begin() as session:
+            with context.sessions.begin() as session:
                 keys = delete_clips(session, generation_id, limit=_CLIPS)
             if not keys:
                 break
             for key in keys:
-                workplace.blobs.delete(key)
+                context.blobs.delete(key)
 
 
-def sweep_pieces(workplace: Workplace) -> None:
+def sweep_pieces(context: WorkerContext) -> None:
     """Remove what was kept of jobs that are over, such as those cancelled while they waited."""
-    with workplace.sessions.begin() as session:
+    with context.sessions.begin() as session:
         num_removed = JobPieces(session).remove_unneeded()
     if num_removed:
         log.info("pieces.swept", count=num_removed)
 
 
-def sweep_blobs(workplace: Workplace) -> None:
+def sweep_blobs(context: WorkerContext) -> None:
     """Remove uploads, thumbnails and tokens that belong to no video and no job."""
-    for sha256 in chain(_uploads_without_video(workplace), _thumbnails_without_video(workplace)):
+    for sha256 in chain(_uploads_without_video(context), _thumbnails_without_video(context)):
         remove_unneeded_content(
-            workplace.sessions, workplace.blobs, sha256, retryable_for=_RETRYABLE_FOR
+            context.sessions, context.blobs, sha256, retryable_for=_RETRYABLE_FOR
         )
-    for key in _unneeded_tokens(workplace):
-        workplace.blobs.delete(key)
+    for key in _unneeded_tokens(context):
+        context.blobs.delete(key)
         log.info("blob.swept", key=key)
 
 
-def _uploads_without_video(workplace: Workplace) -> Iterator[str]:
-    sha256s = (PurePath(key).name for key in workplace.blobs.keys(MEDIA))
+def _uploads_without_video(context: WorkerContext) -> Iterator[str]:
+    sha256s = (PurePath(key).name for key in context.blobs.keys(MEDIA))
     while chunk := set(islice(sha256s, _CHUNK)):
-        with workplace.sessions.begin() as session:
+        with context.sessions.begin() as session:
             used = VideoRepository(session).blob_keys(chunk)
         # A video that is indexed in place may have been uploaded too.
         yield from (sha256 for sha256 in chunk if used.get(sha256) != media_key(sha256))
 
 
-def _thumbnails_without_video(workplace: Workplace) -> Iterator[str]:
-    sha256s = (PurePath(key).parent.name for key in workplace.blobs.keys(THUMBNAILS))
+def _thumbnails_without_video(context: WorkerContext) -> Iterator[str]:
+    sha256s = (PurePath(key).parent.name for key in context.blobs.keys(THUMBNAILS))
     while chunk := set(islice(sha256s, _CHUNK)):
-        with workplace.sessions.begin() as session:
+        with context.sessions.begin() as session:
             known = VideoRepository(session).blob_keys(chunk)
         yield from chunk - known.keys()
 
 
-def _unneeded_tokens(workplace: Workplace) -> Iterator[str]:
+def _unneeded_tokens(context: WorkerContext) -> Iterator[str]:
     """Give the keys of tokens whose video or whose generation is gone."""
-    with workplace.sessions.begin() as session:
+    with context.sessions.begin() as session:
         deleted = {
             str(generation.id)
             for generation in GenerationRepository(session).list()
             if generation.state == GenerationState.DELETED
         }
-    keys = iter(workplace.blobs.keys(TOKENS))
+    keys = iter(context.blobs.keys(TOKENS))
     while chunk := list(islice(keys, _CHUNK)):
         by_id: dict[UUID, list[str]] = {}
         for key in chunk:
             with suppress(ValueError):  # not named by us
                 by_id.setdefault(UUID(PurePath(key).stem), []).append(key)
-        with workplace.sessions.begin() as session:
+        with context.sessions.begin() as session:
             known = VideoRepository(session).existing(by_id)
         for video_id, its_keys in by_id.items():
             for key in its_keys:

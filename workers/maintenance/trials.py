@@ -18,21 +18,21 @@ from policy.serving import read_serving
 from store.jobs.repository import JobRepository
 from store.jobs.state import JobKind
 from store.results.trials import AskedText, TrialRepository, TrialSource, UnlabelledVideo
-from workers.child.workplace import Workplace
+from workers.child.context import WorkerContext
 
 log = structlog.get_logger(__name__)
 
 _MOST_TEXTS: Final = 50
 
 
-def put_trials(workplace: Workplace) -> int:
+def put_trials(context: WorkerContext) -> int:
     """Remove the trials that are out of date and put new ones; returns how many are new.
 
     Does nothing beside another process that does the same, and puts none while videos wait to be
     embedded, which the same device does.
     """
-    settings = workplace.settings
-    with workplace.sessions.begin() as session:
+    settings = context.settings
+    with context.sessions.begin() as session:
         trials = TrialRepository(session)
         if not trials.lock():
             return 0
@@ -52,7 +52,7 @@ def put_trials(workplace: Workplace) -> int:
         count = _put(trials, model.id, room)
     if count:
         log.info("trials.put", count=count)
-        workplace.doorbell.ring(JobKind.TRIAL)
+        context.doorbell.ring(JobKind.TRIAL)
     return count
 
 

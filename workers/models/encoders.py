@@ -18,7 +18,7 @@ from clipbert.inference.clips import stream_clips
 from clipbert.sampling.plan import Clip
 from store.models.repository import GenerationRepository, ModelRepository
 from store.models.tables import Generation
-from workers.child.workplace import Workplace
+from workers.child.context import WorkerContext
 from workers.errors import JobError
 from workers.models.loaded_models import LoadedModels
 
@@ -57,14 +57,16 @@ class Encoders:
         side, recall_side = self.model.config.max_side_px, self.recall.config.max_side_px
         for_model = stream_clips(path, clips, max_side_px=side, num_threads=1, name=name)
         if recall_side == side:
-            looks = ((clip, frames, frames) for clip, frames in for_model)
+            decoded = ((clip, frames, frames) for clip, frames in for_model)
         else:
             for_recall = stream_clips(
                 path, clips, max_side_px=recall_side, num_threads=1, name=name
             )
             pairs = zip(for_model, for_recall, strict=True)
-            looks = ((clip, frames, recall_frames) for (clip, frames), (_, recall_frames) in pairs)
-        for clip, frames, recall_frames in looks:
+            decoded = (
+                (clip, frames, recall_frames) for (clip, frames), (_, recall_frames) in pairs
+            )
+        for clip, frames, recall_frames in decoded:
             if isinstance(frames, FrameDamaged):
                 yield clip, frames
             elif isinstance(recall_frames, FrameDamaged):
@@ -89,16 +91,16 @@ class Encoders:
         return len(clip.for_model) * pixels / 1e6
 
 
-def open_encoders(workplace: Workplace, generation_id: UUID) -> Encoders:
+def open_encoders(context: WorkerContext, generation_id: UUID) -> Encoders:
     """Load the models of a generation.
 
     Raises:
         GenerationNotFound: there is none with this id.
         CheckpointError: a model is not what was registered.
     """
-    with workplace.sessions.begin() as session:
+    with context.sessions.begin() as session:
         generation = GenerationRepository(session).get(generation_id)
         models = ModelRepository(session)
         rows = [models.get(id_) for id_ in (generation.model_id, generation.recall_model_id)]
-    model, recall = (workplace.own(LoadedModels).cache.get(row) for row in rows)
+    model, recall = (context.own(LoadedModels).cache.get(row) for row in rows)
     return Encoders(generation, model, recall)

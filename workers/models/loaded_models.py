@@ -4,8 +4,8 @@ from typing import Final
 
 import structlog
 
+from workers.child.context import WorkerContext
 from workers.child.device import child_index, take_device
-from workers.child.workplace import Workplace
 from workers.jobs.batching import CostLimit
 from workers.models.model_cache import ModelCache
 from workers.models.ready_models import ReadyModels
@@ -25,10 +25,10 @@ _GPU_SECONDS_PER_MATCH_CLIP: Final = 0.0001
 
 
 class LoadedModels:
-    """The models of one process: `workplace.own(LoadedModels)`.
+    """The models of one process: `context.own(LoadedModels)`.
 
     Args:
-        workplace: of the process.
+        context: of the process.
 
     Attributes:
         cache: the models in memory.
@@ -38,8 +38,8 @@ class LoadedModels:
         match_limit: how many (text, clip) pairs are scored in one go.
     """
 
-    def __init__(self, workplace: Workplace) -> None:
-        settings = workplace.settings
+    def __init__(self, context: WorkerContext) -> None:
+        settings = context.settings
         device = take_device(
             settings.device,
             child_index=child_index(),
@@ -47,13 +47,13 @@ class LoadedModels:
         )
         log.info("device.taken", device=device, child=child_index())
         self.cache = ModelCache(
-            workplace.blobs,
+            context.blobs,
             device=device,
             capacity=settings.models_in_memory,
             folder=settings.model_cache,
         )
         self.ready = ReadyModels(self.cache)
-        self.tokens = TokenCache(workplace.blobs, capacity_bytes=settings.token_cache_bytes)
+        self.tokens = TokenCache(context.blobs, capacity_bytes=settings.token_cache_bytes)
         is_cpu = device == "cpu"
         self.forward_limit = CostLimit(
             settings.forward_megapixels or (_CPU_MEGAPIXELS if is_cpu else _GPU_MEGAPIXELS),

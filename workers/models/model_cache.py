@@ -31,7 +31,7 @@ class ModelCache:
         self._blobs = blobs
         self._capacity = capacity
         self._folder = folder
-        self._predictors: OrderedDict[UUID, ClipBert] = OrderedDict()
+        self._models: OrderedDict[UUID, ClipBert] = OrderedDict()
         self._loading: dict[UUID, Future[ClipBert]] = {}
         self._loader = ThreadPoolExecutor(1, "load")
         self.device = device
@@ -45,16 +45,16 @@ class ModelCache:
         if not self.has(model):
             loading = self._loading.pop(model.id, None)
             self._make_room()
-            self._predictors[model.id] = self._load(model) if loading is None else loading.result()
-        self._predictors.move_to_end(model.id)
-        return self._predictors[model.id]
+            self._models[model.id] = self._load(model) if loading is None else loading.result()
+        self._models.move_to_end(model.id)
+        return self._models[model.id]
 
     def has(self, model: Model) -> bool:
         """Tell whether `get` gives a model without loading it."""
         for model_id, loading in list(self._loading.items()):
             if loading.done() and loading.exception() is None:
-                self._predictors[model_id] = self._loading.pop(model_id).result()
-        return model.id in self._predictors
+                self._models[model_id] = self._loading.pop(model_id).result()
+        return model.id in self._models
 
     def begin_loading(self, model: Model) -> bool:
         """Load a model in the background, unless it is loaded.
@@ -73,11 +73,11 @@ class ModelCache:
         return self._loading[model.id].done()
 
     def _make_room(self) -> None:
-        while self._predictors and len(self._predictors) + len(self._loading) >= self._capacity:
-            self._predictors.popitem(last=False)
+        while self._models and len(self._models) + len(self._loading) >= self._capacity:
+            self._models.popitem(last=False)
 
     def _load(self, model: Model) -> ClipBert:
         folder = find_local_folder(self._blobs, model, folder=self._folder)
-        predictor = ClipBert.for_serving(folder, device=self.device)
+        loaded = ClipBert.for_serving(folder, device=self.device)
         log.info("model.loaded", model=model.name, model_id=str(model.id), device=self.device)
-        return predictor
+        return loaded

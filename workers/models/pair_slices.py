@@ -15,14 +15,14 @@ from clipbert.inference.clipbert import ClipBert
 from clipbert.inference.pair_scores import TextAndClips
 from workers.jobs.batching import CostLimit, forward_each
 from workers.jobs.group import JobGroup
-from workers.jobs.lease import Hold
+from workers.jobs.lease import RunningJob
 
 
 class PairRow:
     """One text beside clips of one video.
 
     Args:
-        hold: the job.
+        job: the job.
         text: the text.
         places: where in the video the middle of each clip lies, 0 to 1: as many as there are clips.
         load: reads the clips' tokens, (K, h, w, D), when it is their turn; None if the video was
@@ -31,12 +31,12 @@ class PairRow:
 
     def __init__(
         self,
-        hold: Hold,
+        job: RunningJob,
         text: str,
         places: Sequence[float],
         load: Callable[[], Tensor | None],
     ) -> None:
-        self.hold = hold
+        self.job = job
         self.text = text
         self.is_dropped = False
         self._places = tuple(places)
@@ -97,7 +97,7 @@ def score_slice(
     rows: Iterable[PairRow],
     *,
     group: JobGroup,
-    predictor: ClipBert,
+    model: ClipBert,
     head: str,
     limit: CostLimit,
 ) -> list[PairRow]:
@@ -106,7 +106,7 @@ def score_slice(
     Args:
         rows: in their order; read no further than the slice goes.
         group: of the rows' jobs, each of which gets its own errors.
-        predictor: the model.
+        model: in memory.
         head: its head.
         limit: of a slice, in clips.
 
@@ -119,17 +119,17 @@ def score_slice(
     outcomes = group.attempt(
         lambda: forward_each(
             parts,
-            lambda some: predictor.score_rows(head, [part.pairs for part in some]),
+            lambda some: model.score_rows(head, [part.pairs for part in some]),
             on_out_of_memory=lambda some: limit.lower_below(
                 sum(len(part.pairs.tokens) for part in some)
             ),
         ),
-        *(part.row.hold for part in parts),
+        *(part.row.job for part in parts),
     )
     limit.note(num_clips, time.monotonic() - began_at)
     for part, outcome in zip(parts, outcomes or (), strict=bool(outcomes)):
         if isinstance(outcome, Exception):
-            group.settle(part.row.hold, outcome)
+            group.settle(part.row.job, outcome)
         else:
             part.row.add(outcome)
             if part.row.is_over:
@@ -144,12 +144,12 @@ def _take_slice(
     parts: list[_Part] = []
     dropped: list[PairRow] = []
     for row in rows:
-        if not group.advance(row.hold):
+        if not group.advance(row.job):
             continue
-        group.attempt(row.load, row.hold)
+        group.attempt(row.load, row.job)
         if row.is_dropped:
             dropped.append(row)
-        elif group.is_open(row.hold):
+        elif group.is_open(row.job):
             num_clips = min(row.num_left, most)
             parts.append(_Part(row, row.take(num_clips)))
             most -= num_clips

@@ -12,6 +12,6 @@ def look(job_id: str | None = None) -> None:
     # Imports torch, which the parent of this process must not have.
     from workers.indexing.embedding import embed_next  # noqa: PLC0415
 
-    with looking(EMBED, job_id) as workplace:
-        if work_until_idle(workplace, embed_next):
-            workplace.doorbell.ring("embed")
+    with looking(EMBED, job_id) as context:
+        if work_until_idle(context, embed_next):
+            context.doorbell.ring("embed")

@@ -14,6 +14,6 @@ def look(job_id: str | None = None) -> None:
     # Imports numpy, which the parent of this process has no use for.
     from workers.finetuning.finetuning import finetune_next  # noqa: PLC0415
 
-    with looking(FINETUNE, job_id) as workplace:
-        if work_until_idle(workplace, finetune_next):
-            workplace.doorbell.ring("finetune")
+    with looking(FINETUNE, job_id) as context:
+        if work_until_idle(context, finetune_next):
+            context.doorbell.ring("finetune")

@@ -10,6 +10,6 @@ from workers.indexing.ingestion import ingest_next
 @shared_task(name=LOOK_TASKS[INGEST])
 def look(job_id: str | None = None) -> None:
     """Ingest what is due."""
-    with looking(INGEST, job_id) as workplace:
-        if work_until_idle(workplace, ingest_next):
-            workplace.doorbell.ring("ingest")
+    with looking(INGEST, job_id) as context:
+        if work_until_idle(context, ingest_next):
+            context.doorbell.ring("ingest")

@@ -12,8 +12,8 @@ def look(job_id: str | None = None) -> None:
     # Imports torch, which the parent of this process must not have.
     from workers.answering.interactive import serve_people_or_trials, warm_up  # noqa: PLC0415
 
-    with looking(INTERACTIVE, job_id) as workplace:
-        if work_until_idle(workplace, serve_people_or_trials):
-            workplace.doorbell.ring("search")
+    with looking(INTERACTIVE, job_id) as context:
+        if work_until_idle(context, serve_people_or_trials):
+            context.doorbell.ring("search")
         else:
-            warm_up(workplace)
+            warm_up(context)

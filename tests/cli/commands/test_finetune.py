@@ -261,8 +261,8 @@ def test_following_outlives_a_service_that_starts_again(asked):
 
     asked.answer("GET", FINETUNE, answer)
 
-    with ApiClient(asked.url, "key") as client, open(os.devnull, "w") as told:  # noqa: PTH123
-        assert follow_finetune(client, ID, told=told)["state"] == "succeeded"
+    with ApiClient(asked.url, "key") as client, open(os.devnull, "w") as output:  # noqa: PTH123
+        assert follow_finetune(client, ID, output=output)["state"] == "succeeded"
 
 
 def test_a_service_that_stays_away_leaves_word_of_the_finetune(asked, clipbert, monkeypatch):

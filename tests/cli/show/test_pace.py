@@ -47,7 +47,7 @@ def test_a_batch_that_has_not_begun_tells_how_long_it_waits():
 def test_a_line_comes_with_every_change_and_every_few_seconds(monkeypatch):
     clock = iter([100.0, 101.0, 102.0, 106.0, 107.5])
     monkeypatch.setattr(pace.time, "monotonic", lambda: next(clock))
-    lines = ProgressLines(told := io.StringIO())
+    lines = ProgressLines(output := io.StringIO())
 
     for line, about in [
         ("waits", "queued"),
@@ -60,7 +60,7 @@ def test_a_line_comes_with_every_change_and_every_few_seconds(monkeypatch):
     lines.end("done")
     lines.end("done")
 
-    assert told.getvalue().splitlines() == ["waits", "runs", "runs still", "done"]
+    assert output.getvalue().splitlines() == ["waits", "runs", "runs still", "done"]
 
 
 def test_a_batch_is_followed_in_lines_where_no_terminal_is(api, monkeypatch):
@@ -70,9 +70,9 @@ def test_a_batch_is_followed_in_lines_where_no_terminal_is(api, monkeypatch):
     api.answer("GET", f"/v1/batches/{ID}", lambda _: (200, next(answers)))
 
     with ApiClient(api.url, "key") as client:
-        follow_batch(client, ID, told=(told := io.StringIO()))
+        follow_batch(client, ID, output=(output := io.StringIO()))
 
-    first, second, last = told.getvalue().splitlines()
+    first, second, last = output.getvalue().splitlines()
     assert first == "indexing 0/2, 0:00 so far"
     assert second.startswith("indexing 1/2, 1 failed, ")
     assert last == "indexing 2/2"

@@ -46,27 +46,27 @@ def test_each_gpu_has_the_16_bits_that_it_multiplies(device, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_heads_and_logits_are_float32_beside_a_network_of_16_bits(tiny_folder, dtype):
-    predictor = ClipBert.for_serving(tiny_folder, dtype=dtype)
-    model = predictor.network
+    model = ClipBert.for_serving(tiny_folder, dtype=dtype)
+    network = model.network
     ids = torch.ones(2, 3, dtype=torch.int64)
-    h = w = predictor.config.grid_side
-    visual = torch.zeros(2, h, w, predictor.config.hidden_size, dtype=dtype)
+    h = w = model.config.grid_side
+    visual = torch.zeros(2, h, w, model.config.hidden_size, dtype=dtype)
 
-    logits = model(ids, torch.ones(2, 3), visual, head="retrieval")
+    logits = network(ids, torch.ones(2, 3), visual, head="retrieval")
 
-    assert model.text_embeddings.word_embeddings.weight.dtype == dtype
-    assert {weight.dtype for weight in model.heads.parameters()} == {torch.float32}
+    assert network.text_embeddings.word_embeddings.weight.dtype == dtype
+    assert {weight.dtype for weight in network.heads.parameters()} == {torch.float32}
     assert logits.dtype == torch.float32
 
 
 def test_heads_stay_float32_under_autocast_too():
-    model = Network.create(ClipBertConfig.preset("clipbert-tiny"), seed=0)
+    network = Network.create(ClipBertConfig.preset("clipbert-tiny"), seed=0)
     ids = torch.ones(1, 3, dtype=torch.int64)
-    h = w = model.config.grid_side
-    visual = torch.zeros(1, h, w, model.config.hidden_size)
+    h = w = network.config.grid_side
+    visual = torch.zeros(1, h, w, network.config.hidden_size)
 
     with torch.autocast("cpu", torch.bfloat16):
-        logits = model(ids, torch.ones(1, 3), visual, head="retrieval")
+        logits = network(ids, torch.ones(1, 3), visual, head="retrieval")
 
     assert logits.dtype == torch.float32
 
@@ -98,11 +98,11 @@ class Transfers(TorchDispatchMode):
 
 
 def test_frames_travel_to_the_device_as_bytes_and_are_fitted_there(tiny_folder):
-    predictor = ClipBert.for_serving(tiny_folder)
-    predictor.network.to("meta")  # a device that is nowhere, and to which copies show all the same
+    model = ClipBert.for_serving(tiny_folder)
+    model.network.to("meta")  # a device that is nowhere, and to which copies show all the same
     frames = np.zeros((1, 40, 60, 3), np.uint8)
 
     with Transfers() as transfers, pytest.raises(NotImplementedError):  # nothing comes back
-        predictor.encode_clips([frames])
+        model.encode_clips([frames])
 
     assert max(transfers.seen)[1] == torch.uint8

@@ -13,8 +13,8 @@ from videos import cut
 from clipbert.datasets.annotation_files import read_annotations
 from clipbert.datasets.media_folder import MediaFolder
 from clipbert.errors import CheckpointError, NothingToEvaluate
-from clipbert.evaluation.assessment_builder import build_assessment
 from clipbert.evaluation.evaluate import choose_plan, evaluate
+from clipbert.evaluation.evaluator_builder import build_evaluator
 from clipbert.evaluation.score_store import ScoreStore
 from clipbert.inference.clipbert import ClipBert
 from clipbert.inference.clips import decode_clips
@@ -48,28 +48,28 @@ def media(corpus):
 
 
 @pytest.fixture(scope="module")
-def model():
+def network():
     """Wide weights, so that the scores of different texts and videos are far apart."""
     config = dataclasses.replace(
         ClipBertConfig.preset("clipbert-tiny"), heads=HEADS, answers=ANSWERS
     )
-    model = Network.create(config, seed=0).eval()
+    network = Network.create(config, seed=0).eval()
     with torch.no_grad():
-        for name, weight in model.named_parameters():
+        for name, weight in network.named_parameters():
             if weight.ndim == 2 and not name.startswith(("backbone.", "grid_encoder.")):
                 weight.mul_(8)
-    return model
+    return network
 
 
 @pytest.fixture
-def predictor(model):
-    return ClipBert(model, TOKENIZER)
+def model(network):
+    return ClipBert(network, TOKENIZER)
 
 
 @pytest.fixture(scope="module")
-def tokens(model, corpus):
+def tokens(network, corpus):
     """Visual tokens of each video, straight from the model; a clip's are float16 wherever kept."""
-    config, found = model.config, {}
+    config, found = network.config, {}
     for scene in corpus.scenes:
         path = corpus.videos / f"{scene.name}.mp4"
         pixels = clips_to_pixels(
@@ -80,15 +80,15 @@ def tokens(model, corpus):
             channel_order=config.channel_order,
         )
         with torch.inference_mode():
-            found[scene.name] = model.encode_pixels(pixels).half().float()  # (K, h, w, D)
+            found[scene.name] = network.encode_pixels(pixels).half().float()  # (K, h, w, D)
     return found
 
 
-def straight_logits(model, clips, text, head):
+def straight_logits(network, clips, text, head):
     """Let one text meet each clip of a video, one after the other: K lists of C numbers."""
-    ids, mask = TOKENIZER.encode([text], max_length=model.config.max_text_tokens)
+    ids, mask = TOKENIZER.encode([text], max_length=network.config.max_text_tokens)
     with torch.inference_mode():
-        return [model(ids, mask, clip[None], head=head)[0].tolist() for clip in clips]
+        return [network(ids, mask, clip[None], head=head)[0].tolist() for clip in clips]
 
 
 def log_sum_exp(logits):
@@ -109,9 +109,9 @@ def rank(scores, right):
     return order.index(right) + 1
 
 
-def run(predictor, file, media, *, store=None):
-    assessment = build_assessment(file, config=predictor.config)
-    return evaluate(predictor, assessment, media=media, plan=PLAN, store=store)
+def run(model, file, media, *, store=None):
+    evaluator = build_evaluator(file, config=model.config)
+    return evaluate(model, evaluator, media=media, plan=PLAN, store=store)
 
 
 @pytest.fixture(scope="module")
@@ -123,12 +123,12 @@ def one_caption(corpus, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def straight_scores(model, corpus, tokens):
+def straight_scores(network, corpus, tokens):
     """P(match) of every caption (row) with every video (column), one pair at a time."""
     return [
         [
             probability_of_match(
-                straight_logits(model, tokens[video.name], scene.caption, "retrieval")
+                straight_logits(network, tokens[video.name], scene.caption, "retrieval")
             )
             for video in corpus.scenes
         ]
@@ -151,11 +151,11 @@ def check_retrieval(metrics, scores):
 
 
 def test_retrieval_is_what_straight_loops_find(
-    predictor, one_caption, media, straight_scores, tmp_path
+    model, one_caption, media, straight_scores, tmp_path
 ):
     store = ScoreStore(tmp_path, {}, resume=True)
 
-    evaluation = run(predictor, one_caption, media, store=store)
+    evaluation = run(model, one_caption, media, store=store)
 
     stored = [store.read(line.video, media.find(line.video)) for line in one_caption.annotations]
     expected = np.array(straight_scores)
@@ -175,14 +175,14 @@ def test_retrieval_is_what_straight_loops_find(
 
 
 def test_missing_and_broken_videos_leave_the_ranking_and_are_reported(
-    predictor, one_caption, corpus, straight_scores, tmp_path
+    model, one_caption, corpus, straight_scores, tmp_path
 ):
     for path in corpus.videos.iterdir():
         if path.stem not in ("video03", "video07"):
             (tmp_path / path.name).symlink_to(path)
     cut(corpus.videos / "video07.mp4", tmp_path / "video07.mp4", share=0.5)
 
-    evaluation = run(predictor, one_caption, MediaFolder(tmp_path))
+    evaluation = run(model, one_caption, MediaFolder(tmp_path))
 
     kept = [index for index in range(50) if index not in (3, 7)]
     check_retrieval(
@@ -195,7 +195,7 @@ def test_missing_and_broken_videos_leave_the_ranking_and_are_reported(
 
 
 def test_repeated_lines_are_dropped_and_every_caption_of_a_video_is_right(
-    predictor, corpus, media, tmp_path
+    model, corpus, media, tmp_path
 ):
     scenes = corpus.scenes[:6]
     lines = [{"caption": scene.caption, "clip_name": scene.name} for scene in scenes]
@@ -205,54 +205,54 @@ def test_repeated_lines_are_dropped_and_every_caption_of_a_video_is_right(
         write_lines(tmp_path / "b.jsonl", [*lines, lines[2], *others, *others])
     )
 
-    assessment = build_assessment(repeated, config=predictor.config)
-    evaluation = evaluate(predictor, assessment, media=media, plan=PLAN)
+    evaluator = build_evaluator(repeated, config=model.config)
+    evaluation = evaluate(model, evaluator, media=media, plan=PLAN)
 
-    assert assessment.num_repeated == 7
-    assert [each.line for each in assessment.annotations] == [1, 2, 3, 4, 5, 6, *range(8, 14)]
-    assert evaluation.metrics == run(predictor, whole, media).metrics
+    assert evaluator.num_repeated == 7
+    assert [each.line for each in evaluator.annotations] == [1, 2, 3, 4, 5, 6, *range(8, 14)]
+    assert evaluation.metrics == run(model, whole, media).metrics
     assert evaluation.metrics.text_to_video.num_queries == 12
     assert evaluation.metrics.video_to_text.num_queries == 6
 
 
 def test_equal_scores_are_told_apart_by_the_names_of_videos_and_the_lines_of_captions(
-    model, corpus, media, tmp_path
+    network, corpus, media, tmp_path
 ):
-    indifferent = Network.create(model.config, seed=0).eval()
+    indifferent = Network.create(network.config, seed=0).eval()
     with torch.no_grad():
         indifferent.heads["retrieval"].output.weight.zero_()
-    predictor = ClipBert(indifferent, TOKENIZER)
+    model = ClipBert(indifferent, TOKENIZER)
     videos = [4, 4, 4, 0, 3, 1, 2]  # of the lines
     lines = [{"caption": f"c{n}", "clip_name": f"video0{v}"} for n, v in enumerate(videos)]
     file = read_annotations(write_lines(tmp_path / "a.jsonl", lines))
 
-    metrics = run(predictor, file, media).metrics
+    metrics = run(model, file, media).metrics
 
     assert metrics.text_to_video.mean_rank == pytest.approx((5 + 5 + 5 + 1 + 4 + 2 + 3) / 7)
     assert metrics.video_to_text.mean_rank == pytest.approx((1 + 4 + 5 + 6 + 7) / 5)
 
 
-def test_open_ended_answers_are_what_straight_loops_find(predictor, model, corpus, media, tokens):
+def test_open_ended_answers_are_what_straight_loops_find(model, network, corpus, media, tokens):
     file = read_annotations(corpus.files["msrvtt_qa"])
 
-    assessment = build_assessment(file, config=model.config)
-    evaluation = evaluate(predictor, assessment, media=media, plan=PLAN)
+    evaluator = build_evaluator(file, config=network.config)
+    evaluation = evaluate(model, evaluator, media=media, plan=PLAN)
 
     right = {"what": [], "how": []}
     for line in file.annotations:
-        logits = log_sum_exp(straight_logits(model, tokens[line.video], line.text, "qa"))
+        logits = log_sum_exp(straight_logits(network, tokens[line.video], line.text, "qa"))
         right[line.answer_type].append(ANSWERS[logits.index(max(logits))] == line.answer)
     metrics = evaluation.metrics
     assert metrics.num_questions == 100
     assert metrics.overall == pytest.approx(sum(right["what"]) + sum(right["how"]))
     assert metrics.by_type == {kind: pytest.approx(2 * sum(part)) for kind, part in right.items()}
     assert 0 < metrics.overall < 100
-    assert assessment.num_unknown_answers == sum(s.color == "blue" for s in corpus.scenes)
+    assert evaluator.num_unknown_answers == sum(s.color == "blue" for s in corpus.scenes)
     # The CNN ran once for both questions of a video.
     assert (evaluation.num_clips, evaluation.num_pairs) == (100, 200)
 
 
-def test_soft_labels_give_the_score_of_the_given_answer(predictor, corpus, tmp_path):
+def test_soft_labels_give_the_score_of_the_given_answer(model, corpus, tmp_path):
     lines = [
         {
             "question": "what color is it?",
@@ -265,23 +265,23 @@ def test_soft_labels_give_the_score_of_the_given_answer(predictor, corpus, tmp_p
     file = read_annotations(write_lines(tmp_path / "vqa.jsonl", lines))
     pictures = MediaFolder(corpus.images)
 
-    evaluation = run(predictor, file, pictures)
+    evaluation = run(model, file, pictures)
 
-    answers = predictor_answers(predictor, file, pictures)
+    answers = model_answers(model, file, pictures)
     scores = [line.answer_scores.get(answers[line.video], 0) for line in file.annotations]
     assert evaluation.metrics.overall == pytest.approx(100 * sum(scores) / 50)
     assert {0, 0.3, 1} == set(scores)
     assert evaluation.num_clips == 50  # a picture is one clip
 
 
-def predictor_answers(predictor, file, pictures):
+def model_answers(model, file, pictures):
     """What the model says about pictures, each alone."""
     answers = {}
     for line in file.annotations:
         path = pictures.find(line.video)
         frames = decode_clips(path, plan_clips(probe_video(path), SamplingPlan(num_clips=1)))
-        tokens = predictor.encode_clips(frames).tokens.float()
-        logits = straight_logits(predictor.network, tokens, line.text, "qa")[0]
+        tokens = model.encode_clips(frames).tokens.float()
+        logits = straight_logits(model.network, tokens, line.text, "qa")[0]
         answers[line.video] = ANSWERS[logits.index(max(logits))]
     return answers
 
@@ -289,37 +289,37 @@ def predictor_answers(predictor, file, pictures):
 @pytest.mark.parametrize(
     ("kind", "head"), [("tgif_action", "multiple_choice"), ("msrvtt_mc", "retrieval")]
 )
-def test_choices_are_what_straight_loops_find(predictor, corpus, media, tokens, *, kind, head):
+def test_choices_are_what_straight_loops_find(model, corpus, media, tokens, *, kind, head):
     file = read_annotations(corpus.files[kind])
-    model = predictor.network
+    network = model.network
 
-    assessment = build_assessment(file, config=model.config)
-    evaluation = evaluate(predictor, assessment, media=media, plan=PLAN)
+    evaluator = build_evaluator(file, config=network.config)
+    evaluation = evaluate(model, evaluator, media=media, plan=PLAN)
 
     right = []
     for line in file.annotations:
         scores = []
         for choice in line.choices:
             text = f"{line.text} {choice}" if line.text else choice
-            logits = straight_logits(model, tokens[line.video], text, head)
+            logits = straight_logits(network, tokens[line.video], text, head)
             scores.append(
                 probability_of_match(logits) if head == "retrieval" else log_sum_exp(logits)[0]
             )
         right.append(scores.index(max(scores)) == line.right_choice)
-    assert assessment.head == head
+    assert evaluator.head == head
     assert evaluation.metrics.overall == pytest.approx(100 * sum(right) / 50)
     assert 0 < sum(right) < 50
     assert evaluation.num_pairs == 50 * 5 * 2
 
 
-def test_counts_are_the_mean_of_the_clips_numbers(predictor, model, corpus, media, tokens):
+def test_counts_are_the_mean_of_the_clips_numbers(model, network, corpus, media, tokens):
     file = read_annotations(corpus.files["tgif_count"])
 
-    evaluation = run(predictor, file, media)
+    evaluation = run(model, file, media)
 
     numbers = []
     for line in file.annotations:
-        clips = straight_logits(model, tokens[line.video], line.text, "count")
+        clips = straight_logits(network, tokens[line.video], line.text, "count")
         numbers.append(sum(number for (number,) in clips) / len(clips))
     wanted = [line.count for line in file.annotations]
     told = [min(max(int(number + 0.5), 1), 10) for number in numbers]
@@ -343,15 +343,15 @@ class InterruptedClipBert(ClipBert):
 
 
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_result(
-    model, predictor, one_caption, media, tmp_path
+    network, model, one_caption, media, tmp_path
 ):
-    whole = run(predictor, one_caption, media)
-    first = InterruptedClipBert(model, TOKENIZER)
+    whole = run(model, one_caption, media)
+    first = InterruptedClipBert(network, TOKENIZER)
     first.most_encoded = 20
     with pytest.raises(KeyboardInterrupt):
         run(first, one_caption, media, store=ScoreStore(tmp_path, {"a": 1}, resume=True))
 
-    second = InterruptedClipBert(model, TOKENIZER)
+    second = InterruptedClipBert(network, TOKENIZER)
     resumed = run(second, one_caption, media, store=ScoreStore(tmp_path, {"a": 1}, resume=True))
     again = run(second, one_caption, media, store=ScoreStore(tmp_path, {"a": 1}, resume=True))
 
@@ -361,31 +361,31 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_result(
     assert resumed.metrics == again.metrics == whole.metrics
 
 
-def test_progress_ends_where_everything_is_done(predictor, corpus, media):
+def test_progress_ends_where_everything_is_done(model, corpus, media):
     file = read_annotations(corpus.files["retrieval"])
-    assessment = build_assessment(file, config=predictor.config, limit=4)  # of two videos
+    evaluator = build_evaluator(file, config=model.config, limit=4)  # of two videos
     seen = []
 
-    evaluate(predictor, assessment, media=media, plan=PLAN, progress=seen.append)
+    evaluate(model, evaluator, media=media, plan=PLAN, progress=seen.append)
 
     assert [each.done_texts for each in seen] == [0, 4, 4, 8, 8]
     assert [each.done_videos for each in seen] == [0, 0, 1, 1, 2]
     assert (seen[-1].total_texts, seen[-1].total_videos, seen[-1].num_pairs) == (8, 2, 16)
 
 
-def test_there_must_be_something_to_evaluate(predictor, one_caption, tmp_path):
+def test_there_must_be_something_to_evaluate(model, one_caption, tmp_path):
     with pytest.raises(NothingToEvaluate, match=r"none of 50 videos .* video00"):
-        run(predictor, one_caption, MediaFolder(tmp_path))
+        run(model, one_caption, MediaFolder(tmp_path))
 
 
-def test_numbers_that_are_not_finite_are_an_error_not_a_figure(model, corpus, media):
-    broken = Network.create(model.config, seed=1).eval()
+def test_numbers_that_are_not_finite_are_an_error_not_a_figure(network, corpus, media):
+    broken = Network.create(network.config, seed=1).eval()
     with torch.no_grad():
         broken.heads["qa"].output.bias[2] = math.nan
-    predictor = ClipBert(broken, TOKENIZER)
+    model = ClipBert(broken, TOKENIZER)
 
     with pytest.raises(CheckpointError, match="qa logits for video00 are not finite"):
-        run(predictor, read_annotations(corpus.files["msrvtt_qa"]), media)
+        run(model, read_annotations(corpus.files["msrvtt_qa"]), media)
 
 
 def test_the_models_plan_is_taken_with_sixteen_clips():
@@ -419,25 +419,25 @@ def test_more_frames_than_the_model_tells_apart_are_refused():
         choose_plan(config, head="qa", frames_per_clip=3)
 
 
-def test_parts_of_a_video_are_each_looked_at_by_themselves(tmp_path, predictor, corpus):
+def test_parts_of_a_video_are_each_looked_at_by_themselves(tmp_path, model, corpus):
     line = {"video": corpus.scenes[0].name, "question": "what color is it?", "answer": "red"}
     parts = [line | {"end_seconds": 0.5}, line | {"start_seconds": 1.0}, line, line]
     path = tmp_path / "labels.jsonl"
     path.write_text("".join(json.dumps(part) + "\n" for part in parts))
 
-    evaluation = run(predictor, read_annotations(path), MediaFolder(corpus.videos))
+    evaluation = run(model, read_annotations(path), MediaFolder(corpus.videos))
 
     assert (evaluation.num_videos, evaluation.num_evaluated) == (3, 4)
     assert list(evaluation.line_scores) == [3, 4, 2, 1]
     assert evaluation.unusable == ()
 
 
-def test_a_part_after_the_end_cannot_be_looked_at(tmp_path, predictor, corpus):
+def test_a_part_after_the_end_cannot_be_looked_at(tmp_path, model, corpus):
     line = {"video": corpus.scenes[0].name, "question": "what color is it?", "answer": "red"}
     path = tmp_path / "labels.jsonl"
     path.write_text(f"{json.dumps(line)}\n{json.dumps(line | {'start_seconds': 60.0})}\n")
 
-    evaluation = run(predictor, read_annotations(path), MediaFolder(corpus.videos))
+    evaluation = run(model, read_annotations(path), MediaFolder(corpus.videos))
 
     assert evaluation.num_evaluated == 1
     assert [(each.name, each.code) for each in evaluation.unusable] == [

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from clipbert.evaluation.assessments import RetrievalReport
 from clipbert.evaluation.evaluate import Evaluation, UnusableVideo
+from clipbert.evaluation.evaluators import RetrievalReport
 from clipbert.evaluation.metrics import CountMetrics, GroupedScore, RetrievalMetrics
 from clipbert.evaluation.report import (
     EvaluationSettings,
@@ -24,7 +24,7 @@ COUNT = CountMetrics(30.0, 4.5, 4.25, 10)
 
 
 class FakeAssessment:
-    """As much of an assessment as a report reads."""
+    """As much of an evaluator as a report reads."""
 
     num_repeated, num_unknown_answers = 2, 3
 

@@ -47,7 +47,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def predictor(folder):
+def model(folder):
     return ClipBert.for_serving(folder, dtype=torch.float32)
 
 
@@ -61,36 +61,36 @@ def held_out(tokens, task: str):
     return [each for each in file.annotations if each.split == "holdout"]
 
 
-def test_each_question_is_scored_as_the_model_answers_it(predictor, tokens):
+def test_each_question_is_scored_as_the_model_answers_it(model, tokens):
     stored = TokenFolder(tokens.folder)
 
     scores = scoring.score_model(
-        predictor, tokens.labels["qa"], task="qa", split="holdout", media=stored, num_clips=2
+        model, tokens.labels["qa"], task="qa", split="holdout", media=stored, num_clips=2
     )
 
     rows = choose_clips(range(4), 2, plan="segments", generator=None)
     wanted = {}
     for each in held_out(tokens, "qa"):
         request = QuestionRequest(stored.read(each.video, rows), each.text)
-        answer = predictor.answer_all([request], top_k=1)[0].answers[0].answer
+        answer = model.answer_all([request], top_k=1)[0].answers[0].answer
         wanted[each.line] = float(answer == each.answer)
     assert scores.of_line == wanted
     assert list(scores.of_line) == HELD_OUT
     assert scores.to_json()["metrics"]["accuracy"] == pytest.approx(sum(wanted.values()) / 6)
 
 
-def test_a_caption_is_scored_by_whether_its_video_comes_first(predictor, tokens):
+def test_a_caption_is_scored_by_whether_its_video_comes_first(model, tokens):
     stored = TokenFolder(tokens.folder)
 
     scores = scoring.score_model(
-        predictor, tokens.labels["retrieval"], task="retrieval", split="holdout", media=stored
+        model, tokens.labels["retrieval"], task="retrieval", split="holdout", media=stored
     )
 
     lines = held_out(tokens, "retrieval")
     wanted = {}
     for each in lines:
         requests = [MatchRequest(stored.read(other.video, range(4)), each.text) for other in lines]
-        matches = [result.score for result in predictor.score_all(requests)]
+        matches = [result.score for result in model.score_all(requests)]
         wanted[each.line] = float(lines[matches.index(max(matches))].video == each.video)
     assert scores.of_line == wanted
     told = scores.to_json()
@@ -99,9 +99,9 @@ def test_a_caption_is_scored_by_whether_its_video_comes_first(predictor, tokens)
     assert told["metrics"]["r10"] == 1.0
 
 
-def test_choices_are_scored(predictor, tokens):
+def test_choices_are_scored(model, tokens):
     scores = scoring.score_model(
-        predictor,
+        model,
         tokens.labels["multiple_choice"],
         task="multiple_choice",
         split="holdout",
@@ -112,26 +112,26 @@ def test_choices_are_scored(predictor, tokens):
     assert set(scores.of_line.values()) <= {0.0, 1.0}
 
 
-def test_videos_are_scored_without_tokens_too(predictor, corpus):
+def test_videos_are_scored_without_tokens_too(model, corpus):
     data = corpus.files["retrieval"].with_name("few.jsonl")
     lines = [json.loads(line) for line in corpus.files["retrieval"].read_text().splitlines()[:6]]
     data.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     scores = scoring.score_model(
-        predictor, data, task="retrieval", split=None, media=MediaFolder(corpus.videos)
+        model, data, task="retrieval", split=None, media=MediaFolder(corpus.videos)
     )
 
     assert list(scores.of_line) == [1, 2, 3, 4, 5, 6]
 
 
-def test_lines_of_unusable_videos_score_nothing_and_are_counted(tmp_path, predictor, tokens):
+def test_lines_of_unusable_videos_score_nothing_and_are_counted(tmp_path, model, tokens):
     stored = TokenFolder(tokens.folder)
     videos = {name: video for name, video in stored.videos.items() if name != "v08"}
     write_index(tmp_path, videos)
 
     for task in ("qa", "retrieval"):
         scores = scoring.score_model(
-            predictor,
+            model,
             tokens.labels[task],
             task=task,
             split="holdout",
@@ -144,12 +144,12 @@ def test_lines_of_unusable_videos_score_nothing_and_are_counted(tmp_path, predic
         assert scores.unusable == {"tokens_unusable": 1}
 
 
-def test_without_any_usable_video_there_are_no_scores(tmp_path, predictor, tokens):
+def test_without_any_usable_video_there_are_no_scores(tmp_path, model, tokens):
     write_index(tmp_path, {})
 
     with pytest.raises(NothingToEvaluate, match="none of 6 videos can be used"):
         scoring.score_model(
-            predictor,
+            model,
             tokens.labels["qa"],
             task="qa",
             split="holdout",
@@ -157,20 +157,20 @@ def test_without_any_usable_video_there_are_no_scores(tmp_path, predictor, token
         )
 
 
-def test_a_repeated_caption_counts_on_each_of_its_lines(tmp_path, predictor, tokens):
+def test_a_repeated_caption_counts_on_each_of_its_lines(tmp_path, model, tokens):
     lines = tokens.labels["retrieval"].read_text().splitlines()
     data = tmp_path / "twice.jsonl"
     data.write_text("\n".join([*lines, lines[0]]))
 
     scores = scoring.score_model(
-        predictor, data, task="retrieval", split="holdout", media=TokenFolder(tokens.folder)
+        model, data, task="retrieval", split="holdout", media=TokenFolder(tokens.folder)
     )
 
     assert list(scores.of_line) == [*HELD_OUT, 25]
     assert scores.of_line[25] == scores.of_line[1]
 
 
-def test_parts_of_a_video_are_looked_at_by_themselves(tmp_path, predictor, tokens):
+def test_parts_of_a_video_are_looked_at_by_themselves(tmp_path, model, tokens):
     data = tmp_path / "parts.jsonl"
     line = {"video": "v00", "question": "what colour is it?", "answer": "red"}
     parts = [line | {"start_seconds": 0.0, "end_seconds": 2.0}, line | {"start_seconds": 6.0}, line]
@@ -178,7 +178,7 @@ def test_parts_of_a_video_are_looked_at_by_themselves(tmp_path, predictor, token
     seen = []
 
     scores = scoring.score_model(
-        predictor,
+        model,
         data,
         task="qa",
         split=None,
@@ -189,16 +189,16 @@ def test_parts_of_a_video_are_looked_at_by_themselves(tmp_path, predictor, token
     stored = TokenFolder(tokens.folder)
     for number, rows in ((1, [0]), (2, [3]), (3, [0, 1, 2, 3])):
         request = QuestionRequest(stored.read("v00", rows), line["question"])
-        right = predictor.answer_all([request])[0].answers[0].answer == "red"
+        right = model.answer_all([request])[0].answers[0].answer == "red"
         assert scores.of_line[number] == float(right)
     assert seen[-1] == (3, 3)
 
 
-def test_many_videos_are_seen_through_fewer_clips_in_retrieval(predictor, monkeypatch, tokens):
+def test_many_videos_are_seen_through_fewer_clips_in_retrieval(model, monkeypatch, tokens):
     monkeypatch.setattr(scoring, "_MOST_PAIRS", 6 * 6 * 3)
 
     scores = scoring.score_model(
-        predictor,
+        model,
         tokens.labels["retrieval"],
         task="retrieval",
         split="holdout",
@@ -279,10 +279,10 @@ def test_recall_vectors_choose_and_rank(tokens):
     assert ranked.ranks.recall_at_5 == 100
 
 
-def test_a_model_without_recall_vectors_is_no_baseline(predictor, tokens):
+def test_a_model_without_recall_vectors_is_no_baseline(model, tokens):
     with pytest.raises(MissingHead, match="recall"):
         scoring.score_recall(
-            predictor,
+            model,
             tokens.labels["retrieval"],
             task="retrieval",
             split="holdout",

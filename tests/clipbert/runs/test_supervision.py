@@ -17,7 +17,7 @@ from clipbert.errors import (
     TrainingStopped,
 )
 from clipbert.runs.failures import code_of
-from clipbert.runs.supervision import Fence, ProgressFile, Supervisor, run_supervised
+from clipbert.runs.supervision import Fence, ProgressFile, RunControl, run_supervised
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def run(tmp_path, work, fence=None) -> int:
 
 
 def raising(error):
-    def work(_supervisor):
+    def work(_control):
         raise error
 
     return work
@@ -91,7 +91,7 @@ def test_who_never_had_the_fence_writes_nothing(tmp_path):
 def test_an_old_error_is_removed_when_work_begins(tmp_path):
     (tmp_path / "error.json").write_text("{}")
 
-    assert run(tmp_path, lambda supervisor: supervisor.progress.move(3, 9)) == 0
+    assert run(tmp_path, lambda control: control.progress.move(3, 9)) == 0
     assert not (tmp_path / "error.json").exists()
     told = json.loads((tmp_path / "progress.json").read_text())
     assert (told["stage"], told["step"], told["total_steps"]) == ("done", 3, 9)
@@ -99,7 +99,7 @@ def test_an_old_error_is_removed_when_work_begins(tmp_path):
 
 
 def test_the_first_of_several_errors_stays(tmp_path):
-    def work(_supervisor):
+    def work(_control):
         (tmp_path / "error.json").write_text('{"code": "first"}')
         raise ValueError
 
@@ -119,12 +119,12 @@ def test_progress_is_not_told_by_who_lost_the_fence(tmp_path):
 
 
 def test_sigterm_ends_work_at_once_and_later_waits_for_a_step():
-    supervisor = Supervisor()
-    supervisor.stop_on_sigterm()
+    control = RunControl()
+    control.stop_on_sigterm()
     with pytest.raises(TrainingStopped):
         os.kill(os.getpid(), signal.SIGTERM)
 
-    other = Supervisor()
+    other = RunControl()
     other.stop_on_sigterm()
     other.wait_for_step()
     assert not other.is_wanted_to_stop

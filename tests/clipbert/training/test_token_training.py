@@ -151,14 +151,14 @@ def test_a_base_of_half_precision_keeps_the_bytes_of_its_visual_side(tmp_path, b
 
 def test_tokens_teach_what_videos_do(tmp_path, corpus, plain_folder):
     plan = SamplingPlan("segments", num_clips=2, frames_per_clip=1)
-    predictor = ClipBert.for_serving(plain_folder, dtype=torch.float32)
+    model = ClipBert.for_serving(plain_folder, dtype=torch.float32)
     videos = {}
     for path in sorted(corpus.videos.iterdir()):
         probe = probe_video(path)
         clips = plan_clips(probe, plan)
-        frames = decode_clips(path, clips, max_side_px=predictor.config.max_side_px)
+        frames = decode_clips(path, clips, max_side_px=model.config.max_side_px)
         stored = tmp_path / f"{path.stem}.safetensors"
-        save_file({"tokens": predictor.encode_clips(frames).tokens}, stored)
+        save_file({"tokens": model.encode_clips(frames).tokens}, stored)
         times = tuple((clip.start_seconds, clip.end_seconds) for clip in clips)
         videos[path.stem] = StoredVideo(stored, times, probe.duration_seconds)
     write_index(tmp_path, videos)

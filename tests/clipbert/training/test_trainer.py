@@ -20,8 +20,8 @@ from clipbert.checkpoints.folder import WEIGHTS_FILE, Checkpoint, load_folder
 from clipbert.datasets.annotation_files import read_annotations
 from clipbert.datasets.media_folder import MediaFolder
 from clipbert.errors import AnnotationError, CheckpointError, ConfigError, TrainingDiverged
-from clipbert.evaluation.assessment_builder import build_assessment
 from clipbert.evaluation.clips import MediaClips
+from clipbert.evaluation.evaluator_builder import build_evaluator
 from clipbert.inference.clipbert import ClipBert
 from clipbert.model.config import ClipBertConfig, HeadConfig
 from clipbert.model.text import TextTokenizer
@@ -464,9 +464,7 @@ def test_the_task_is_measured_on_a_copy_in_another_type(corpus, plain_folder):
     objective = Objective(prepare_model(start, recipe, answers=("red", "two")).model, recipe)
     validation = Validation(
         DataLoader([]),
-        build_assessment(
-            read_annotations(corpus.files["msrvtt_qa"]), config=objective.model.config
-        ),
+        build_evaluator(read_annotations(corpus.files["msrvtt_qa"]), config=objective.model.config),
         MediaClips(MediaFolder(corpus.videos), SamplingPlan(num_clips=1)),
         start.tokenizer,
         torch.bfloat16,

@@ -12,7 +12,7 @@ from store.jobs.tables import Job, JobEvent
 from store.results.questions import QuestionRepository
 from store.results.searches import SearchRepository
 from store.videos.batches import BatchRepository
-from store.videos.places import VideoPlaces
+from store.videos.locations import VideoLocations
 from store.videos.repository import VideoRepository
 from store.videos.tables import VideoState
 
@@ -163,7 +163,7 @@ def test_of_each_place_of_a_copy_the_last_job_stays_and_no_other(sessions):
 
     assert left(sessions) == {*nights[-1][1:]}
     with sessions.begin() as session:
-        copies = VideoPlaces(session).copies_of(video.id, but="file:///a/v.mp4")
+        copies = VideoLocations(session).copies_of(video.id, but="file:///a/v.mp4")
         assert copies == ["file:///other/v.mp4", "file:///backup/v.mp4"]
 
 

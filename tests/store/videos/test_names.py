@@ -8,7 +8,7 @@ from sqlalchemy import text
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind
 from store.labels.repository import LabelRepository
-from store.videos.places import FORGET_COPIES, VideoPlaces
+from store.videos.locations import FORGET_COPIES, VideoLocations
 from store.videos.repository import VideoRepository
 
 
@@ -132,7 +132,7 @@ def test_what_was_superseded_is_found_by_its_id_and_not_by_its_name(labels, sess
     )
     assert labels.find_videos(["b"]) == {"b": [old]}
 
-    VideoPlaces(session).supersede([old], by=new)
+    VideoLocations(session).supersede([old], by=new)
 
     assert labels.find_videos(["a", "a.mp4", "b", str(old)]) == {
         "a": [new],
@@ -175,7 +175,7 @@ def test_places_are_looked_up_by_index(session):
 
     assert ["Seq Scan" in plan for plan in plans] == [False] * 3
     started = time.monotonic()
-    [other] = VideoPlaces(session).others_at(uri, "another")
+    [other] = VideoLocations(session).others_at(uri, "another")
     assert other.sha256 == "s7"
-    assert VideoPlaces(session).copies_of(other.id, but="file:///x") == [uri]
+    assert VideoLocations(session).copies_of(other.id, but="file:///x") == [uri]
     assert time.monotonic() - started < 1

@@ -26,7 +26,7 @@ from workers.models.loaded_models import LoadedModels
 
 
 @pytest.fixture
-def library(service, workplace, media_folder, tmp_path):
+def library(service, context, media_folder, tmp_path):
     """Three indexed videos; recall serves."""
     ensure_default(service.sessions, service.blobs, save_recall_model(tmp_path / "recall"))
     videos = {
@@ -37,18 +37,18 @@ def library(service, workplace, media_folder, tmp_path):
         )[0]
         for name, frames in {"a": 30, "b": 60, "c": 400}.items()
     }
-    embed_all(workplace)
+    embed_all(context)
     return videos
 
 
 @pytest.fixture
-def tiny_folder(service, workplace, library, tmp_path):
+def tiny_folder(service, context, library, tmp_path):
     """A model with trained retrieval and QA heads serves, on its own generation."""
     folder = save_tiny(tmp_path / "tiny")
     model_id = register_model(service.sessions, service.blobs, folder, name="tiny", version="1")
     promote(service.sessions, model_id)
-    embed_all(workplace)
-    switch_generation(workplace)
+    embed_all(context)
+    switch_generation(context)
     return folder
 
 
@@ -73,33 +73,33 @@ def ask(service, video_id, text="what is it?", **wanted):
         return job.id
 
 
-def count_passes(workplace, task):
+def count_passes(context, task):
     """Note the rows of each pass of a serving model's cross-encoder."""
-    with workplace.sessions.begin() as session:
+    with context.sessions.begin() as session:
         row = ModelRepository(session).serving(task)
     passes = []
-    workplace.own(LoadedModels).cache.get(row).network.cross_encoder.register_forward_pre_hook(
+    context.own(LoadedModels).cache.get(row).network.cross_encoder.register_forward_pre_hook(
         lambda _, inputs: passes.append(len(inputs[0]))
     )
     return passes
 
 
-def test_before_anything_is_indexed_a_search_says_so(service, workplace):
+def test_before_anything_is_indexed_a_search_says_so(service, context):
     job_id = search(service)
 
-    serve_interactive(workplace)
+    serve_interactive(context)
 
     assert service.job(job_id).error_code == "no_active_generation"
 
 
-def test_recall_ranks_videos_by_their_best_clip(service, workplace, library, tmp_path):
+def test_recall_ranks_videos_by_their_best_clip(service, context, library, tmp_path):
     job_id = search(service, "a dog", limit=10)
 
-    serve_interactive(workplace)
+    serve_interactive(context)
 
     result = service.job(job_id).result
-    predictor = ClipBert.for_serving(tmp_path / "recall")
-    (text,) = predictor.encode_texts(["a dog"])
+    model = ClipBert.for_serving(tmp_path / "recall")
+    (text,) = model.encode_texts(["a dog"])
     expected = {}
     for video_id in library.values():
         vectors = torch.tensor([clip.vector for clip in read_clips(service, video_id)])
@@ -119,17 +119,17 @@ def test_recall_ranks_videos_by_their_best_clip(service, workplace, library, tmp
 
 
 def test_no_moment_is_found_in_what_is_damaged_of_a_video(
-    service, workplace, library, media_folder, tmp_path
+    service, context, library, media_folder, tmp_path
 ):
     source = write_counting_video(tmp_path / "s.mp4", 160, fps=10, gop=20)
     path = rubbish_in(source, media_folder / "damaged.mp4", 60)
     damaged, embed = add_video(service, path)
-    embed_all(workplace)
+    embed_all(context)
     job_id = search(
         service, filters={"video_ids": [str(damaged)]}, group_by="clip", mode="exhaustive", limit=50
     )
 
-    serve_interactive(workplace)
+    serve_interactive(context)
 
     video = read_video(service, damaged)
     assert (service.job(embed).state, video.state) == (JobState.SUCCEEDED, VideoState.READY)
@@ -142,11 +142,11 @@ def test_no_moment_is_found_in_what_is_damaged_of_a_video(
     assert (len(hits), moments) == (3, {0.0, 8.0, 12.0})
 
 
-def test_filters_and_grouping_are_honoured(service, workplace, library):
+def test_filters_and_grouping_are_honoured(service, context, library):
     by_tag = search(service, filters={"tags": ["b"], "video_ids": []})
     by_id = search(service, filters={"video_ids": [str(library["c"])]}, group_by="clip", limit=7)
 
-    serve_interactive(workplace)
+    serve_interactive(context)
 
     assert {h["video_id"] for h in service.job(by_tag).result["hits"]} == {str(library["b"])}
     hits = service.job(by_id).result["hits"]
@@ -155,10 +155,10 @@ def test_filters_and_grouping_are_honoured(service, workplace, library):
     assert [hit["score"] for hit in hits] == sorted((h["score"] for h in hits), reverse=True)
 
 
-def test_the_result_is_kept_with_the_search(service, workplace, library):
+def test_the_result_is_kept_with_the_search(service, context, library):
     job_id = search(service)
 
-    serve_interactive(workplace)
+    serve_interactive(context)
 
     with service.sessions.begin() as session:
         row, job = SearchRepository(session).get(job_id)
@@ -167,17 +167,17 @@ def test_the_result_is_kept_with_the_search(service, workplace, library):
 
 
 def test_one_pass_serves_several_searches_and_one_fails_alone(
-    service, workplace, library, tiny_folder
+    service, context, library, tiny_folder
 ):
-    passes = count_passes(workplace, Task.RETRIEVAL)
+    passes = count_passes(context, Task.RETRIEVAL)
     only = {name: {"video_ids": [str(video_id)]} for name, video_id in library.items()}
     first = search(service, "a dog", filters=only["a"])
     second = search(service, "a red parrot", filters=only["b"])
     broken = search(service, "a cat", filters=only["c"])
     (*_, clip) = read_clips(service, library["c"])
-    workplace.blobs.delete(clip.tokens_key)
+    context.blobs.delete(clip.tokens_key)
 
-    assert serve_interactive(workplace) == 3
+    assert serve_interactive(context) == 3
 
     assert service.job(broken).error_code == "video_not_ready"
     for job_id in (first, second):
@@ -190,13 +190,13 @@ def test_one_pass_serves_several_searches_and_one_fails_alone(
     assert len(passes) == 1
 
 
-def test_reranked_scores_are_the_library_calls(service, workplace, library, tiny_folder):
+def test_reranked_scores_are_the_library_calls(service, context, library, tiny_folder):
     auto = search(service, "a dog", limit=10)
     exhaustive = search(service, "a dog", limit=10, mode="exhaustive")
 
-    serve_interactive(workplace)
+    serve_interactive(context)
 
-    predictor = ClipBert.for_serving(tiny_folder)
+    model = ClipBert.for_serving(tiny_folder)
     for job_id, stages in ((auto, ["recall", "rerank"]), (exhaustive, ["recall", "exhaustive"])):
         result = service.job(job_id).result
         assert result["stages"] == stages
@@ -204,16 +204,16 @@ def test_reranked_scores_are_the_library_calls(service, workplace, library, tiny
         assert len(result["hits"]) == 3
         for hit in result["hits"]:
             (clip, *_) = clips = read_clips(service, hit["video_id"])
-            tokens = workplace.own(LoadedModels).tokens.get(clip.tokens_key)
+            tokens = context.own(LoadedModels).tokens.get(clip.tokens_key)
             assert len(tokens) == len(clips)
-            (match,) = predictor.score_all([MatchRequest(tokens=tokens, text="a dog")])
+            (match,) = model.score_all([MatchRequest(tokens=tokens, text="a dog")])
             assert hit["match_score"] == pytest.approx(match.score, abs=1e-3)
 
 
 def test_an_exhaustive_search_fetches_no_more_than_others_where_nothing_reranks(service, library):
-    with closing(service.workplace(recall_clips=3)) as workplace:
+    with closing(service.context(recall_clips=3)) as context:
         jobs = [search(service, mode=mode, limit=2) for mode in ("recall", "exhaustive")]
-        serve_interactive(workplace)
+        serve_interactive(context)
 
     results = [service.job(job_id).result for job_id in jobs]
     assert [result["candidates"] for result in results] == [3, 3]
@@ -221,10 +221,10 @@ def test_an_exhaustive_search_fetches_no_more_than_others_where_nothing_reranks(
 
 
 def test_an_exhaustive_search_of_too_many_clips_is_refused(service, library, tiny_folder):
-    with closing(service.workplace(exhaustive_clips=4)) as workplace:
+    with closing(service.context(exhaustive_clips=4)) as context:
         too_many = search(service, mode="exhaustive")
         few = search(service, mode="exhaustive", filters={"tags": ["a"]})
-        serve_interactive(workplace)
+        serve_interactive(context)
 
     assert service.job(too_many).error_code == "too_many_clips"
     assert "at most 4 clips" in service.job(too_many).error_message
@@ -232,15 +232,15 @@ def test_an_exhaustive_search_of_too_many_clips_is_refused(service, library, tin
 
 
 def test_an_open_ended_question_is_answered_as_by_the_library(
-    service, workplace, library, tiny_folder
+    service, context, library, tiny_folder
 ):
     job_id = ask(service, library["c"], top_k=3)
 
-    serve_interactive(workplace)
+    serve_interactive(context)
 
     result = service.job(job_id).result
     clips = read_clips(service, library["c"])
-    tokens = workplace.own(LoadedModels).tokens.get(clips[0].tokens_key)
+    tokens = context.own(LoadedModels).tokens.get(clips[0].tokens_key)
     (answer,) = ClipBert.for_serving(tiny_folder).answer_all(
         [QuestionRequest(tokens=tokens, question="what is it?")], top_k=3
     )
@@ -256,15 +256,15 @@ def test_an_open_ended_question_is_answered_as_by_the_library(
 
 
 def test_one_pass_answers_several_questions_and_one_fails_alone(
-    service, workplace, library, tiny_folder
+    service, context, library, tiny_folder
 ):
-    passes = count_passes(workplace, Task.QA)
+    passes = count_passes(context, Task.QA)
     asked = [ask(service, library[name], top_k=k) for name, k in (("a", 1), ("b", 4))]
     broken = ask(service, library["c"])
     (*_, clip) = read_clips(service, library["c"])
-    workplace.blobs.delete(clip.tokens_key)
+    context.blobs.delete(clip.tokens_key)
 
-    serve_interactive(workplace)
+    serve_interactive(context)
 
     assert service.job(broken).error_code == "video_not_ready"
     results = [service.job(job_id).result for job_id in asked]
@@ -273,10 +273,10 @@ def test_one_pass_answers_several_questions_and_one_fails_alone(
     assert passes == [8]
 
 
-def test_choices_are_ranked_without_a_trained_head(service, workplace, library):
+def test_choices_are_ranked_without_a_trained_head(service, context, library):
     job_id = ask(service, library["a"], choices=["a dog", "a parrot", "a city"])
 
-    serve_interactive(workplace)
+    serve_interactive(context)
 
     result = service.job(job_id).result
     assert {a["answer"] for a in result["answers"]} == {"a dog", "a parrot", "a city"}
@@ -294,7 +294,7 @@ def test_choices_are_ranked_without_a_trained_head(service, workplace, library):
         ),
     ],
 )
-def test_what_cannot_be_answered_says_why(service, workplace, library, wanted, code):
+def test_what_cannot_be_answered_says_why(service, context, library, wanted, code):
     with service.sessions.begin() as session:
         job = JobRepository(session).enqueue(
             NewJob(
@@ -303,44 +303,44 @@ def test_what_cannot_be_answered_says_why(service, workplace, library, wanted, c
             )
         )
 
-    serve_interactive(workplace)
+    serve_interactive(context)
 
     assert service.job(job.id).error_code == code
 
 
-def test_a_video_without_clips_is_not_ready(service, workplace, library):
+def test_a_video_without_clips_is_not_ready(service, context, library):
     with service.sessions.begin() as session:
         video, _ = VideoRepository(session).create(uri="file:///new.mp4", sha256="new")
     job_id = ask(service, video.id, choices=["x", "y"])
 
-    serve_interactive(workplace)
+    serve_interactive(context)
 
     assert service.job(job_id).error_code == "video_not_ready"
 
 
-def test_a_promotion_is_seen_by_the_next_claim(service, workplace, library, tmp_path):
-    warm_up(workplace)
+def test_a_promotion_is_seen_by_the_next_claim(service, context, library, tmp_path):
+    warm_up(context)
     before = search(service)
-    serve_interactive(workplace)
+    serve_interactive(context)
     model_id = register_model(
         service.sessions, service.blobs, save_tiny(tmp_path / "t"), name="t", version="1"
     )
     promote(service.sessions, model_id)
     building = search(service)
-    serve_interactive(workplace)
-    embed_all(workplace)
-    switch_generation(workplace)
+    serve_interactive(context)
+    embed_all(context)
+    switch_generation(context)
     after = search(service)
-    serve_interactive(workplace)
+    serve_interactive(context)
 
     stages = [service.job(job_id).result["stages"] for job_id in (before, building, after)]
     assert stages == [["recall"], ["recall"], ["recall", "rerank"]]
 
 
-def test_a_cancelled_search_ends_between_two_passes(service, workplace, library, tiny_folder):
-    workplace.own(LoadedModels).match_limit.limit = 4
+def test_a_cancelled_search_ends_between_two_passes(service, context, library, tiny_folder):
+    context.own(LoadedModels).match_limit.limit = 4
     jobs = [search(service, mode="exhaustive"), search(service, mode="exhaustive")]
-    with workplace.sessions.begin() as session:
+    with context.sessions.begin() as session:
         row = ModelRepository(session).serving(Task.RETRIEVAL)
 
     def cancel(*_):
@@ -348,10 +348,10 @@ def test_a_cancelled_search_ends_between_two_passes(service, workplace, library,
             repository = JobRepository(session)
             if repository.get(jobs[0]).state == JobState.RUNNING:
                 repository.request_cancel(jobs[0])
-        workplace.leases.beat()
+        context.leases.beat()
 
-    workplace.own(LoadedModels).cache.get(row).network.cross_encoder.register_forward_hook(cancel)
-    serve_interactive(workplace)
+    context.own(LoadedModels).cache.get(row).network.cross_encoder.register_forward_hook(cancel)
+    serve_interactive(context)
 
     assert [service.job(job_id).state for job_id in jobs] == [
         JobState.CANCELLED,
@@ -359,15 +359,15 @@ def test_a_cancelled_search_ends_between_two_passes(service, workplace, library,
     ]
 
 
-def test_a_malformed_search_fails_alone(service, workplace, library):
+def test_a_malformed_search_fails_alone(service, context, library):
     with service.sessions.begin() as session:
         jobs = JobRepository(session)
         broken = jobs.enqueue(NewJob(kind=JobKind.SEARCH, input={"filters": {}})).id
         lost = jobs.enqueue(NewJob(kind=JobKind.EMBED, input={"generation_id": "none"})).id
     good = search(service)
 
-    serve_interactive(workplace)
-    embed_all(workplace)
+    serve_interactive(context)
+    embed_all(context)
 
     assert service.job(broken).error_code == "invalid_request"
     assert service.job(lost).error_code == "invalid_request"

@@ -85,16 +85,16 @@ def fill(service, tiny_folder):
     return fill
 
 
-def serve_all(workplace):
+def serve_all(context):
     """Serve until nothing is left; on a slow machine that takes more than a look."""
-    while not workplace.leases._is_stopping() and serve_interactive(workplace):
+    while not context.leases._is_stopping() and serve_interactive(context):
         pass
 
 
-def hook_passes(workplace, task, hook):
-    with workplace.sessions.begin() as session:
+def hook_passes(context, task, hook):
+    with context.sessions.begin() as session:
         row = ModelRepository(session).serving(task)
-    model = workplace.own(LoadedModels).cache.get(row).network
+    model = context.own(LoadedModels).cache.get(row).network
 
     def call(_, inputs, __):
         hook(len(inputs[0]))  # what a hook returns would take the output's place
@@ -108,10 +108,10 @@ def pieces_of(service, job_id):
 
 
 def test_a_question_in_the_middle_of_an_exhaustive_search_is_answered_before_its_end(
-    service, workplace, fill
+    service, context, fill
 ):
     videos = fill(*[4] * 16)
-    workplace.own(LoadedModels).match_limit = CostLimit(8)
+    context.own(LoadedModels).match_limit = CostLimit(8)
     long = search(service, mode="exhaustive", limit=5)
     asked, passes = [], []
 
@@ -121,8 +121,8 @@ def test_a_question_in_the_middle_of_an_exhaustive_search_is_answered_before_its
             asked.append(ask(service, videos[0]))
             asked.append(search(service, "a cat", limit=3))
 
-    hook_passes(workplace, Task.RETRIEVAL, ask_midway)
-    serve_all(workplace)
+    hook_passes(context, Task.RETRIEVAL, ask_midway)
+    serve_all(context)
 
     done = service.job(long)
     assert (done.state, done.result["candidates"]) == (JobState.SUCCEEDED, 64)
@@ -132,62 +132,60 @@ def test_a_question_in_the_middle_of_an_exhaustive_search_is_answered_before_its
         assert job.finished_at < done.finished_at
 
 
-def test_no_more_questions_are_begun_than_memory_should_hold(service, workplace, fill):
+def test_no_more_questions_are_begun_than_memory_should_hold(service, context, fill):
     (video_id,) = fill(1)
     for _ in range(65):
         ask(service, video_id)
 
-    claimed = [workplace.own(InteractiveDesk).claim() for _ in range(5)]
+    claimed = [context.own(InteractiveDesk).claim() for _ in range(5)]
 
     assert claimed == [16, 16, 16, 16, 0]
 
 
-def test_a_small_search_does_not_wait_for_exhaustive_ones_nor_they_for_ever(
-    service, workplace, fill
-):
+def test_a_small_search_does_not_wait_for_exhaustive_ones_nor_they_for_ever(service, context, fill):
     fill(*[4] * 6)
-    workplace.own(LoadedModels).match_limit = CostLimit(4)
+    context.own(LoadedModels).match_limit = CostLimit(4)
     long = [search(service, mode="exhaustive") for _ in range(3)]
     short = search(service, "a cat", limit=1, filters={"video_ids": []})
 
-    serve_all(workplace)
+    serve_all(context)
 
     jobs = [service.job(job_id) for job_id in (*long, short)]
     assert all(job.state == JobState.SUCCEEDED for job in jobs)
     assert min(jobs, key=lambda job: job.finished_at).id == short
 
 
-def test_no_slice_is_longer_than_it_may_be(service, workplace, fill):
+def test_no_slice_is_longer_than_it_may_be(service, context, fill):
     fill(*[30] * 3)
-    passes = count_passes(workplace, Task.RETRIEVAL)
-    workplace.own(LoadedModels).match_limit = CostLimit(20)
+    passes = count_passes(context, Task.RETRIEVAL)
+    context.own(LoadedModels).match_limit = CostLimit(20)
 
     long = search(service, mode="exhaustive")
-    serve_all(workplace)
+    serve_all(context)
 
     assert service.job(long).state == JobState.SUCCEEDED
     assert max(passes) <= 20
     assert sum(passes) == 90
 
 
-def test_a_short_search_behind_many_exhaustive_ones_is_claimed(service, workplace, fill):
+def test_a_short_search_behind_many_exhaustive_ones_is_claimed(service, context, fill):
     fill(1)
     long = [search(service, mode="exhaustive") for _ in range(70)]
     short = search(service, mode="recall")
 
-    while workplace.own(InteractiveDesk).claim():
+    while context.own(InteractiveDesk).claim():
         pass
 
     states = Counter(service.job(job_id).state for job_id in long)
     assert states == {JobState.RUNNING: 64, JobState.QUEUED: 6}
     assert service.job(short).state == JobState.SUCCEEDED
-    workplace.own(InteractiveDesk).hand_back()
+    context.own(InteractiveDesk).hand_back()
 
 
 def test_an_exhaustive_search_goes_on_from_its_kept_slices(service, fill, tiny_folder):
     videos = fill(*[8] * 12)
     job_id = search(service, "a dog", mode="exhaustive", limit=30)
-    with closing(service.workplace(keep_seconds=0)) as first:
+    with closing(service.context(keep_seconds=0)) as first:
         first.own(LoadedModels).match_limit = CostLimit(16)
         passes = count_passes(first, Task.RETRIEVAL)
         stop = []
@@ -196,18 +194,18 @@ def test_an_exhaustive_search_goes_on_from_its_kept_slices(service, fill, tiny_f
         serve_all(first)
     halfway = service.job(job_id)
 
-    with closing(service.workplace()) as second:
+    with closing(service.context()) as second:
         rest = count_passes(second, Task.RETRIEVAL)
         serve_all(second)
 
         done = service.job(job_id)
-        predictor = ClipBert.for_serving(tiny_folder)
+        model = ClipBert.for_serving(tiny_folder)
         hits = {hit["video_id"]: hit["match_score"] for hit in done.result["hits"]}
         for video_id in videos:
             tokens = second.own(LoadedModels).tokens.get(
                 read_clips(service, video_id)[0].tokens_key
             )
-            (match,) = predictor.score_all([MatchRequest(tokens, "a dog")])
+            (match,) = model.score_all([MatchRequest(tokens, "a dog")])
             assert hits[str(video_id)] == pytest.approx(match.score, abs=1e-3)
     assert (halfway.state, halfway.attempt) == (JobState.QUEUED, 0)
     assert done.state == JobState.SUCCEEDED
@@ -219,7 +217,7 @@ def test_an_exhaustive_search_goes_on_from_its_kept_slices(service, fill, tiny_f
 def test_slices_that_another_model_scored_are_not_mixed_in(service, fill, tmp_path):
     fill(*[8] * 10)
     job_id = search(service, mode="exhaustive")
-    with closing(service.workplace(keep_seconds=0)) as first:
+    with closing(service.context(keep_seconds=0)) as first:
         first.own(LoadedModels).match_limit = CostLimit(16)
         stop = []
         first.leases._is_stopping = lambda: bool(stop)
@@ -232,7 +230,7 @@ def test_slices_that_another_model_scored_are_not_mixed_in(service, fill, tmp_pa
     )
     promote(service.sessions, other)
 
-    with closing(service.workplace()) as second:
+    with closing(service.context()) as second:
         rest = count_passes(second, Task.RETRIEVAL)
         serve_all(second)
 
@@ -254,12 +252,12 @@ def save_other_head(folder):
 def test_a_look_that_is_over_hands_an_exhaustive_search_back_and_it_ends(service, fill):
     fill(*[8] * 8)
     job_id = search(service, mode="exhaustive")
-    with closing(service.workplace(look_seconds=0.01, keep_seconds=0)) as workplace:
-        workplace.own(LoadedModels).match_limit = CostLimit(16)
-        hook_passes(workplace, Task.RETRIEVAL, lambda _: time.sleep(0.02))
+    with closing(service.context(look_seconds=0.01, keep_seconds=0)) as context:
+        context.own(LoadedModels).match_limit = CostLimit(16)
+        hook_passes(context, Task.RETRIEVAL, lambda _: time.sleep(0.02))
 
         looks = 0
-        while serve_interactive(workplace):
+        while serve_interactive(context):
             looks += 1
 
     job = service.job(job_id)
@@ -271,26 +269,26 @@ def test_a_look_that_is_over_hands_an_exhaustive_search_back_and_it_ends(service
 def test_what_was_kept_of_a_cancelled_search_is_removed(service, fill):
     fill(*[8] * 10)
     first, second = (search(service, mode="exhaustive") for _ in range(2))
-    with closing(service.workplace(look_seconds=0.01, keep_seconds=0)) as workplace:
-        workplace.own(LoadedModels).match_limit = CostLimit(8)
-        hook_passes(workplace, Task.RETRIEVAL, lambda _: time.sleep(0.02))
-        serve_interactive(workplace)
+    with closing(service.context(look_seconds=0.01, keep_seconds=0)) as context:
+        context.own(LoadedModels).match_limit = CostLimit(8)
+        hook_passes(context, Task.RETRIEVAL, lambda _: time.sleep(0.02))
+        serve_interactive(context)
         kept, other = sorted((first, second), key=lambda id_: -len(pieces_of(service, id_)))
         assert pieces_of(service, kept) != []
         with service.sessions.begin() as session:
             JobRepository(session).request_cancel(kept)
-        sweep_pieces(workplace)
+        sweep_pieces(context)
 
         assert service.job(other).state == JobState.QUEUED
         assert pieces_of(service, kept) == []
 
 
 def test_a_video_deleted_while_it_is_reranked_drops_out_and_another_takes_its_place(
-    service, workplace, fill
+    service, context, fill
 ):
     videos = fill(*[4] * 24)
     job_id = search(service, "a dog", limit=20)
-    workplace.own(LoadedModels).match_limit = CostLimit(4)
+    context.own(LoadedModels).match_limit = CostLimit(4)
     deleted = []
 
     def delete(_):
@@ -301,8 +299,8 @@ def test_a_video_deleted_while_it_is_reranked_drops_out_and_another_takes_its_pl
             for key in deleted:
                 service.blobs.delete(key)
 
-    hook_passes(workplace, Task.RETRIEVAL, delete)
-    serve_all(workplace)
+    hook_passes(context, Task.RETRIEVAL, delete)
+    serve_all(context)
 
     job = service.job(job_id)
     assert job.state == JobState.SUCCEEDED
@@ -311,10 +309,10 @@ def test_a_video_deleted_while_it_is_reranked_drops_out_and_another_takes_its_pl
     assert len(set(hits)) == 20
 
 
-def test_a_video_deleted_during_an_exhaustive_search_drops_out(service, workplace, fill):
+def test_a_video_deleted_during_an_exhaustive_search_drops_out(service, context, fill):
     videos = fill(*[4] * 12)
     job_id = search(service, "a dog", limit=12, mode="exhaustive")
-    workplace.own(LoadedModels).match_limit = CostLimit(4)
+    context.own(LoadedModels).match_limit = CostLimit(4)
     passes = []
 
     def delete(_):
@@ -326,8 +324,8 @@ def test_a_video_deleted_during_an_exhaustive_search_drops_out(service, workplac
                 for key in keys:
                     service.blobs.delete(key)
 
-    hook_passes(workplace, Task.RETRIEVAL, delete)
-    serve_all(workplace)
+    hook_passes(context, Task.RETRIEVAL, delete)
+    serve_all(context)
 
     job = service.job(job_id)
     assert job.state == JobState.SUCCEEDED
@@ -335,27 +333,27 @@ def test_a_video_deleted_during_an_exhaustive_search_drops_out(service, workplac
     assert hits == {str(id_) for id_ in videos if id_ not in (min(videos), max(videos))}
 
 
-def test_two_long_videos_leave_room_for_all_that_a_search_asks_for(service, workplace, fill):
+def test_two_long_videos_leave_room_for_all_that_a_search_asks_for(service, context, fill):
     fill(300, 300, *[2] * 14)
     jobs = [search(service, limit=10, mode=mode) for mode in ("auto", "recall", "exhaustive")]
 
-    serve_all(workplace)
+    serve_all(context)
 
     for job_id in jobs:
         hits = service.job(job_id).result["hits"]
         assert len({hit["video_id"] for hit in hits}) == 10
 
 
-def test_rerank_reads_the_clips_that_it_scores_and_no_others(service, workplace, fill):
+def test_rerank_reads_the_clips_that_it_scores_and_no_others(service, context, fill):
     fill(250, 250, 250)
     read = []
-    real = workplace.own(LoadedModels).tokens._read
-    workplace.own(LoadedModels).tokens._read = lambda key, indices: (
+    real = context.own(LoadedModels).tokens._read
+    context.own(LoadedModels).tokens._read = lambda key, indices: (
         read.append(indices) or real(key, indices)
     )
 
     job_id = search(service)
-    serve_all(workplace)
+    serve_all(context)
 
     assert service.job(job_id).state == JobState.SUCCEEDED
     assert [len(indices) for indices in read] == [16, 16, 16]
@@ -364,7 +362,7 @@ def test_rerank_reads_the_clips_that_it_scores_and_no_others(service, workplace,
 def test_a_small_video_overtakes_a_long_one(service, recall_folder, media_folder):
     _, long_id = add_video(service, write_long_video(media_folder))
     small = []
-    with closing(service.workplace(forward_megapixels=0.02, decode_threads=1)) as workplace:
+    with closing(service.context(forward_megapixels=0.02, decode_threads=1)) as context:
 
         def add(*_):
             if not small:
@@ -372,8 +370,8 @@ def test_a_small_video_overtakes_a_long_one(service, recall_folder, media_folder
                 small.append(add_video(service, path)[1])
             time.sleep(0.01)
 
-        serving_model(workplace).backbone.register_forward_hook(add)
-        embed_all(workplace)
+        serving_model(context).backbone.register_forward_hook(add)
+        embed_all(context)
 
     assert service.job(small[0]).state == service.job(long_id).state == JobState.SUCCEEDED
     assert service.job(small[0]).finished_at < service.job(long_id).finished_at
@@ -384,12 +382,12 @@ def test_a_video_goes_on_from_one_look_to_the_next_without_being_decoded_again(
 ):
     video_id, job_id = add_video(service, write_long_video(media_folder))
     with closing(
-        service.workplace(look_seconds=0.1, forward_megapixels=0.02, embed_claim_limit=1)
-    ) as workplace:
-        passes = note_frames(serving_model(workplace))
+        service.context(look_seconds=0.1, forward_megapixels=0.02, embed_claim_limit=1)
+    ) as context:
+        passes = note_frames(serving_model(context))
 
         looks = 0
-        while embed_next(workplace):
+        while embed_next(context):
             looks += 1
 
     assert looks > 2
@@ -401,8 +399,8 @@ def test_a_worker_that_closes_hands_back_what_it_would_have_gone_on_with(
     service, recall_folder, media_folder
 ):
     video_id, job_id = add_video(service, write_long_video(media_folder))
-    with closing(service.workplace(look_seconds=0.3, forward_megapixels=0.02)) as workplace:
-        assert embed_next(workplace)
+    with closing(service.context(look_seconds=0.3, forward_megapixels=0.02)) as context:
+        assert embed_next(context)
         assert service.job(job_id).state == JobState.RUNNING
 
     job = service.job(job_id)
@@ -416,7 +414,7 @@ def test_clips_that_were_finished_are_not_made_again_and_seen_by_nobody_before(
     video_id, job_id = add_video(service, write_long_video(media_folder))
     # A look is as long as the passes take, however busy the machine is.
     settings = {"forward_megapixels": 0.02, "keep_seconds": 0, "look_seconds": 600}
-    with closing(service.workplace(**settings)) as first:
+    with closing(service.context(**settings)) as first:
         stop = []
         passes = note_frames(serving_model(first))
         first.leases._is_stopping = lambda: bool(stop)
@@ -426,7 +424,7 @@ def test_clips_that_were_finished_are_not_made_again_and_seen_by_nobody_before(
         embed_next(first)
     before = read_clips(service, video_id)
 
-    with closing(service.workplace()) as second:
+    with closing(service.context()) as second:
         rest = note_frames(serving_model(second))
         embed_all(second)
 
@@ -469,13 +467,13 @@ def test_a_hung_decoder_fails_its_job_and_hands_the_others_back(
         for name, frames in {"hangs.mp4": 30, "a.mp4": 60, "b.mp4": 90}.items()
     }
     release.clear()
-    with closing(service.workplace(stall_seconds=1, decode_threads=2)) as workplace:
-        embedder = Embedder(workplace, leave=leave)
-        use_encoders(service, workplace, embedder, HangingEncoders)
-        passes = note_frames(serving_model(workplace))
+    with closing(service.context(stall_seconds=1, decode_threads=2)) as context:
+        embedder = Embedder(context, leave=leave)
+        use_encoders(service, context, embedder, HangingEncoders)
+        passes = note_frames(serving_model(context))
         # The others are in the middle when the process ends.
-        serving_model(workplace).backbone.register_forward_hook(lambda *_: time.sleep(0.1))
-        workplace.own(LoadedModels).forward_limit.limit = 0.001
+        serving_model(context).backbone.register_forward_hook(lambda *_: time.sleep(0.1))
+        context.own(LoadedModels).forward_limit.limit = 0.001
 
         with pytest.raises(Left, match=r"decode\.stuck"):
             embedder.work(60)
@@ -498,17 +496,17 @@ def test_a_decode_that_ended_while_the_process_did_something_else_is_not_late(
 ):
     _, job_id = add_video(service, write_counting_video(media_folder / "a.mp4", 60, fps=10))
     question = []
-    with closing(service.workplace(stall_seconds=0.8, decode_threads=1)) as workplace:
-        embedder = Embedder(workplace, leave=leave)
-        use_encoders(service, workplace, embedder, HangingEncoders)
+    with closing(service.context(stall_seconds=0.8, decode_threads=1)) as context:
+        embedder = Embedder(context, leave=leave)
+        use_encoders(service, context, embedder, HangingEncoders)
         HangingEncoders.slow_seconds = 0.3
-        real = workplace.own(LoadedModels).cache.get(recall_row(workplace)).encode_texts
+        real = context.own(LoadedModels).cache.get(recall_row(context)).encode_texts
 
         def slowly(texts):
             time.sleep(1.5)
             return real(texts)
 
-        workplace.own(LoadedModels).cache.get(recall_row(workplace)).encode_texts = slowly
+        context.own(LoadedModels).cache.get(recall_row(context)).encode_texts = slowly
         question.append(search(service, "a dog"))
         try:
             embedder.work(60)
@@ -520,16 +518,16 @@ def test_a_decode_that_ended_while_the_process_did_something_else_is_not_late(
     assert service.job(question[0]).state == JobState.SUCCEEDED
 
 
-def recall_row(workplace):
-    with workplace.sessions.begin() as session:
+def recall_row(context):
+    with context.sessions.begin() as session:
         return ModelRepository(session).serving(Task.RECALL)
 
 
-def use_encoders(service, workplace, embedder, kind):
+def use_encoders(service, context, embedder, kind):
     with service.sessions.begin() as session:
         generation = GenerationRepository(session).active()
-    predictor = workplace.own(LoadedModels).cache.get(recall_row(workplace))
-    embedder._encoders[generation.id] = kind(generation, predictor, predictor)
+    model = context.own(LoadedModels).cache.get(recall_row(context))
+    embedder._encoders[generation.id] = kind(generation, model, model)
 
 
 class SlowBlobs:
@@ -554,35 +552,35 @@ def test_questions_are_answered_during_a_download(service, recall_folder, media_
         VideoRepository(session).relocate(
             video_id, uri="upload:a.mp4", blob_key="media/aa", filename="a.mp4"
         )
-    with closing(service.workplace()) as workplace:
-        workplace.blobs = SlowBlobs(service.blobs, 3)
+    with closing(service.context()) as context:
+        context.blobs = SlowBlobs(service.blobs, 3)
         asked = search(service, "a dog")
-        embed_all(workplace)
+        embed_all(context)
 
     assert service.job(job_id).state == JobState.SUCCEEDED
     early = service.job(job_id).finished_at - service.job(asked).finished_at
     assert early.total_seconds() > 1
 
 
-def kill_and_return(service, workplace, worker, job_id):
+def kill_and_return(service, context, worker, job_id):
     child = child_of(worker)
     child.kill()
     service.kill(worker)
-    wait_for(lambda: reconcile(workplace) or service.job(job_id).state == JobState.QUEUED)
+    wait_for(lambda: reconcile(context) or service.job(job_id).state == JobState.QUEUED)
 
 
 def test_a_killed_worker_costs_a_long_video_no_more_than_what_was_not_kept(
-    service, workplace, recall_folder, long_video
+    service, context, recall_folder, long_video
 ):
     job_id = long_video()
     worker = service.start_worker(
         "interactive,embed", **ONE_FRAME_PASSES, **SHORT_LEASE, keep_seconds="0.2"
     )
     wait_for(lambda: len(pieces_of(service, job_id)) > 2)
-    kill_and_return(service, workplace, worker, job_id)
-    passes = note_frames(serving_model(workplace))
+    kill_and_return(service, context, worker, job_id)
+    passes = note_frames(serving_model(context))
 
-    embed_all(workplace)
+    embed_all(context)
 
     job = service.job(job_id)
     assert (job.state, job.attempt) == (JobState.SUCCEEDED, 2)
@@ -592,7 +590,7 @@ def test_a_killed_worker_costs_a_long_video_no_more_than_what_was_not_kept(
 
 
 def test_a_killed_worker_costs_an_exhaustive_search_no_more_than_what_was_not_kept(
-    service, workplace, fill
+    service, context, fill
 ):
     fill(*[200] * 60)
     job_id = search(service, mode="exhaustive")
@@ -600,10 +598,10 @@ def test_a_killed_worker_costs_an_exhaustive_search_no_more_than_what_was_not_ke
         "interactive,embed", match_clips="20", **SHORT_LEASE, keep_seconds="0.1"
     )
     wait_for(lambda: len(pieces_of(service, job_id)) > 2)
-    kill_and_return(service, workplace, worker, job_id)
-    passes = count_passes(workplace, Task.RETRIEVAL)
+    kill_and_return(service, context, worker, job_id)
+    passes = count_passes(context, Task.RETRIEVAL)
 
-    serve_all(workplace)
+    serve_all(context)
 
     job = service.job(job_id)
     assert (job.state, job.result["candidates"]) == (JobState.SUCCEEDED, 12_000)

@@ -31,15 +31,15 @@ SLOW = {"steps": 4000, "checkpoint_steps": 100}  # minutes, if nobody stops it
 
 
 @pytest.fixture
-def workplace(service):
-    workplace = service.workplace(finetune_niceness=0)  # tests have nobody to stand back behind
-    yield workplace
-    workplace.close()
+def context(service):
+    context = service.context(finetune_niceness=0)  # tests have nobody to stand back behind
+    yield context
+    context.close()
 
 
-def work_in_thread(workplace):
+def work_in_thread(context):
     """Run the finetune that is due beside the test."""
-    thread = threading.Thread(target=finetune_next, args=(workplace,), daemon=True)
+    thread = threading.Thread(target=finetune_next, args=(context,), daemon=True)
     thread.start()
     return thread
 
@@ -54,11 +54,11 @@ def trainers(service, finetune_id):
     ]
 
 
-def test_a_finetune_is_trained_compared_registered_and_promoted(service, workplace, tmp_path):
+def test_a_finetune_is_trained_compared_registered_and_promoted(service, context, tmp_path):
     add_library(service, tmp_path)
     finetune_id = ask_for_finetune(service)
 
-    assert finetune_next(workplace) == 1
+    assert finetune_next(context) == 1
 
     # A run takes long: one is looked at from all sides.
     finetune, job = read_finetune(service, finetune_id)
@@ -69,7 +69,7 @@ def test_a_finetune_is_trained_compared_registered_and_promoted(service, workpla
     assert_left_nothing_behind(service, finetune)
 
     second_id = ask_for_finetune(service, steps=45)
-    finetune_next(workplace)
+    finetune_next(context)
     assert_was_compared_with(service, second_id, finetune.model_id)
 
 
@@ -128,11 +128,11 @@ def assert_left_nothing_behind(service, finetune):
     assert model.visual_sha256 == base.visual_sha256  # the stored tokens still fit it
 
 
-def test_too_few_held_out_examples_keep_a_model_as_a_candidate(service, workplace, tmp_path):
+def test_too_few_held_out_examples_keep_a_model_as_a_candidate(service, context, tmp_path):
     add_library(service, tmp_path)
     finetune_id = ask_for_finetune(service, gate=FinetuneGate())
 
-    finetune_next(workplace)
+    finetune_next(context)
 
     finetune, _ = read_finetune(service, finetune_id)
     assert finetune.model_id is not None
@@ -140,10 +140,10 @@ def test_too_few_held_out_examples_keep_a_model_as_a_candidate(service, workplac
     assert serving_model(service) is None
 
 
-def test_a_cancelled_finetune_frees_its_device_within_seconds(service, workplace, tmp_path):
+def test_a_cancelled_finetune_frees_its_device_within_seconds(service, context, tmp_path):
     add_library(service, tmp_path, num_holdout=0)
     finetune_id = ask_for_finetune(service, **SLOW)
-    thread = work_in_thread(workplace)
+    thread = work_in_thread(context)
     wait_for(lambda: events_of(service, finetune_id, "metrics"))
 
     asked_at = time.monotonic()
@@ -157,10 +157,10 @@ def test_a_cancelled_finetune_frees_its_device_within_seconds(service, workplace
     assert run_folder(service, finetune_id).is_dir()  # for a retry
 
 
-def test_a_paused_finetune_goes_on_where_it_stood(service, workplace, tmp_path):
+def test_a_paused_finetune_goes_on_where_it_stood(service, context, tmp_path):
     add_library(service, tmp_path, num_holdout=0)
     finetune_id = ask_for_finetune(service, steps=250, checkpoint_steps=1000)
-    thread = work_in_thread(workplace)
+    thread = work_in_thread(context)
     wait_for(lambda: events_of(service, finetune_id, "metrics"))
 
     with service.sessions.begin() as session:
@@ -172,11 +172,11 @@ def test_a_paused_finetune_goes_on_where_it_stood(service, workplace, tmp_path):
     stood_at = int(checkpoint.name.rpartition("-")[2])
     assert (paused.attempt, paused.worker_losses) == (0, 0)
     assert 0 < stood_at < 250
-    assert finetune_next(workplace) == 0
+    assert finetune_next(context) == 0
 
     with service.sessions.begin() as session:
         JobRepository(session).resume(finetune_id)
-    finetune_next(workplace)
+    finetune_next(context)
 
     assert service.job(finetune_id).state == JobState.SUCCEEDED
     steps = [event.data["step"] for event in events_of(service, finetune_id, "metrics")]
@@ -184,11 +184,11 @@ def test_a_paused_finetune_goes_on_where_it_stood(service, workplace, tmp_path):
     assert steps[-1] == 250
 
 
-def test_a_trainer_that_dies_again_and_again_fails_its_job(service, workplace, tmp_path):
+def test_a_trainer_that_dies_again_and_again_fails_its_job(service, context, tmp_path):
     add_library(service, tmp_path, num_holdout=0)
     finetune_id = ask_for_finetune(service)
     with standing_in("echo its last words; kill -9 $$"):
-        finetune_next(workplace)
+        finetune_next(context)
 
     job = service.job(finetune_id)
     assert (job.state, job.error_code) == (JobState.FAILED, "trainer_lost")
@@ -196,11 +196,11 @@ def test_a_trainer_that_dies_again_and_again_fails_its_job(service, workplace, t
     assert len(events_of(service, finetune_id, "trainer_lost")) == 4
 
 
-def test_out_of_memory_takes_half_as_many_videos_until_there_is_one(service, workplace, tmp_path):
+def test_out_of_memory_takes_half_as_many_videos_until_there_is_one(service, context, tmp_path):
     add_library(service, tmp_path, num_holdout=0)
     finetune_id = ask_for_finetune(service)
     with standing_in("exit 4"):
-        finetune_next(workplace)
+        finetune_next(context)
 
     job = service.job(finetune_id)
     assert (job.state, job.error_code) == (JobState.FAILED, "out_of_memory")
@@ -211,11 +211,11 @@ def test_out_of_memory_takes_half_as_many_videos_until_there_is_one(service, wor
     assert halved == [2, 1]
 
 
-def test_less_memory_gives_the_same_effective_batch(service, workplace, tmp_path):
+def test_less_memory_gives_the_same_effective_batch(service, context, tmp_path):
     add_library(service, tmp_path, num_holdout=0)
     finetune_id = ask_for_finetune(service)
     with standing_in('grep -q "videos_per_forward = 4" recipe.toml && exit 4; exec "$@"'):
-        finetune_next(workplace)
+        finetune_next(context)
 
     finetune, job = read_finetune(service, finetune_id)
     assert job.state == JobState.SUCCEEDED
@@ -224,18 +224,18 @@ def test_less_memory_gives_the_same_effective_batch(service, workplace, tmp_path
     assert event.data == {"videos_per_forward": 2}
 
 
-def test_an_error_of_the_trainer_is_the_jobs(service, workplace, tmp_path):
+def test_an_error_of_the_trainer_is_the_jobs(service, context, tmp_path):
     add_library(service, tmp_path, num_holdout=0)
     finetune_id = ask_for_finetune(service, learning_rate=1e30)
 
-    finetune_next(workplace)
+    finetune_next(context)
 
     job = service.job(finetune_id)
     assert (job.state, job.error_code) == (JobState.FAILED, "training_diverged")
     assert job.error_detail["log"]
 
 
-def test_a_video_deleted_before_the_start_is_named(service, workplace, tmp_path):
+def test_a_video_deleted_before_the_start_is_named(service, context, tmp_path):
     add_library(service, tmp_path)
     finetune_id = ask_for_finetune(service)
     with service.sessions.begin() as session:
@@ -245,25 +245,25 @@ def test_a_video_deleted_before_the_start_is_named(service, workplace, tmp_path)
         (video, *_) = videos.list(page_size=1).items
         videos.delete(video.id)
 
-    finetune_next(workplace)
+    finetune_next(context)
 
     job = service.job(finetune_id)
     assert (job.state, job.error_code) == (JobState.FAILED, "video_deleted")
     assert str(video.id) in job.error_message
 
 
-def test_a_full_disk_is_found_before_the_start(service, workplace, tmp_path):
+def test_a_full_disk_is_found_before_the_start(service, context, tmp_path):
     add_library(service, tmp_path)
     finetune_id = ask_for_finetune(service, checkpoints_kept=10**9)
 
-    finetune_next(workplace)
+    finetune_next(context)
 
     job = service.job(finetune_id)
     assert (job.state, job.error_code) == (JobState.FAILED, "disk_full")
     assert job.error_detail["needed_bytes"] > job.error_detail["free_bytes"]
 
 
-def test_a_stopped_worker_saves_a_checkpoint_and_the_next_one_goes_on(service, workplace, tmp_path):
+def test_a_stopped_worker_saves_a_checkpoint_and_the_next_one_goes_on(service, context, tmp_path):
     add_library(service, tmp_path, num_holdout=0)
     finetune_id = ask_for_finetune(service, steps=250, checkpoint_steps=1000)
     worker = service.start_worker("finetune", finetune_niceness="0")
@@ -275,7 +275,7 @@ def test_a_stopped_worker_saves_a_checkpoint_and_the_next_one_goes_on(service, w
     assert (job.state, job.attempt, job.worker_losses) == (JobState.QUEUED, 0, 0)
     assert trainers(service, finetune_id) == []
     assert list((run_folder(service, finetune_id) / "run" / "checkpoints").iterdir())
-    finetune_next(workplace)
+    finetune_next(context)
     assert service.job(finetune_id).state == JobState.SUCCEEDED
 
 
@@ -310,11 +310,11 @@ def two_processes(monkeypatch):
 
 @pytest.mark.usefixtures("two_processes")
 def test_several_processes_train_one_model_and_are_lost_and_found_together(
-    service, workplace, tmp_path
+    service, context, tmp_path
 ):
     add_library(service, tmp_path, num_holdout=0)
     finetune_id = ask_for_finetune(service, steps=100)
-    thread = work_in_thread(workplace)
+    thread = work_in_thread(context)
     wait_for(lambda: events_of(service, finetune_id, "metrics"))
     first = trainers(service, finetune_id)
     ranks = [process for process in first if "torch.distributed.run" not in process.cmdline()]
@@ -331,10 +331,10 @@ def test_several_processes_train_one_model_and_are_lost_and_found_together(
 
 
 @pytest.mark.usefixtures("two_processes")
-def test_several_processes_are_cancelled_together(service, workplace, tmp_path):
+def test_several_processes_are_cancelled_together(service, context, tmp_path):
     add_library(service, tmp_path, num_holdout=0)
     finetune_id = ask_for_finetune(service, **SLOW)
-    thread = work_in_thread(workplace)
+    thread = work_in_thread(context)
     wait_for(lambda: events_of(service, finetune_id, "metrics"))
     assert len(trainers(service, finetune_id)) == 3  # with the one that started the two
 

@@ -28,10 +28,10 @@ BRIEF = {"steps": 4, "checkpoint_steps": 2, "log_steps": 1}
 
 
 @pytest.fixture
-def workplace(service):
-    workplace = service.workplace(finetune_niceness=0)  # tests have nobody to stand back behind
-    yield workplace
-    workplace.close()
+def context(service):
+    context = service.context(finetune_niceness=0)  # tests have nobody to stand back behind
+    yield context
+    context.close()
 
 
 def label_videos(service, task):
@@ -50,14 +50,12 @@ def label_videos(service, task):
 
 
 @pytest.mark.parametrize(("task", "metric"), [("retrieval", "r1"), ("multiple_choice", "accuracy")])
-def test_other_tasks_are_compared_with_the_recall_vectors(
-    service, workplace, tmp_path, task, metric
-):
+def test_other_tasks_are_compared_with_the_recall_vectors(service, context, tmp_path, task, metric):
     add_library(service, tmp_path)
     label_videos(service, task)
     finetune_id = ask_for_finetune(service, task=task, gate=FinetuneGate(promote=False), **BRIEF)
 
-    finetune_next(workplace)
+    finetune_next(context)
 
     finetune, job = read_finetune(service, finetune_id)
     assert (job.state, job.error_message) == (JobState.SUCCEEDED, None)
@@ -68,7 +66,7 @@ def test_other_tasks_are_compared_with_the_recall_vectors(
     assert serving_model(service, task) is None
 
 
-def test_nothing_may_get_worse_on_the_regression_data_set(service, workplace, tmp_path):
+def test_nothing_may_get_worse_on_the_regression_data_set(service, context, tmp_path):
     add_library(service, tmp_path)
     with service.sessions.begin() as session:
         regression = DatasetRepository(session).freeze("qa", LabelFilter(split="train")).id
@@ -78,8 +76,8 @@ def test_nothing_may_get_worse_on_the_regression_data_set(service, workplace, tm
     )
     taken = ask_for_finetune(service, gate=FinetuneGate(min_holdout=4, regression_dataset_id=fixed))
 
-    finetune_next(workplace)
-    finetune_next(workplace)
+    finetune_next(context)
+    finetune_next(context)
 
     decision = read_finetune(service, kept)[0].report["decision"]
     assert (decision["code"], decision["regression"]) == ("regression", None)
@@ -90,7 +88,7 @@ def test_nothing_may_get_worse_on_the_regression_data_set(service, workplace, tm
 
 
 @pytest.fixture
-def seen_library(service, workplace, media_folder, tmp_path):
+def seen_library(service, context, media_folder, tmp_path):
     """Videos that are files, indexed for the default model, with labels."""
     ensure_default(service.sessions, service.blobs, save_recall_model(tmp_path / "recall"))
     ids = [
@@ -99,7 +97,7 @@ def seen_library(service, workplace, media_folder, tmp_path):
         ]
         for index in range(6)
     ]
-    embed_all(workplace)
+    embed_all(context)
     with service.sessions.begin() as session:
         LabelRepository(session).add_many(
             [
@@ -116,9 +114,7 @@ def seen_library(service, workplace, media_folder, tmp_path):
     return ids
 
 
-def test_a_model_whose_eyes_are_trained_too_learns_from_the_videos(
-    service, workplace, seen_library
-):
+def test_a_model_whose_eyes_are_trained_too_learns_from_the_videos(service, context, seen_library):
     finetune_id = ask_for_finetune(
         service,
         gate=FinetuneGate(min_holdout=1),
@@ -128,7 +124,7 @@ def test_a_model_whose_eyes_are_trained_too_learns_from_the_videos(
         **BRIEF,
     )
 
-    finetune_next(workplace)
+    finetune_next(context)
 
     finetune, job = read_finetune(service, finetune_id)
     assert (job.state, job.error_message) == (JobState.SUCCEEDED, None)
@@ -141,7 +137,7 @@ def test_a_model_whose_eyes_are_trained_too_learns_from_the_videos(
 
 
 def test_a_serving_model_that_sees_otherwise_is_measured_on_the_videos(
-    service, workplace, seen_library, tmp_path
+    service, context, seen_library, tmp_path
 ):
     tiny = register_model(
         service.sessions, service.blobs, save_tiny(tmp_path / "tiny"), name="tiny", version="1"
@@ -151,7 +147,7 @@ def test_a_serving_model_that_sees_otherwise_is_measured_on_the_videos(
         service, gate=FinetuneGate(min_holdout=1, promote=False), videos_per_step=4, **BRIEF
     )
 
-    finetune_next(workplace)
+    finetune_next(context)
 
     finetune, job = read_finetune(service, finetune_id)
     assert (job.state, job.error_message) == (JobState.SUCCEEDED, None)

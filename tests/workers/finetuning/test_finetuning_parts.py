@@ -16,7 +16,7 @@ from store.blobs import open_blobs
 from store.jobs.state import JobKind, JobState
 from store.jobs.tables import Job
 from store.videos.contents import curves_key
-from workers.errors import HoldLost, JobError
+from workers.errors import JobError, JobLost
 from workers.finetuning.devices import choose_device, count_processes, fit_videos_per_forward
 from workers.finetuning.folder import FinetuneFolder
 from workers.finetuning.mirror import Mirror
@@ -64,7 +64,7 @@ def test_a_newer_claim_keeps_an_older_one_out(folder):
     folder.open(3)
     folder.open(3)
 
-    with pytest.raises(HoldLost, match="claim 3"):
+    with pytest.raises(JobLost, match="claim 3"):
         folder.open(2)
     assert folder.fence.read_text() == "3\n"
 
@@ -221,7 +221,7 @@ def write_checkpoint(folder, step):
 
 
 def lose_hold():
-    raise HoldLost("another worker has it")
+    raise JobLost("another worker has it")
 
 
 def test_a_worker_elsewhere_goes_on_from_the_copy_of_the_last_checkpoint(tmp_path):
@@ -232,14 +232,14 @@ def test_a_worker_elsewhere_goes_on_from_the_copy_of_the_last_checkpoint(tmp_pat
     mirror = Mirror(blobs, finetune_id, here, is_on=True)
     for step in (5, 10):
         write_checkpoint(here, step)
-        mirror.look()
+        mirror.copy_if_new()
         mirror._copying.result()
     mirror.close(last=True)
 
     there = FinetuneFolder(tmp_path / "there", finetune_id)
     there.open(2)
     second = Mirror(blobs, finetune_id, there, is_on=True)
-    with pytest.raises(HoldLost):
+    with pytest.raises(JobLost):
         second.fetch(lose_hold)
     assert any(path.is_file() for path in there.run.rglob("*"))
     assert there.last_checkpoint() is None  # half a copy is none
@@ -270,7 +270,7 @@ def test_an_older_copy_does_not_replace_what_is_here(tmp_path):
     assert folder.last_checkpoint()[0] == 10
 
 
-def test_runs_are_kept_while_their_job_can_go_on_or_be_retried(service, workplace):
+def test_runs_are_kept_while_their_job_can_go_on_or_be_retried(service, context):
     ids = {}
     for name, state, age in (
         ("paused", JobState.PAUSED, None),
@@ -284,19 +284,19 @@ def test_runs_are_kept_while_their_job_can_go_on_or_be_retried(service, workplac
             job.finished_at = age and datetime.now(UTC) - age
     ids["deleted"], ids["of another service"] = uuid4(), uuid4()
     for finetune_id in ids.values():
-        FinetuneFolder(workplace.run_folder, finetune_id).open(1)
+        FinetuneFolder(context.run_folder, finetune_id).open(1)
         service.blobs.put_bytes(curves_key(finetune_id, "curves.png"), b"x")
     long_ago = time.time() - timedelta(days=8).total_seconds()
-    os.utime(workplace.run_folder / str(ids["deleted"]), (long_ago, long_ago))
-    (workplace.run_folder / "photos").mkdir()  # the folder is shared with others
-    (workplace.run_folder / "notes.txt").touch()
+    os.utime(context.run_folder / str(ids["deleted"]), (long_ago, long_ago))
+    (context.run_folder / "photos").mkdir()  # the folder is shared with others
+    (context.run_folder / "notes.txt").touch()
     for name in ("photos", "notes.txt"):
-        os.utime(workplace.run_folder / name, (long_ago, long_ago))
+        os.utime(context.run_folder / name, (long_ago, long_ago))
 
-    sweep_runs(workplace)
-    sweep_curves(workplace)
+    sweep_runs(context)
+    sweep_curves(context)
 
-    left = {path.name for path in workplace.run_folder.iterdir()}
+    left = {path.name for path in context.run_folder.iterdir()}
     kept = {str(ids[name]) for name in ("paused", "failed", "of another service")}
     assert left == kept | {"photos", "notes.txt"}
     curves = {key.split("/")[1] for key in service.blobs.keys("finetunes")}

@@ -26,7 +26,7 @@ from tests.workers.library import read_video
 from tests.workers.service import wait_for
 from workers.indexing import ingestion
 from workers.indexing.ingestion import ingest_next, probe_limit_seconds
-from workers.maintenance.place_checks import check_places
+from workers.maintenance.location_checks import check_locations
 from workers.settings import WorkerSettings
 
 
@@ -57,15 +57,15 @@ def generation_id(service):
         return generation.id
 
 
-def put(film, place):
+def put(film, location):
     """Put a film at a place as people do: beside it, and then renamed."""
-    copy = shutil.copyfile(film, place.with_name("copying"))
-    return copy.replace(place)
+    copy = shutil.copyfile(film, location.with_name("copying"))
+    return copy.replace(location)
 
 
-def index(service, workplace, *places):
-    jobs = [service.enqueue_ingest(place) for place in places]
-    while ingest_next(workplace):
+def index(service, context, *locations):
+    jobs = [service.enqueue_ingest(location) for location in locations]
+    while ingest_next(context):
         pass
     return [service.job(job_id) for job_id in jobs]
 
@@ -106,19 +106,19 @@ def found(service, generation_id):
 
 
 def test_a_path_with_other_content_supersedes_what_was_there(
-    service, workplace, films, media_folder, generation_id
+    service, context, films, media_folder, generation_id
 ):
-    place = put(films[0], media_folder / "v.mp4")
-    [first] = index(service, workplace, place)
+    location = put(films[0], media_folder / "v.mp4")
+    [first] = index(service, context, location)
     key = add_clips(service, first.video_id, generation_id, service.blobs)
-    put(films[1], place)
+    put(films[1], location)
 
-    [second] = index(service, workplace, place)
+    [second] = index(service, context, location)
 
     old, new = all_videos(service).values()
     assert (old.id, new.id) == (first.video_id, second.video_id)
     assert (old.state, old.superseded_by_id) == (VideoState.SUPERSEDED, new.id)
-    assert (new.state, new.uri) == (VideoState.PROCESSING, place.as_uri())
+    assert (new.state, new.uri) == (VideoState.PROCESSING, location.as_uri())
     assert found(service, generation_id) == set()
     assert not service.blobs.exists(key)
     embeds = [job for job in service.jobs(JobKind.EMBED) if job.video_id == old.id]
@@ -132,15 +132,15 @@ def test_a_path_with_other_content_supersedes_what_was_there(
 
 
 def test_what_was_superseded_comes_back_with_its_labels_when_its_content_does(
-    service, workplace, films, media_folder, generation_id
+    service, context, films, media_folder, generation_id
 ):
-    place = put(films[0], media_folder / "v.mp4")
-    [first] = index(service, workplace, place)
-    put(films[1], place)
-    index(service, workplace, place)
-    put(films[0], place)
+    location = put(films[0], media_folder / "v.mp4")
+    [first] = index(service, context, location)
+    put(films[1], location)
+    index(service, context, location)
+    put(films[0], location)
 
-    [third] = index(service, workplace, place)
+    [third] = index(service, context, location)
 
     assert third.video_id == first.video_id
     videos = all_videos(service)
@@ -152,14 +152,14 @@ def test_what_was_superseded_comes_back_with_its_labels_when_its_content_does(
     assert [job.video_id for job in waiting] == [first.video_id]
 
 
-def test_content_that_lies_elsewhere_too_lives_on_there(service, workplace, films, media_folder):
-    place = put(films[0], media_folder / "a.mp4")
+def test_content_that_lies_elsewhere_too_lives_on_there(service, context, films, media_folder):
+    location = put(films[0], media_folder / "a.mp4")
     copy = put(films[0], media_folder / "b.mp4")
-    first, second = index(service, workplace, place, copy)
+    first, second = index(service, context, location, copy)
     assert first.video_id == second.video_id
-    put(films[1], place)
+    put(films[1], location)
 
-    [third] = index(service, workplace, place)
+    [third] = index(service, context, location)
 
     videos = all_videos(service)
     kept = videos[first.video_id]
@@ -168,7 +168,7 @@ def test_content_that_lies_elsewhere_too_lives_on_there(service, workplace, film
         copy.as_uri(),
         "b.mp4",
     )
-    assert videos[third.video_id].uri == place.as_uri()
+    assert videos[third.video_id].uri == location.as_uri()
     with service.sessions.begin() as session:
         assert find_videos(session, ["a.mp4", "b.mp4"]) == {
             "a.mp4": [third.video_id],
@@ -177,26 +177,26 @@ def test_content_that_lies_elsewhere_too_lives_on_there(service, workplace, film
 
 
 def test_a_copy_that_has_other_content_by_now_does_not_keep_a_video(
-    service, workplace, films, media_folder
+    service, context, films, media_folder
 ):
-    place = put(films[0], media_folder / "a.mp4")
+    location = put(films[0], media_folder / "a.mp4")
     copy = put(films[0], media_folder / "b.mp4")
-    first, _ = index(service, workplace, place, copy)
+    first, _ = index(service, context, location, copy)
     copy.write_bytes(b"rubbish")
-    put(films[1], place)
+    put(films[1], location)
 
-    index(service, workplace, place)
+    index(service, context, location)
 
     assert all_videos(service)[first.video_id].state == VideoState.SUPERSEDED
 
 
-def test_uploads_of_one_name_do_not_supersede_each_other(service, workplace, films):
+def test_uploads_of_one_name_do_not_supersede_each_other(service, context, films):
     for number, film in enumerate(films):
         key = f"media/ab/{number}"
         service.blobs.put_file(key, film)
         service.enqueue(JobKind.INGEST, blob_key=key, sha256=str(number), filename="v.mp4")
 
-    while ingest_next(workplace):
+    while ingest_next(context):
         pass
 
     states = [video.state for video in all_videos(service).values()]
@@ -204,10 +204,10 @@ def test_uploads_of_one_name_do_not_supersede_each_other(service, workplace, fil
 
 
 def test_the_newer_of_two_contents_of_one_path_stays_whichever_job_ends_last(
-    service, workplace, films, media_folder, monkeypatch
+    service, context, films, media_folder, monkeypatch
 ):
-    place = put(films[0], media_folder / "v.mp4")
-    slow, fast = (service.enqueue_ingest(place) for _ in range(2))
+    location = put(films[0], media_folder / "v.mp4")
+    slow, fast = (service.enqueue_ingest(location) for _ in range(2))
     probing, may_go_on = threading.Event(), threading.Event()
     probe = ingestion.probe_in_subprocess
 
@@ -219,16 +219,16 @@ def test_the_newer_of_two_contents_of_one_path_stays_whichever_job_ends_last(
         return answer
 
     monkeypatch.setattr(ingestion, "probe_in_subprocess", wait_when_first)
-    other_workplace = service.workplace()
-    thread = threading.Thread(target=ingest_next, args=(other_workplace,))
+    other_context = service.context()
+    thread = threading.Thread(target=ingest_next, args=(other_context,))
     thread.start()
     assert probing.wait(60)
-    put(films[1], place)  # after the slow job has hashed and probed the older one
+    put(films[1], location)  # after the slow job has hashed and probed the older one
 
-    assert ingest_next(workplace) == 1
+    assert ingest_next(context) == 1
     may_go_on.set()
     thread.join(60)
-    other_workplace.close()
+    other_context.close()
 
     (newer,) = all_videos(service).values()
     assert newer.num_frames == 20
@@ -236,23 +236,23 @@ def test_the_newer_of_two_contents_of_one_path_stays_whichever_job_ends_last(
     assert states == {JobState.SUCCEEDED, JobState.QUEUED}  # the slow one looks again
     with service.sessions.begin() as session:
         session.execute(text("UPDATE jobs SET run_at = now()"))
-    while ingest_next(workplace):
+    while ingest_next(context):
         pass
     assert {service.job(job_id).video_id for job_id in (slow, fast)} == {newer.id}
 
 
 def test_clips_that_come_after_their_video_was_superseded_are_refused(
-    service, workplace, films, media_folder, generation_id
+    service, context, films, media_folder, generation_id
 ):
-    place = put(films[0], media_folder / "v.mp4")
-    [first] = index(service, workplace, place)
-    put(films[1], place)
+    location = put(films[0], media_folder / "v.mp4")
+    [first] = index(service, context, location)
+    put(films[1], location)
     clip = NewClip(0, 0.0, 1.0, [0.5], [1.0, 0.0], "tokens/g/v.safetensors")
     embedding = service.sessions()
     embedding.begin()
     VideoRepository(embedding).replace_clips(first.video_id, generation_id, [clip])
     VideoRepository(embedding).mark_ready(first.video_id)
-    ingesting = threading.Thread(target=index, args=(service, workplace, place))
+    ingesting = threading.Thread(target=index, args=(service, context, location))
     ingesting.start()
     wait_for(lambda: num_waiting_for_locks(service) == 1)  # for the row that the embedding holds
 
@@ -266,15 +266,15 @@ def test_clips_that_come_after_their_video_was_superseded_are_refused(
 
 
 def test_other_content_of_a_path_is_taken_in_while_what_was_there_is_being_deleted(
-    service, workplace, films, media_folder
+    service, context, films, media_folder
 ):
-    place = put(films[0], media_folder / "v.mp4")
-    [first] = index(service, workplace, place)
-    put(films[1], place)
+    location = put(films[0], media_folder / "v.mp4")
+    [first] = index(service, context, location)
+    put(films[1], location)
     deletion = service.sessions()
     VideoRepository(deletion).delete(first.video_id)
-    job_id = service.enqueue_ingest(place)
-    ingesting = threading.Thread(target=ingest_next, args=(workplace,))
+    job_id = service.enqueue_ingest(location)
+    ingesting = threading.Thread(target=ingest_next, args=(context,))
     ingesting.start()
     wait_for(lambda: num_waiting_for_locks(service) == 1)
 
@@ -287,10 +287,10 @@ def test_other_content_of_a_path_is_taken_in_while_what_was_there_is_being_delet
 
 
 def test_a_video_that_was_deleted_while_it_was_taken_in_is_made_anew(
-    service, workplace, films, media_folder, monkeypatch
+    service, context, films, media_folder, monkeypatch
 ):
-    place = put(films[0], media_folder / "v.mp4")
-    [first] = index(service, workplace, place)
+    location = put(films[0], media_folder / "v.mp4")
+    [first] = index(service, context, location)
     is_still_there = ingestion._is_still_there
 
     def delete_meanwhile(*arguments):
@@ -300,17 +300,17 @@ def test_a_video_that_was_deleted_while_it_was_taken_in_is_made_anew(
 
     monkeypatch.setattr(ingestion, "_is_still_there", delete_meanwhile)
 
-    [second] = index(service, workplace, place)
+    [second] = index(service, context, location)
 
     (video,) = all_videos(service).values()
     assert video.id == second.video_id != first.video_id
 
 
 def test_labels_stay_with_the_content_that_they_are_about(
-    service, workplace, films, media_folder, generation_id
+    service, context, films, media_folder, generation_id
 ):
-    place = put(films[0], media_folder / "v.mp4")
-    [first] = index(service, workplace, place)
+    location = put(films[0], media_folder / "v.mp4")
+    [first] = index(service, context, location)
     with service.sessions.begin() as session:
         session.execute(
             text(
@@ -320,9 +320,9 @@ def test_labels_stay_with_the_content_that_they_are_about(
             ),
             {"id": first.video_id},
         )
-    put(films[1], place)
+    put(films[1], location)
 
-    index(service, workplace, place)
+    index(service, context, location)
 
     with service.sessions.begin() as session:
         assert list(session.scalars(select(Label.video_id))) == [first.video_id]
@@ -331,11 +331,11 @@ def test_labels_stay_with_the_content_that_they_are_about(
 def test_a_file_that_was_written_to_a_moment_ago_is_looked_at_again_later(
     service, films, media_folder
 ):
-    workplace = service.workplace(settle_seconds=2)
-    place = put(films[0], media_folder / "v.mp4")
-    job_id = service.enqueue_ingest(place)
+    context = service.context(settle_seconds=2)
+    location = put(films[0], media_folder / "v.mp4")
+    job_id = service.enqueue_ingest(location)
 
-    assert ingest_next(workplace) == 1
+    assert ingest_next(context) == 1
 
     job = service.job(job_id)
     assert (job.state, job.attempt) == (JobState.QUEUED, 0)
@@ -343,51 +343,51 @@ def test_a_file_that_was_written_to_a_moment_ago_is_looked_at_again_later(
         events = session.execute(
             select(JobEvent.type, JobEvent.data).where(JobEvent.job_id == job_id)
         ).all()
-        assert ("growing", {"size_bytes": place.stat().st_size}) in [tuple(e) for e in events]
+        assert ("growing", {"size_bytes": location.stat().st_size}) in [tuple(e) for e in events]
         wait = (job.run_at - job.updated_at).total_seconds()
         session.execute(text("UPDATE jobs SET run_at = now()"))
     assert 1.5 <= wait <= 2.5
-    os.utime(place)
+    os.utime(location)
     settled_at = time.monotonic() + 2.1
     while time.monotonic() < settled_at:
         time.sleep(0.1)
-    assert ingest_next(workplace) == 1
+    assert ingest_next(context) == 1
     assert service.job(job_id).state == JobState.SUCCEEDED
-    workplace.close()
+    context.close()
 
 
 def test_a_file_that_grows_while_it_is_read_is_tried_again_and_then_taken_whole(
-    service, workplace, films, media_folder, monkeypatch
+    service, context, films, media_folder, monkeypatch
 ):
     whole = films[1].read_bytes()
-    place = media_folder / "v.mp4"
-    place.write_bytes(whole[: len(whole) // 2])
-    job_id = service.enqueue_ingest(place)
+    location = media_folder / "v.mp4"
+    location.write_bytes(whole[: len(whole) // 2])
+    job_id = service.enqueue_ingest(location)
     probe = ingestion.probe_in_subprocess
 
     def grow_meanwhile(path, **options):
-        with place.open("ab") as file:
+        with location.open("ab") as file:
             file.write(whole[file.tell() :])
         return probe(path, **options)
 
     monkeypatch.setattr(ingestion, "probe_in_subprocess", grow_meanwhile)
-    assert ingest_next(workplace) == 1
+    assert ingest_next(context) == 1
     assert (service.job(job_id).state, service.job(job_id).attempt) == (JobState.QUEUED, 0)
 
     monkeypatch.undo()
     with service.sessions.begin() as session:
         session.execute(text("UPDATE jobs SET run_at = now()"))
-    assert ingest_next(workplace) == 1
+    assert ingest_next(context) == 1
 
     (video,) = all_videos(service).values()
     assert (video.num_frames, video.size_bytes) == (20, len(whole))
 
 
 def test_a_file_that_grows_for_too_long_fails_with_a_code_of_its_own(service, films, media_folder):
-    workplace = service.workplace(settle_seconds=30, growing_seconds=60)
-    place = put(films[0], media_folder / "v.mp4")
-    job_id = service.enqueue_ingest(place)
-    assert ingest_next(workplace) == 1
+    context = service.context(settle_seconds=30, growing_seconds=60)
+    location = put(films[0], media_folder / "v.mp4")
+    job_id = service.enqueue_ingest(location)
+    assert ingest_next(context) == 1
     with service.sessions.begin() as session:
         session.execute(
             update(JobEvent)
@@ -396,7 +396,7 @@ def test_a_file_that_grows_for_too_long_fails_with_a_code_of_its_own(service, fi
         )
         session.execute(text("UPDATE jobs SET run_at = now()"))
 
-    assert ingest_next(workplace) == 1
+    assert ingest_next(context) == 1
 
     job = service.job(job_id)
     assert (job.state, job.error_code) == (JobState.FAILED, "media_growing")
@@ -404,31 +404,31 @@ def test_a_file_that_grows_for_too_long_fails_with_a_code_of_its_own(service, fi
     # Whoever asks again gets all of the time again.
     with service.sessions.begin() as session:
         JobRepository(session).retry(job_id)
-    assert ingest_next(workplace) == 1
+    assert ingest_next(context) == 1
     assert service.job(job_id).state == JobState.QUEUED
-    workplace.close()
+    context.close()
 
 
 def test_a_file_that_vanishes_is_missing_until_it_returns(
-    service, workplace, films, media_folder, generation_id
+    service, context, films, media_folder, generation_id
 ):
-    place = put(films[0], media_folder / "v.mp4")
-    [job] = index(service, workplace, place)
+    location = put(films[0], media_folder / "v.mp4")
+    [job] = index(service, context, location)
     add_clips(service, job.video_id, generation_id, service.blobs)
-    hidden = place.rename(media_folder / "hidden")
+    hidden = location.rename(media_folder / "hidden")
 
-    check_places(workplace)
+    check_locations(context)
 
     video = all_videos(service)[job.video_id]
     assert video.missing_since is not None
     assert video.state == VideoState.READY
     assert found(service, generation_id) == {job.video_id}
-    hidden.rename(place)
-    check_places(workplace)
+    hidden.rename(location)
+    check_locations(context)
     assert all_videos(service)[job.video_id].missing_since is None
 
 
-def test_each_place_is_looked_at_once_however_few_there_are(service, workplace, media_folder):
+def test_each_place_is_looked_at_once_however_few_there_are(service, context, media_folder):
     rows = [
         {"uri": (media_folder / f"{n}.mp4").as_uri(), "sha256": str(n), "state": VideoState.READY}
         for n in range(600)
@@ -440,35 +440,35 @@ def test_each_place_is_looked_at_once_however_few_there_are(service, workplace, 
     def note(_connection, _cursor, statement, *_):
         looks.extend([1] * (statement.startswith("SELECT") and "place_checked_at" in statement))
 
-    event.listen(workplace.sessions.kw["bind"], "after_cursor_execute", note)
-    check_places(workplace)
+    event.listen(context.sessions.kw["bind"], "after_cursor_execute", note)
+    check_locations(context)
 
     assert len(looks) == 2
     assert all(video.missing_since for video in all_videos(service).values())
 
 
 def test_a_place_with_a_file_of_another_length_misses_its_video(
-    service, workplace, films, media_folder
+    service, context, films, media_folder
 ):
-    place = put(films[0], media_folder / "v.mp4")
-    [job] = index(service, workplace, place)
-    put(films[1], place)
+    location = put(films[0], media_folder / "v.mp4")
+    [job] = index(service, context, location)
+    put(films[1], location)
 
-    check_places(workplace)
+    check_locations(context)
 
     assert all_videos(service)[job.video_id].missing_since is not None
 
 
 def test_a_file_that_is_indexed_where_it_was_moved_is_there_again(
-    service, workplace, films, media_folder
+    service, context, films, media_folder
 ):
-    place = put(films[0], media_folder / "old.mp4")
-    [job] = index(service, workplace, place)
-    moved = place.rename(media_folder / "new.mp4")
-    check_places(workplace)
+    location = put(films[0], media_folder / "old.mp4")
+    [job] = index(service, context, location)
+    moved = location.rename(media_folder / "new.mp4")
+    check_locations(context)
     assert all_videos(service)[job.video_id].missing_since is not None
 
-    [again] = index(service, workplace, moved)
+    [again] = index(service, context, moved)
 
     (video,) = all_videos(service).values()
     assert again.video_id == job.video_id
@@ -476,26 +476,26 @@ def test_a_file_that_is_indexed_where_it_was_moved_is_there_again(
 
 
 def test_a_path_that_cannot_be_read_says_so_at_once_and_its_video_is_missing(
-    service, workplace, films, media_folder
+    service, context, films, media_folder
 ):
-    place = put(films[0], media_folder / "v.mp4")
-    [job] = index(service, workplace, place)
-    place.unlink()
-    place.symlink_to("v.mp4")
+    location = put(films[0], media_folder / "v.mp4")
+    [job] = index(service, context, location)
+    location.unlink()
+    location.symlink_to("v.mp4")
 
-    [again] = index(service, workplace, place)
+    [again] = index(service, context, location)
 
     assert (again.state, again.attempt) == (JobState.FAILED, 1)
     assert again.error_code == "media_not_found"
     assert "circle" in again.error_message
-    assert str(place) in again.error_message
+    assert str(location) in again.error_message
     assert all_videos(service)[job.video_id].missing_since is not None
 
 
 def test_a_probe_that_timed_out_is_tried_once_more(
-    service, workplace, films, media_folder, monkeypatch
+    service, context, films, media_folder, monkeypatch
 ):
-    place = put(films[0], media_folder / "v.mp4")
+    location = put(films[0], media_folder / "v.mp4")
     probe = ingestion.probe_in_subprocess
     limits = []
 
@@ -507,7 +507,7 @@ def test_a_probe_that_timed_out_is_tried_once_more(
 
     monkeypatch.setattr(ingestion, "probe_in_subprocess", time_out_first)
 
-    [job] = index(service, workplace, place)
+    [job] = index(service, context, location)
 
     assert job.state == JobState.SUCCEEDED
     assert len(limits) == 2
@@ -518,7 +518,7 @@ def test_a_probe_that_timed_out_is_tried_once_more(
         lambda path, **options: (_ for _ in ()).throw(ProbeTimeout("too slow")),
     )
     other = put(films[1], media_folder / "w.mp4")
-    [job] = index(service, workplace, other)
+    [job] = index(service, context, other)
     assert (job.state, job.error_code, job.attempt) == (JobState.FAILED, "probe_timeout", 1)
 
 
@@ -530,11 +530,11 @@ def test_a_probes_limit_grows_with_the_file():
 
 
 def test_what_a_strict_job_asks_for_is_asked_of_its_embed_job(
-    service, workplace, films, media_folder, generation_id
+    service, context, films, media_folder, generation_id
 ):
-    place = put(films[0], media_folder / "v.mp4")
-    service.enqueue(JobKind.INGEST, uri=place.as_uri(), strict=True)
-    while ingest_next(workplace):
+    location = put(films[0], media_folder / "v.mp4")
+    service.enqueue(JobKind.INGEST, uri=location.as_uri(), strict=True)
+    while ingest_next(context):
         pass
 
     (job,) = service.jobs(JobKind.EMBED)
@@ -545,7 +545,7 @@ def test_what_a_strict_job_asks_for_is_asked_of_its_embed_job(
 
 
 def test_recordings_that_are_not_read_make_a_video_partial_and_fail_a_strict_job(
-    service, workplace, films, media_folder
+    service, context, films, media_folder
 ):
     joined = media_folder / "joined.mp4"
     joined.write_bytes(films[0].read_bytes() + films[1].read_bytes())
@@ -553,7 +553,7 @@ def test_recordings_that_are_not_read_make_a_video_partial_and_fail_a_strict_job
     jobs = []
     for strict in (True, False, True):
         job_id = service.enqueue(JobKind.INGEST, uri=joined.as_uri(), strict=strict)
-        while ingest_next(workplace):
+        while ingest_next(context):
             pass
         jobs.append(service.job(job_id))
 

@@ -47,11 +47,11 @@ def counting_videos(model_folder, service, media_folder):
     return [add_video(service, path) for path in paths]
 
 
-def serving_model(workplace):
-    """The torch module that the workplace runs."""
-    with workplace.sessions.begin() as session:
+def serving_model(context):
+    """The torch module that the worker's process runs."""
+    with context.sessions.begin() as session:
         row = ModelRepository(session).serving(Task.RECALL)
-    return workplace.own(LoadedModels).cache.get(row).network
+    return context.own(LoadedModels).cache.get(row).network
 
 
 def note_frames(module):
@@ -61,13 +61,13 @@ def note_frames(module):
     return passes
 
 
-def test_one_forward_pass_serves_several_videos(service, workplace, counting_videos):
-    passes = note_frames(serving_model(workplace))
-    workplace.own(LoadedModels).forward_limit = CostLimit(
+def test_one_forward_pass_serves_several_videos(service, context, counting_videos):
+    passes = note_frames(serving_model(context))
+    context.own(LoadedModels).forward_limit = CostLimit(
         50.0
     )  # megapixels; by no time, for machines differ
 
-    assert embed_next(workplace) == 3
+    assert embed_next(context) == 3
 
     assert sum(passes) == 18
     assert len(passes) < 3
@@ -80,7 +80,7 @@ def test_one_forward_pass_serves_several_videos(service, workplace, counting_vid
 def test_a_stream_of_new_videos_does_not_starve_one_of_large_frames(
     service, model_folder, media_folder
 ):
-    workplace = service.workplace(forward_megapixels=0.001)  # a frame a pass
+    context = service.context(forward_megapixels=0.001)  # a frame a pass
     large = np.zeros((720, 1280, 3), dtype=np.uint8)
     path = write_video(media_folder / "large.mp4", [large] * 40, fps=10, gop=40)
     _, large_job = add_video(service, path)
@@ -92,20 +92,20 @@ def test_a_stream_of_new_videos_does_not_starve_one_of_large_frames(
         if (path := next(arriving, None)) is not None:
             jobs.append(add_video(service, path)[1])
 
-    serving_model(workplace).backbone.register_forward_hook(arrive)
+    serving_model(context).backbone.register_forward_hook(arrive)
 
-    embed_all(workplace)
+    embed_all(context)
 
     ended = sorted([large_job, *jobs], key=lambda job_id: service.job(job_id).finished_at)
     assert len(ended) == 21
     assert ended.index(large_job) < 10
-    workplace.close()
+    context.close()
 
 
 def test_a_short_video_sent_alone_overtakes_bulk_that_was_claimed_before_it(
     service, model_folder, media_folder
 ):
-    workplace = service.workplace(forward_megapixels=0.001, embed_claim_limit=9)
+    context = service.context(forward_megapixels=0.001, embed_claim_limit=9)
     paths = [write_counting_video(media_folder / f"{n}.mp4", 80 + n, fps=10) for n in range(9)]
     bulk = [add_video(service, path)[1] for path in paths[:8]]
     alone = []
@@ -115,17 +115,17 @@ def test_a_short_video_sent_alone_overtakes_bulk_that_was_claimed_before_it(
             alone.append(add_video(service, paths[8], priority=SINGLE_PRIORITY)[1])
             time.sleep(0.6)  # the next claim is due after this pass
 
-    serving_model(workplace).backbone.register_forward_hook(upload)
+    serving_model(context).backbone.register_forward_hook(upload)
 
-    embed_all(workplace)
+    embed_all(context)
 
     ended = sorted([*bulk, *alone], key=lambda job_id: service.job(job_id).finished_at)
     assert ended.index(alone[0]) <= 1  # a pass of another may have been under way
-    workplace.close()
+    context.close()
 
 
 def test_a_suspect_is_not_kept_waiting_by_what_waits_for_it(service, model_folder, media_folder):
-    workplace = service.workplace(forward_megapixels=0.001)
+    context = service.context(forward_megapixels=0.001)
     paths = [write_counting_video(media_folder / f"{n}.mp4", 80 + n, fps=10) for n in range(4)]
     jobs = [add_video(service, path)[1] for path in paths[:3]]
 
@@ -140,27 +140,25 @@ def test_a_suspect_is_not_kept_waiting_by_what_waits_for_it(service, model_folde
                 )
             time.sleep(1)  # the next claim is due after this pass, and clips are decoded ahead
 
-    serving_model(workplace).backbone.register_forward_hook(lose_another)
+    serving_model(context).backbone.register_forward_hook(lose_another)
 
-    embed_all(workplace)
+    embed_all(context)
 
     assert [service.job(job_id).state for job_id in jobs] == [JobState.SUCCEEDED] * 4
-    workplace.close()
+    context.close()
 
 
 def test_what_is_stored_is_what_the_library_gives(
-    service, workplace, counting_videos, model_folder, media_folder
+    service, context, counting_videos, model_folder, media_folder
 ):
-    embed_all(workplace)
+    embed_all(context)
 
     path = media_folder / "c.mp4"
     clips = plan_clips(probe_video(path), INDEX_PLAN)
-    predictor = ClipBert.for_serving(model_folder)
-    encoded = predictor.encode_clips(
-        decode_clips(path, clips, max_side_px=predictor.config.max_side_px)
-    )
+    model = ClipBert.for_serving(model_folder)
+    encoded = model.encode_clips(decode_clips(path, clips, max_side_px=model.config.max_side_px))
     rows = read_clips(service, counting_videos[2][0])
-    tokens = workplace.own(LoadedModels).tokens.get(rows[0].tokens_key)
+    tokens = context.own(LoadedModels).tokens.get(rows[0].tokens_key)
     assert [row.instants for row in rows] == [list(clip.instants) for clip in clips]
     assert [(r.start_seconds, r.end_seconds) for r in rows] == [
         (c.start_seconds, c.end_seconds) for c in clips
@@ -171,13 +169,13 @@ def test_what_is_stored_is_what_the_library_gives(
 
 
 def test_a_file_that_is_not_the_one_that_was_indexed_fails_alone(
-    service, workplace, counting_videos, media_folder
+    service, context, counting_videos, media_folder
 ):
     whole = media_folder / "c.mp4"
     cut(whole, media_folder / "cut.mp4", share=0.6)
     (media_folder / "cut.mp4").replace(whole)
 
-    embed_all(workplace)
+    embed_all(context)
 
     states = [service.job(job_id).state for _, job_id in counting_videos]
     assert states == [JobState.SUCCEEDED, JobState.SUCCEEDED, JobState.FAILED]
@@ -188,26 +186,26 @@ def test_a_file_that_is_not_the_one_that_was_indexed_fails_alone(
 
 
 def test_clips_of_two_contents_are_never_stored(service, counting_videos, media_folder):
-    workplace = service.workplace(forward_megapixels=0.001)  # a frame a pass, and others between
+    context = service.context(forward_megapixels=0.001)  # a frame a pass, and others between
     path = media_folder / "c.mp4"
 
     def write(*_):
         path.write_bytes(path.read_bytes())  # the same bytes: what counts is that it was written
 
-    serving_model(workplace).backbone.register_forward_hook(write)
+    serving_model(context).backbone.register_forward_hook(write)
 
-    embed_all(workplace)
+    embed_all(context)
 
     job = service.job(counting_videos[2][1])
     # On a slow machine it may have been tried again already, and failed for good.
     assert job.state in {JobState.QUEUED, JobState.FAILED}
     assert job.error_code == "media_changed"
     assert read_clips(service, counting_videos[2][0]) == []
-    workplace.close()
+    context.close()
 
 
 def test_what_is_wrong_with_a_link_is_said_of_its_own_name(
-    service, workplace, model_folder, media_folder
+    service, context, model_folder, media_folder
 ):
     target = write_counting_video(media_folder / "target.mp4", 60)
     link = media_folder / "link.mp4"
@@ -215,40 +213,40 @@ def test_what_is_wrong_with_a_link_is_said_of_its_own_name(
     _, job_id = add_video(service, link)
     target.write_bytes(b"no video any more")
 
-    embed_all(workplace)
+    embed_all(context)
 
     assert "link.mp4" in service.job(job_id).error_message
     assert "target" not in service.job(job_id).error_message
 
 
-def test_a_file_that_vanished_fails_alone(service, workplace, counting_videos, media_folder):
+def test_a_file_that_vanished_fails_alone(service, context, counting_videos, media_folder):
     (media_folder / "a.mp4").unlink()
 
-    embed_all(workplace)
+    embed_all(context)
 
     (_, lost), *others = counting_videos
     assert service.job(lost).error_code == "media_not_found"
     assert all(service.job(job_id).state == JobState.SUCCEEDED for _, job_id in others)
 
 
-def test_a_full_memory_halves_the_batch_and_is_remembered(service, workplace, counting_videos):
-    model = serving_model(workplace)
+def test_a_full_memory_halves_the_batch_and_is_remembered(service, context, counting_videos):
+    model = serving_model(context)
 
     def refuse(_, inputs):
         if len(inputs[0]) > 5:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     model.backbone.register_forward_pre_hook(refuse)
-    before = workplace.own(LoadedModels).forward_limit.limit
+    before = context.own(LoadedModels).forward_limit.limit
 
-    embed_all(workplace)
+    embed_all(context)
 
     assert all(service.job(j).state == JobState.SUCCEEDED for _, j in counting_videos)
-    assert workplace.own(LoadedModels).forward_limit.limit < before
+    assert context.own(LoadedModels).forward_limit.limit < before
 
 
-def test_a_video_that_never_fits_fails_alone(service, workplace, counting_videos):
-    model = serving_model(workplace)
+def test_a_video_that_never_fits_fails_alone(service, context, counting_videos):
+    model = serving_model(context)
     seen = []
 
     def refuse(_, inputs):
@@ -259,27 +257,27 @@ def test_a_video_that_never_fits_fails_alone(service, workplace, counting_videos
 
     model.backbone.register_forward_pre_hook(refuse)
 
-    embed_all(workplace)
+    embed_all(context)
 
     first, *others = [service.job(job_id) for _, job_id in counting_videos]
     assert (first.state, first.error_code) == (JobState.FAILED, "out_of_memory")
     assert all(job.state == JobState.SUCCEEDED for job in others)
 
 
-def test_a_cancelled_job_stops_between_two_passes(service, workplace, counting_videos):
+def test_a_cancelled_job_stops_between_two_passes(service, context, counting_videos):
     _, job_id = counting_videos[2]
-    workplace.own(LoadedModels).forward_limit.limit = 0.05  # three frames of 128 px
+    context.own(LoadedModels).forward_limit.limit = 0.05  # three frames of 128 px
 
     def cancel(_, inputs):
         with service.sessions.begin() as session:
             JobRepository(session).cancel_where(
                 JobRepository(session).get(job_id).__class__.id == job_id
             )
-        workplace.leases.beat()
+        context.leases.beat()
 
-    serving_model(workplace).backbone.register_forward_hook(lambda m, i, o: cancel(m, i))
+    serving_model(context).backbone.register_forward_hook(lambda m, i, o: cancel(m, i))
 
-    embed_all(workplace)
+    embed_all(context)
 
     states = [service.job(job).state for _, job in counting_videos]
     assert states == [JobState.SUCCEEDED, JobState.SUCCEEDED, JobState.CANCELLED]
@@ -287,7 +285,7 @@ def test_a_cancelled_job_stops_between_two_passes(service, workplace, counting_v
     assert read_video(service, counting_videos[2][0]).error_code == "cancelled"
 
 
-def test_a_video_deleted_at_its_end_leaves_no_tokens(service, workplace, counting_videos):
+def test_a_video_deleted_at_its_end_leaves_no_tokens(service, context, counting_videos):
     """The worker has not heard of the cancellation when it writes."""
     video_id, job_id = counting_videos[2]
 
@@ -296,54 +294,54 @@ def test_a_video_deleted_at_its_end_leaves_no_tokens(service, workplace, countin
             if VideoRepository(session).existing([video_id]):
                 VideoRepository(session).delete(video_id)
 
-    serving_model(workplace).backbone.register_forward_hook(delete)
+    serving_model(context).backbone.register_forward_hook(delete)
 
-    embed_all(workplace)
+    embed_all(context)
 
     job = service.job(job_id)
     assert (job.state, job.error_code) == (JobState.CANCELLED, None)
-    kept = {PurePath(key).stem for key in workplace.blobs.keys("tokens")}
+    kept = {PurePath(key).stem for key in context.blobs.keys("tokens")}
     assert kept == {str(other_id) for other_id, _ in counting_videos[:2]}
 
 
-def test_a_question_never_waits_behind_a_bulk_of_videos(service, workplace, counting_videos):
+def test_a_question_never_waits_behind_a_bulk_of_videos(service, context, counting_videos):
     (answered, _), *_ = counting_videos
-    embed_all(workplace)
+    embed_all(context)
     bulk = [add_again(service, job_id) for _, job_id in counting_videos]
-    workplace.own(LoadedModels).forward_limit.limit = 0.05
+    context.own(LoadedModels).forward_limit.limit = 0.05
     questions = []
 
     def ask(*_):
         if not questions:
             questions.append(ask_question(service, answered))
 
-    serving_model(workplace).backbone.register_forward_hook(ask)
-    embed_all(workplace)
+    serving_model(context).backbone.register_forward_hook(ask)
+    embed_all(context)
 
     question = service.job(questions[0])
     assert question.state == JobState.SUCCEEDED
     assert all(question.finished_at < service.job(job_id).finished_at for job_id in bulk[2:])
 
 
-def test_a_job_run_twice_leaves_one_set_of_clips(service, workplace, counting_videos):
-    embed_all(workplace)
+def test_a_job_run_twice_leaves_one_set_of_clips(service, context, counting_videos):
+    embed_all(context)
     video_id, job_id = counting_videos[2]
     add_again(service, job_id)
 
-    embed_all(workplace)
+    embed_all(context)
 
     assert [clip.index for clip in read_clips(service, video_id)] == list(range(10))
 
 
 def test_a_stopping_worker_gives_its_videos_back(service, counting_videos):
-    workplace = service.workplace()
+    context = service.context()
     stop = []
-    workplace.leases._is_stopping = lambda: bool(stop)
-    serving_model(workplace).backbone.register_forward_hook(lambda *_: stop.append(1))
-    workplace.own(LoadedModels).forward_limit.limit = 0.05
+    context.leases._is_stopping = lambda: bool(stop)
+    serving_model(context).backbone.register_forward_hook(lambda *_: stop.append(1))
+    context.own(LoadedModels).forward_limit.limit = 0.05
 
-    embed_next(workplace)
-    workplace.close()
+    embed_next(context)
+    context.close()
 
     jobs = [service.job(job_id) for _, job_id in counting_videos]
     assert [job.state for job in jobs] == [JobState.QUEUED] * 3

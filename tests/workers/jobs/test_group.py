@@ -53,17 +53,17 @@ def claim(keeper, sessions):
 
 @pytest.fixture
 def group_of(keeper):
-    def group_of(holds, **settings):
+    def group_of(jobs, **settings):
         group = JobGroup(keeper, leave=leave, **settings)
-        group.add(holds)
+        group.add(jobs)
         return group
 
     return group_of
 
 
-def read(sessions, hold):
+def read(sessions, job):
     with sessions.begin() as session:
-        return JobRepository(session).get(hold.claim.id)
+        return JobRepository(session).get(job.claim.id)
 
 
 def raising(error):
@@ -85,15 +85,15 @@ def test_what_a_step_of_one_job_raises_is_the_outcome_of_that_job_alone(claim, g
 
 
 def test_a_job_is_settled_once(claim, group_of, sessions):
-    (hold,) = claim(1)
-    group = group_of([hold])
+    (job,) = claim(1)
+    group = group_of([job])
 
-    group.settle(hold, JobError("first", "the first word"))
-    group.settle(hold, JobError("second", "a later word"))
-    group.attempt(raising(JobError("third", "the last word")), hold)
+    group.settle(job, JobError("first", "the first word"))
+    group.settle(job, JobError("second", "a later word"))
+    group.attempt(raising(JobError("third", "the last word")), job)
 
-    assert read(sessions, hold).error_code == "first"
-    assert not group.finish(hold, lambda _: Outcome({}))
+    assert read(sessions, job).error_code == "first"
+    assert not group.finish(job, lambda _: Outcome({}))
 
 
 @pytest.mark.parametrize(
@@ -136,15 +136,15 @@ def test_a_job_that_waits_for_its_turn_keeps_its_lease(claim, keeper, sessions):
 
 
 def test_to_be_looked_after_is_not_to_advance(claim, group_of):
-    (hold,) = claim(1)
-    group = group_of([hold])
-    advanced_at = hold.advanced_at
+    (job,) = claim(1)
+    group = group_of([job])
+    advanced_at = job.advanced_at
 
-    assert group.check(hold)
+    assert group.check(job)
 
-    assert hold.advanced_at == advanced_at
-    hold.cancel_requested = True
-    assert not group.check(hold)
+    assert job.advanced_at == advanced_at
+    job.cancel_requested = True
+    assert not group.check(job)
 
 
 def test_a_process_in_which_nothing_advances_loses_its_leases(claim, keeper, sessions):
@@ -169,8 +169,8 @@ def test_a_lost_device_charges_those_in_the_pass_and_hands_back_the_others(
 
     charged = read(sessions, in_pass)
     assert (charged.state, charged.attempt, charged.error_code) == ("queued", 1, "device_lost")
-    for hold in (waiting, of_another_group):
-        handed_back = read(sessions, hold)
+    for job in (waiting, of_another_group):
+        handed_back = read(sessions, job)
         assert (handed_back.state, handed_back.attempt, handed_back.error_code) == (
             "queued",
             0,
@@ -192,15 +192,15 @@ def test_what_can_be_gone_on_from_is_kept_before_the_process_ends(claim, group_o
 
 
 def test_jobs_that_are_released_were_never_started(claim, group_of, sessions):
-    holds = claim(2)
-    group = group_of(holds)
+    jobs = claim(2)
+    group = group_of(jobs)
 
-    group.release(holds)
+    group.release(jobs)
 
-    assert [(read(sessions, hold).state, read(sessions, hold).attempt) for hold in holds] == [
+    assert [(read(sessions, job).state, read(sessions, job).attempt) for job in jobs] == [
         ("queued", 0)
     ] * 2
-    assert not any(group.is_open(hold) for hold in holds)
+    assert not any(group.is_open(job) for job in jobs)
 
 
 def test_a_deleted_video_or_a_cancellation_settles_its_job_alone(claim, group_of, keeper, sessions):
@@ -213,7 +213,7 @@ def test_a_deleted_video_or_a_cancellation_settles_its_job_alone(claim, group_of
 
     group.attempt(raising(VideoNotFound(deleted.claim.id)), deleted)
 
-    assert [group.advance(hold) for hold in (deleted, cancelled, other)] == [False, False, True]
+    assert [group.advance(job) for job in (deleted, cancelled, other)] == [False, False, True]
     assert read(sessions, cancelled).state == JobState.CANCELLED
 
 
@@ -230,10 +230,10 @@ def test_an_idle_process_does_not_sit_on_jobs(sessions, claim):
     )
     with sessions.begin() as session:
         JobRepository(session).enqueue(NewJob(kind=JobKind.EMBED, input={}))
-    (hold,) = keeper.claim([JobKind.EMBED], limit=1)
+    (job,) = keeper.claim([JobKind.EMBED], limit=1)
     time.sleep(0.4)
 
     keeper.beat()
 
-    assert (read(sessions, hold).state, read(sessions, hold).attempt) == (JobState.QUEUED, 0)
+    assert (read(sessions, job).state, read(sessions, job).attempt) == (JobState.QUEUED, 0)
     keeper.close()

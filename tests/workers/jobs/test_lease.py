@@ -10,7 +10,7 @@ from store.database import make_sessions
 from store.errors import LeaseLost
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind, JobState
-from workers.errors import CancelRequested, HandedBack, HoldLost, JobError, PauseRequested, Stopping
+from workers.errors import CancelRequested, HandedBack, JobError, JobLost, PauseRequested, Stopping
 from workers.jobs.lease import LeaseKeeper, Outcome
 
 
@@ -43,19 +43,19 @@ def read(sessions, job_id):
 
 
 def claim_one(keeper):
-    (hold,) = keeper.claim([JobKind.SEARCH], limit=1)
-    return hold
+    (running,) = keeper.claim([JobKind.SEARCH], limit=1)
+    return running
 
 
 def test_a_finished_job_has_its_result_and_effects_in_one_transaction(keeper, enqueue, sessions):
     job_id = enqueue()
-    hold = claim_one(keeper)
+    running = claim_one(keeper)
 
     def write(session):
         JobRepository(session).enqueue(NewJob(kind=JobKind.EMBED, input={}))
         return Outcome({"hits": []})
 
-    keeper.finish(hold, write)
+    keeper.finish(running, write)
 
     assert read(sessions, job_id).state == JobState.SUCCEEDED
     assert read(sessions, job_id).result == {"hits": []}
@@ -87,7 +87,7 @@ def test_a_zombie_writes_nothing_after_another_worker_took_its_job(keeper, enque
 
 def test_an_end_that_the_database_missed_is_written_when_it_is_back(keeper, enqueue, sessions):
     job_id = enqueue()
-    hold = claim_one(keeper)
+    running = claim_one(keeper)
     engine = sessions.kw["bind"]
 
     def refuse(*_):
@@ -95,7 +95,7 @@ def test_an_end_that_the_database_missed_is_written_when_it_is_back(keeper, enqu
 
     event.listen(engine, "do_connect", refuse)
     engine.dispose()
-    keeper.settle(hold, HandedBack("its process goes on without it"))
+    keeper.settle(running, HandedBack("its process goes on without it"))
     event.remove(engine, "do_connect", refuse)
     keeper.beat()
 
@@ -108,11 +108,11 @@ def test_heartbeats_keep_a_job_that_advances(enqueue, sessions):
     keeper = make_keeper(
         sessions, lease=timedelta(seconds=0.6), heartbeat_seconds=0.1, stall_seconds=0.5
     )
-    hold = claim_one(keeper)
+    running = claim_one(keeper)
 
     for _ in range(15):
         time.sleep(0.1)
-        hold.advance()
+        running.advance()
 
     with sessions.begin() as session:
         assert JobRepository(session).return_lost() == []
@@ -124,46 +124,46 @@ def test_a_hung_job_loses_its_lease_although_its_process_lives(enqueue, sessions
     keeper = make_keeper(
         sessions, lease=timedelta(seconds=0.4), heartbeat_seconds=0.1, stall_seconds=0.3
     )
-    hold = claim_one(keeper)
+    running = claim_one(keeper)
 
     time.sleep(1.2)
 
     with sessions.begin() as session:
         (lost,) = JobRepository(session).return_lost()
     assert lost.id == job_id
-    hold.touch()
+    running.touch()
     keeper.beat()
-    with pytest.raises(HoldLost):
-        hold.advance()
+    with pytest.raises(JobLost):
+        running.advance()
     keeper.close()
 
 
 def test_a_cancel_request_reaches_the_work_with_a_heartbeat(keeper, enqueue, sessions):
     job_id = enqueue()
-    hold = claim_one(keeper)
-    hold.advance()
+    running = claim_one(keeper)
+    running.advance()
     with sessions.begin() as session:
         JobRepository(session).request_cancel(job_id)
 
     keeper.beat()
 
     with pytest.raises(CancelRequested) as caught:
-        hold.advance()
-    keeper.settle(hold, caught.value)
+        running.advance()
+    keeper.settle(running, caught.value)
     assert read(sessions, job_id).state == JobState.CANCELLED
 
 
 def test_a_pause_request_reaches_the_work_and_lets_the_job_stand_still(keeper, enqueue, sessions):
     with sessions.begin() as session:
         job_id = JobRepository(session).enqueue(NewJob(kind=JobKind.FINETUNE, input={})).id
-    (hold,) = keeper.claim([JobKind.FINETUNE], limit=1)
+    (running,) = keeper.claim([JobKind.FINETUNE], limit=1)
     with sessions.begin() as session:
         JobRepository(session).request_pause(job_id)
 
     keeper.beat()
     with pytest.raises(PauseRequested) as paused:
-        hold.check()
-    keeper.settle(hold, paused.value)
+        running.check()
+    keeper.settle(running, paused.value)
 
     job = read(sessions, job_id)
     assert (job.state, job.attempt, job.lease_owner) == (JobState.PAUSED, 0, None)
@@ -172,8 +172,8 @@ def test_a_pause_request_reaches_the_work_and_lets_the_job_stand_still(keeper, e
 def test_a_job_may_have_its_own_patience(enqueue, sessions):
     keeper = make_keeper(sessions, heartbeat_seconds=60, stall_seconds=0.1)
     job_id = enqueue()
-    hold = claim_one(keeper)
-    hold.stall_seconds = 60
+    running = claim_one(keeper)
+    running.stall_seconds = 60
     before = read(sessions, job_id).lease_expires_at
     time.sleep(0.2)
 
@@ -185,9 +185,9 @@ def test_a_job_may_have_its_own_patience(enqueue, sessions):
 
 def test_an_error_may_have_a_detail(keeper, enqueue, sessions):
     job_id = enqueue()
-    hold = claim_one(keeper)
+    running = claim_one(keeper)
 
-    keeper.settle(hold, JobError("trainer_lost", "it is gone", detail={"log": "last words"}))
+    keeper.settle(running, JobError("trainer_lost", "it is gone", detail={"log": "last words"}))
 
     job = read(sessions, job_id)
     assert (job.error_code, job.error_detail) == ("trainer_lost", {"log": "last words"})
@@ -195,13 +195,13 @@ def test_an_error_may_have_a_detail(keeper, enqueue, sessions):
 
 def test_events_of_a_lost_job_are_refused(keeper, enqueue, sessions):
     job_id = enqueue()
-    hold = claim_one(keeper)
-    keeper.add_event(hold, "metrics", {"loss": 1.0})
+    running = claim_one(keeper)
+    keeper.add_event(running, "metrics", {"loss": 1.0})
     with sessions.begin() as session:
-        JobRepository(session).release(hold.claim)
+        JobRepository(session).release(running.claim)
 
-    with pytest.raises(HoldLost):
-        keeper.add_event(hold, "metrics", {"loss": 0.5})
+    with pytest.raises(JobLost):
+        keeper.add_event(running, "metrics", {"loss": 0.5})
 
     with sessions.begin() as session:
         events = JobRepository(session).events(job_id)
@@ -212,13 +212,13 @@ def test_a_stop_gives_the_job_back_and_counts_no_attempt(enqueue, sessions):
     job_id = enqueue()
     stop = []
     keeper = make_keeper(sessions, is_stopping=lambda: bool(stop))
-    hold = claim_one(keeper)
-    hold.advance()
+    running = claim_one(keeper)
+    running.advance()
     stop.append("SIGTERM")
 
     with pytest.raises(Stopping) as caught:
-        hold.advance()
-    keeper.settle(hold, caught.value)
+        running.advance()
+    keeper.settle(running, caught.value)
 
     job = read(sessions, job_id)
     assert (job.state, job.attempt, job.worker_losses) == (JobState.QUEUED, 0, 0)
@@ -252,30 +252,30 @@ def test_heartbeats_outlive_an_error(enqueue, sessions, caplog):
 
     enqueue()
     keeper = make_keeper(sessions, heartbeat_seconds=0.05)
-    hold = claim_one(keeper)
+    running = claim_one(keeper)
     keeper._sessions = Broken()
     time.sleep(0.2)
     keeper._sessions = sessions
     with sessions.begin() as session:
-        JobRepository(session).request_cancel(hold.claim.id)
+        JobRepository(session).request_cancel(running.claim.id)
     give_up_at = time.monotonic() + 10  # the error is printed first, which may take its time
-    while not hold.cancel_requested and time.monotonic() < give_up_at:
+    while not running.cancel_requested and time.monotonic() < give_up_at:
         time.sleep(0.05)
 
     with pytest.raises(CancelRequested):
-        hold.advance()
+        running.advance()
     keeper.close()
 
 
 def test_what_cannot_be_settled_without_the_database_is_let_go(sessions, enqueue, monkeypatch):
     keeper = make_keeper(sessions, lease=timedelta(seconds=1))
     job_id = enqueue()
-    hold = claim_one(keeper)
+    running = claim_one(keeper)
     url = sessions.kw["bind"].url.set(database="nowhere")
     away = make_sessions(url.render_as_string(hide_password=False))
     with monkeypatch.context() as patch:
         patch.setattr(keeper, "_sessions", away)
-        keeper.settle(hold, ValueError("the work failed"))
+        keeper.settle(running, ValueError("the work failed"))
     time.sleep(1)
     keeper.beat()  # no longer extends it
 

@@ -18,7 +18,7 @@ def delete(sessions, model_id):
 
 
 def test_files_go_after_the_commit_and_what_a_crash_left_goes_with_the_sweep(
-    workplace, sessions, blobs, tmp_path
+    context, sessions, blobs, tmp_path
 ):
     folder = save_tiny(tmp_path / "tiny")
     removed, left, kept = (
@@ -32,7 +32,7 @@ def test_files_go_after_the_commit_and_what_a_crash_left_goes_with_the_sweep(
 
     remove_model_files(sessions, blobs, removed)
     before = files_of(blobs, left)
-    sweep(workplace)
+    sweep(context)
 
     assert before
     assert files_of(blobs, removed) == files_of(blobs, left) == []
@@ -42,12 +42,12 @@ def test_files_go_after_the_commit_and_what_a_crash_left_goes_with_the_sweep(
         assert [model.id for model in ModelRepository(session).list()] == [kept]
 
 
-def test_retention_is_on_and_can_be_turned_off(workplace):
-    settings = workplace.settings
+def test_retention_is_on_and_can_be_turned_off(context):
+    settings = context.settings
 
     assert settings.event_retention == timedelta(days=30)
     assert settings.job_retention == timedelta(days=90)
     assert settings.candidates_kept == 10
     off = {"event_retention": None, "job_retention": None, "candidates_kept": None}
-    workplace.settings = settings.model_copy(update=off)
-    prune(workplace)
+    context.settings = settings.model_copy(update=off)
+    prune(context)

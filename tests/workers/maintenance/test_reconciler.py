@@ -64,7 +64,7 @@ def lose(sessions):
         )
 
 
-def test_a_lost_job_comes_back_and_the_third_loss_quarantines_it(workplace, sessions):
+def test_a_lost_job_comes_back_and_the_third_loss_quarantines_it(context, sessions):
     video_id = make_video(sessions, "a")
     with sessions.begin() as session:
         new = NewJob(kind=JobKind.EMBED, input={}, video_id=video_id)
@@ -73,7 +73,7 @@ def test_a_lost_job_comes_back_and_the_third_loss_quarantines_it(workplace, sess
 
     for _ in range(3):
         lose(sessions)
-        return_lost_jobs(workplace)
+        return_lost_jobs(context)
         with sessions.begin() as session:
             states.append(JobRepository(session).get(job_id).state)
 
@@ -84,38 +84,38 @@ def test_a_lost_job_comes_back_and_the_third_loss_quarantines_it(workplace, sess
     assert (video.state, video.error_code) == (VideoState.FAILED, "worker_lost")
 
 
-def test_due_rows_without_messages_are_rung_for(workplace, sessions, redis_url):
+def test_due_rows_without_messages_are_rung_for(context, sessions, redis_url):
     with sessions.begin() as session:
         JobRepository(session).enqueue_many(
             NewJob(kind=JobKind.INGEST, input={}) for _ in range(40)
         )
         JobRepository(session).enqueue(NewJob(kind=JobKind.QUESTION, input={}))
 
-    ring_for_due_jobs(workplace)
-    ring_for_due_jobs(workplace)
+    ring_for_due_jobs(context)
+    ring_for_due_jobs(context)
 
-    assert workplace.doorbell.queue_length("ingest") == MAX_RINGS
-    assert workplace.doorbell.queue_length("interactive") == 1
+    assert context.doorbell.queue_length("ingest") == MAX_RINGS
+    assert context.doorbell.queue_length("interactive") == 1
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
-    ring_for_due_jobs(workplace)
-    assert workplace.doorbell.queue_length("ingest") == MAX_RINGS
+    ring_for_due_jobs(context)
+    assert context.doorbell.queue_length("ingest") == MAX_RINGS
 
 
-def test_a_redis_that_is_away_stops_no_other_repair(workplace, sessions):
-    workplace.doorbell = Doorbell("redis://127.0.0.1:1/0")
+def test_a_redis_that_is_away_stops_no_other_repair(context, sessions):
+    context.doorbell = Doorbell("redis://127.0.0.1:1/0")
     with sessions.begin() as session:
         job_id = JobRepository(session).enqueue(NewJob(kind=JobKind.EMBED, input={})).id
     lose(sessions)
 
-    reconcile(workplace)
+    reconcile(context)
 
     with sessions.begin() as session:
         assert JobRepository(session).get(job_id).state == JobState.QUEUED
 
 
 def test_a_building_generation_is_searched_once_it_holds_every_video(
-    workplace, sessions, generation_of
+    context, sessions, generation_of
 ):
     first, second = (make_video(sessions, name) for name in ("a", "b"))
     old, new = generation_of("1"), generation_of("2")
@@ -123,12 +123,12 @@ def test_a_building_generation_is_searched_once_it_holds_every_video(
         GenerationRepository(session).activate(old)
     add_clip(sessions, first, new)
 
-    switch_generation(workplace)
+    switch_generation(context)
     with sessions.begin() as session:
         assert GenerationRepository(session).active().id == old
 
     add_clip(sessions, second, new)
-    switch_generation(workplace)
+    switch_generation(context)
     with sessions.begin() as session:
         generations = GenerationRepository(session)
         assert generations.active().id == new

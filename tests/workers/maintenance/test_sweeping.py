@@ -9,7 +9,7 @@ from workers.maintenance.sweeping import sweep_blobs
 UPLOADED, IN_PLACE, ASKED, CANCELLED, GONE = (f"{number:064x}" for number in range(5))
 
 
-def test_the_sweep_leaves_only_what_a_row_needs(service, workplace):
+def test_the_sweep_leaves_only_what_a_row_needs(service, context):
     blobs = service.blobs
     for sha256 in (UPLOADED, IN_PLACE, ASKED, CANCELLED, GONE):
         blobs.put_bytes(media_key(sha256), b"x")
@@ -27,7 +27,7 @@ def test_the_sweep_leaves_only_what_a_row_needs(service, workplace):
     for key in (*tokens, "models/m/weights"):
         blobs.put_bytes(key, b"x")
 
-    sweep_blobs(workplace)
+    sweep_blobs(context)
 
     left = {
         key for folder in ("media", "thumbnails", "tokens", "models") for key in blobs.keys(folder)

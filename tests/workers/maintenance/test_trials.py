@@ -37,7 +37,7 @@ COLOUR, SHAPE = "What colour is it?", "which shape?"
 
 
 @pytest.fixture
-def library(service, workplace, media_folder, tmp_path):
+def library(service, context, media_folder, tmp_path):
     """Four indexed videos; recall serves, open-ended questions are answered by nobody."""
     ensure_default(service.sessions, service.blobs, save_recall_model(tmp_path / "recall"))
     videos = {
@@ -46,25 +46,25 @@ def library(service, workplace, media_folder, tmp_path):
         )[0]
         for name, frames in {"a": 30, "b": 60, "c": 100, "d": 400}.items()
     }
-    embed_all(workplace)
+    embed_all(context)
     return videos
 
 
-def promote_tiny(service, workplace, folder, *, seed=1):
+def promote_tiny(service, context, folder, *, seed=1):
     save_tiny(folder, seed=seed)
     model_id = register_model(
         service.sessions, service.blobs, folder, name="tiny", version=str(seed)
     )
     promote(service.sessions, model_id)
-    embed_all(workplace)
-    switch_generation(workplace)
+    embed_all(context)
+    switch_generation(context)
     return model_id
 
 
 @pytest.fixture
-def tiny_id(service, workplace, library, tmp_path):
+def tiny_id(service, context, library, tmp_path):
     """A model with a trained QA head serves, on its own generation."""
-    return promote_tiny(service, workplace, tmp_path / "tiny")
+    return promote_tiny(service, context, tmp_path / "tiny")
 
 
 def ask(service, video_id, text=COLOUR, **wanted):
@@ -87,8 +87,8 @@ def label(service, video_id, text=COLOUR, *, answer="red"):
     return label_id
 
 
-def serve_all(workplace):
-    while serve_people_or_trials(workplace):
+def serve_all(context):
+    while serve_people_or_trials(context):
         pass
 
 
@@ -105,18 +105,18 @@ def trials(service):
 
 
 def test_an_answer_says_how_unsure_it_is_over_the_whole_vocabulary(
-    service, workplace, library, tiny_id, tmp_path
+    service, context, library, tiny_id, tmp_path
 ):
     job_id = ask(service, library["d"], top_k=2)
 
-    serve_all(workplace)
+    serve_all(context)
 
     measured = service.job(job_id).result["uncertainty"]
     clips = read_clips(service, library["d"])
-    predictor = ClipBert.for_serving(tmp_path / "tiny")
-    tokens = workplace.own(LoadedModels).tokens.get(clips[0].tokens_key)
-    (answer,) = predictor.answer_all([QuestionRequest(tokens=tokens, question=COLOUR)], top_k=1)
-    expected = measure_uncertainty(answer.clip_logits, aggregation=predictor.config.aggregation)
+    model = ClipBert.for_serving(tmp_path / "tiny")
+    tokens = context.own(LoadedModels).tokens.get(clips[0].tokens_key)
+    (answer,) = model.answer_all([QuestionRequest(tokens=tokens, question=COLOUR)], top_k=1)
+    expected = measure_uncertainty(answer.clip_logits, aggregation=model.config.aggregation)
     assert measured["score"] == pytest.approx(expected.score, abs=1e-3)
     assert measured["entropy"] == pytest.approx(expected.entropy, abs=1e-3)
     assert measured["disagreement"] == pytest.approx(expected.disagreement, abs=1e-3)
@@ -128,12 +128,10 @@ def test_an_answer_says_how_unsure_it_is_over_the_whole_vocabulary(
     assert suggestion.question.model_id == tiny_id
 
 
-def test_a_choice_by_vectors_is_rated_at_the_temperature_it_is_made_with(
-    service, workplace, library
-):
+def test_a_choice_by_vectors_is_rated_at_the_temperature_it_is_made_with(service, context, library):
     job_id = ask(service, library["a"], choices=["a dog", "a parrot", "a city"])
 
-    serve_all(workplace)
+    serve_all(context)
 
     result = service.job(job_id).result
     probabilities = torch.tensor([a["probability"] for a in result["answers"]])
@@ -145,13 +143,13 @@ def test_a_choice_by_vectors_is_rated_at_the_temperature_it_is_made_with(
 
 
 def test_the_least_sure_answers_come_first_each_question_once_and_none_with_a_label(
-    service, workplace, library, tiny_id
+    service, context, library, tiny_id
 ):
     old = ask(service, library["a"], " what  COLOUR is it ")
-    serve_all(workplace)
+    serve_all(context)
     asked = [ask(service, video_id) for video_id in library.values()]
     other = ask(service, library["a"], SHAPE)
-    serve_all(workplace)
+    serve_all(context)
 
     found = suggest(service)
 
@@ -173,17 +171,17 @@ def test_the_least_sure_answers_come_first_each_question_once_and_none_with_a_la
 
 
 def test_unlabelled_videos_are_asked_what_is_labelled_and_asked_elsewhere(
-    service, workplace, library, tiny_id
+    service, context, library, tiny_id
 ):
     label(service, library["a"])
     ask(service, library["b"], SHAPE)
-    serve_all(workplace)
+    serve_all(context)
 
-    assert put_trials(workplace) == 3
-    serve_all(workplace)
-    assert put_trials(workplace) == 2  # both questions on c and d, the other one on b
-    serve_all(workplace)
-    assert put_trials(workplace) == 0
+    assert put_trials(context) == 3
+    serve_all(context)
+    assert put_trials(context) == 2  # both questions on c and d, the other one on b
+    serve_all(context)
+    assert put_trials(context) == 0
 
     pairs = {(trial.video_id, trial.text) for trial in trials(service)}
     assert pairs == {
@@ -197,10 +195,10 @@ def test_unlabelled_videos_are_asked_what_is_labelled_and_asked_elsewhere(
     assert len(suggest(service)) == 6
 
 
-def test_trials_stand_in_no_list_unless_they_are_asked_for(service, workplace, library, tiny_id):
+def test_trials_stand_in_no_list_unless_they_are_asked_for(service, context, library, tiny_id):
     label(service, library["a"])
-    put_trials(workplace)
-    serve_all(workplace)
+    put_trials(context)
+    serve_all(context)
 
     with service.sessions.begin() as session:
         questions, jobs = QuestionRepository(session), JobRepository(session)
@@ -212,34 +210,34 @@ def test_trials_stand_in_no_list_unless_they_are_asked_for(service, workplace, l
         assert JobKind.QUESTION not in jobs.counts()
 
 
-def test_people_never_wait_for_more_than_a_few_trials(service, workplace, library, tiny_id):
+def test_people_never_wait_for_more_than_a_few_trials(service, context, library, tiny_id):
     for text in "pqrst":
         label(service, library["a"], text)
     for _ in range(3):
-        put_trials(workplace)
+        put_trials(context)
     assert len(trials(service)) == 9
     question = ask(service, library["a"])
 
-    assert serve_people_or_trials(workplace) == 1  # the question alone
+    assert serve_people_or_trials(context) == 1  # the question alone
     assert service.job(question).state == JobState.SUCCEEDED
     assert service.job(question).result["served_together"] == 1
-    assert serve_people_or_trials(workplace) == 4
+    assert serve_people_or_trials(context) == 4
     later = ask(service, library["b"])
-    assert serve_people_or_trials(workplace) == 1
+    assert serve_people_or_trials(context) == 1
     assert service.job(later).state == JobState.SUCCEEDED
 
 
 def test_trials_wait_while_videos_wait_to_be_embedded(
-    service, workplace, library, tiny_id, media_folder
+    service, context, library, tiny_id, media_folder
 ):
     label(service, library["a"])
-    put_trials(workplace)
+    put_trials(context)
     add_video(service, write_counting_video(media_folder / "new.mp4", 20, fps=10))
 
-    assert serve_people_or_trials(workplace) == 0
-    assert put_trials(workplace) == 0
-    embed_all(workplace)
-    assert serve_people_or_trials(workplace) == 3
+    assert serve_people_or_trials(context) == 0
+    assert put_trials(context) == 0
+    embed_all(context)
+    assert serve_people_or_trials(context) == 3
 
 
 @pytest.mark.parametrize(
@@ -249,51 +247,51 @@ def test_trials_wait_while_videos_wait_to_be_embedded(
 def test_the_number_of_trials_is_bounded(service, library, tiny_id, settings, num_trials):
     label(service, library["a"])
     label(service, library["a"], SHAPE)
-    with closing(service.workplace(**settings)) as workplace:
+    with closing(service.context(**settings)) as context:
         for _ in range(4):
-            put_trials(workplace)
+            put_trials(context)
 
         assert len(trials(service)) == num_trials
 
 
 def test_a_label_makes_room_for_another_trial(service, library, tiny_id):
     label(service, library["a"])
-    with closing(service.workplace(trials_per_model=1)) as workplace:
-        put_trials(workplace)
-        serve_all(workplace)
+    with closing(service.context(trials_per_model=1)) as context:
+        put_trials(context)
+        serve_all(context)
         (before,) = trials(service)
         label(service, before.video_id)
-        put_trials(workplace)
+        put_trials(context)
 
         (after,) = trials(service)
     assert after.video_id not in {before.video_id, library["a"]}
 
 
-def test_without_a_model_for_open_questions_nothing_is_tried(service, workplace, library):
+def test_without_a_model_for_open_questions_nothing_is_tried(service, context, library):
     label(service, library["a"])
 
-    assert put_trials(workplace) == 0
+    assert put_trials(context) == 0
     assert trials(service) == []
 
 
-def test_without_labels_and_questions_there_is_nothing_to_try(service, workplace, library, tiny_id):
-    assert put_trials(workplace) == 0
+def test_without_labels_and_questions_there_is_nothing_to_try(service, context, library, tiny_id):
+    assert put_trials(context) == 0
 
 
 def test_a_promotion_replaces_trials_and_tries_what_people_asked_again(
-    service, workplace, library, tiny_id, tmp_path
+    service, context, library, tiny_id, tmp_path
 ):
     asked = ask(service, library["a"])
-    put_trials(workplace)
-    serve_all(workplace)
+    put_trials(context)
+    serve_all(context)
     old = {trial.id for trial in trials(service)}
     assert len(old) == 3
 
-    new_id = promote_tiny(service, workplace, tmp_path / "other", seed=3)
+    new_id = promote_tiny(service, context, tmp_path / "other", seed=3)
     stale = suggest(service, source=TrialSource.ASKED)
     assert [each.question.model_id for each in stale] == [tiny_id]
-    put_trials(workplace)
-    serve_all(workplace)
+    put_trials(context)
+    serve_all(context)
 
     new = trials(service)
     assert old.isdisjoint(trial.id for trial in new)
@@ -309,47 +307,47 @@ def test_a_promotion_replaces_trials_and_tries_what_people_asked_again(
 
 
 def test_a_rollback_to_nothing_and_a_deleted_video_remove_their_trials(
-    service, workplace, library, tiny_id
+    service, context, library, tiny_id
 ):
     label(service, library["a"])
-    put_trials(workplace)
-    serve_all(workplace)
+    put_trials(context)
+    serve_all(context)
     with service.sessions.begin() as session:
         VideoRepository(session).delete(library["b"])
-    put_trials(workplace)
+    put_trials(context)
     assert {trial.video_id for trial in trials(service)} == {library["c"], library["d"]}
 
     with service.sessions.begin() as session:
         ModelRepository(session).rollback(tiny_id)
         assert ModelRepository(session).serving(Task.QA) is None
-    put_trials(workplace)
+    put_trials(context)
     assert trials(service) == []
 
 
-def test_a_trial_in_a_workers_hands_is_not_removed(service, workplace, library, tiny_id):
+def test_a_trial_in_a_workers_hands_is_not_removed(service, context, library, tiny_id):
     label(service, library["a"])
-    put_trials(workplace)
+    put_trials(context)
     with service.sessions.begin() as session:
         (claim,) = JobRepository(session).claim(
             [JobKind.TRIAL], limit=1, owner="test", lease=timedelta(seconds=60)
         )
     label(service, claim.video_id)
-    put_trials(workplace)
+    put_trials(context)
     assert claim.id in {trial.id for trial in trials(service)}
 
     with service.sessions.begin() as session:
         JobRepository(session).finish(claim, {})
-    put_trials(workplace)
+    put_trials(context)
     assert claim.id not in {trial.id for trial in trials(service)}
 
 
-def test_two_at_once_put_no_trial_twice(service, workplace, library, tiny_id):
+def test_two_at_once_put_no_trial_twice(service, context, library, tiny_id):
     label(service, library["a"])
     with service.sessions.begin() as session:
         assert session.scalar(select(func.pg_try_advisory_xact_lock(0x747269616C73)))
-        assert put_trials(workplace) == 0
+        assert put_trials(context) == 0
 
-    assert put_trials(workplace) == 3
+    assert put_trials(context) == 3
 
 
 def test_each_video_is_asked_once_and_each_question_equally_often():
@@ -362,7 +360,7 @@ def test_each_video_is_asked_once_and_each_question_equally_often():
     assert pairs == [(0, "P?"), (1, "R?"), (2, "P?"), (3, "Q?"), (4, "Q?")]
 
 
-def test_real_workers_put_and_answer_trials(service, workplace, library, tiny_id):
+def test_real_workers_put_and_answer_trials(service, context, library, tiny_id):
     label(service, library["a"])
     service.start_worker("interactive,maintenance")
     with Celery("test", broker=service.redis_url, set_as_current=False) as beat:

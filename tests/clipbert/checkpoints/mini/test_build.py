@@ -33,10 +33,10 @@ def model(mini_folder):
     return load_folder(mini_folder)
 
 
-def decoded(name, predictor):
+def decoded(name, model):
     path = SAMPLES / name
     clips = plan_clips(probe_video(path), INDEX_PLAN)
-    return decode_clips(path, clips, max_side_px=predictor.config.max_side_px)
+    return decode_clips(path, clips, max_side_px=model.config.max_side_px)
 
 
 @pytest.fixture(scope="module")

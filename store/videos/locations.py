@@ -1,8 +1,8 @@
 """Where the content of videos lies in place: what is superseded, copied, missing or there again.
 
-A place is the uri of a file under a media root. The bytes there may change at any time; a video is
-its content. When other content is indexed at a place, what was there before is either known at
-another place, and lives on there, or is superseded.
+A location is the uri of a file under a media root. The bytes there may change at any time; a video
+is its content. When other content is indexed at a location, what was there before is either known
+at another location, and lives on there, or is superseded.
 """
 
 from collections.abc import Collection, Sequence
@@ -29,7 +29,7 @@ _MOST_COPIES = 16
 
 
 @dataclass(frozen=True)
-class CheckedPlace:
+class CheckedLocation:
     """A video whose file is to be looked for."""
 
     video_id: UUID
@@ -38,8 +38,8 @@ class CheckedPlace:
     is_missing: bool
 
 
-class VideoPlaces:
-    """Queries about the places of videos.
+class VideoLocations:
+    """Queries about the locations of videos.
 
     Args:
         session: in a transaction of the caller's.
@@ -48,8 +48,8 @@ class VideoPlaces:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def hold(self, uri: str) -> None:
-        """Be the only one to say what lies at a place, until the transaction ends.
+    def lock(self, uri: str) -> None:
+        """Be the only one to say what lies at a location, until the transaction ends.
 
         To be called first in a transaction, before any row is locked. Who then looks at the file
         itself and finds its own content knows that no one newer has been here.
@@ -59,7 +59,7 @@ class VideoPlaces:
         )
 
     def others_at(self, uri: str, sha256: str) -> Sequence[Video]:
-        """List the videos said to lie at a place that now has other content, by id."""
+        """List the videos said to lie at a location that now has other content, by id."""
         query = select(Video).where(
             Video.uri == uri,
             Video.blob_key.is_(None),
@@ -70,7 +70,7 @@ class VideoPlaces:
         return self._session.scalars(ordered).all()
 
     def copies_of(self, video_id: UUID, *, but: str) -> Sequence[str]:
-        """List the other places where a video's content was found, the last one first."""
+        """List the other locations where a video's content was found, the last one first."""
         uri = Job.input["uri"].astext
         query = (
             select(uri)
@@ -122,7 +122,7 @@ class VideoPlaces:
         return tokens_keys
 
     def forget_copies_at(self, uri: str, *, but: UUID) -> None:
-        """Let the file name of a place stand for no other video than the one that lies there."""
+        """Let the file name of a location stand for no other video than the one that lies there."""
         self._session.execute(text(FORGET_COPIES), {"uri": uri, "but": but})
 
     def keep_stamp(self, video_id: UUID, file_stamp: str | None) -> None:
@@ -134,15 +134,15 @@ class VideoPlaces:
             .execution_options(synchronize_session=False)
         )
 
-    def longest_unchecked(self, limit: int) -> Sequence[CheckedPlace]:
-        """List the places that were looked at longest ago."""
+    def longest_unchecked(self, limit: int) -> Sequence[CheckedLocation]:
+        """List the locations that were looked at longest ago."""
         query = (
             select(Video.id, Video.uri, Video.size_bytes, Video.missing_since.is_not(None))
             .where(Video.blob_key.is_(None), Video.state != text("'superseded'"))
             .order_by(Video.place_checked_at, Video.id)
             .limit(limit)
         )
-        return [CheckedPlace(*row) for row in self._session.execute(query)]
+        return [CheckedLocation(*row) for row in self._session.execute(query)]
 
     def note_checked(self, *, there: Collection[UUID], missing: Collection[UUID]) -> None:
         """Note which files were there, and which were not."""

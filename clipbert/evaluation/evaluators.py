@@ -1,6 +1,6 @@
 """What each task asks about a video, what is kept of the model's logits, and how it is measured.
 
-An assessment holds the annotations of one task. For each video it gives the texts that meet its
+An evaluator holds the annotations of one task. For each video it gives the texts that meet its
 clips, turns their logits into one small array, and measures the arrays of all videos together.
 """
 
@@ -25,7 +25,8 @@ from clipbert.evaluation.metrics import (
     video_to_text,
 )
 from clipbert.model.aggregation import aggregate, match_probability
-from clipbert.model.config import Aggregation, HeadName
+from clipbert.model.config import Aggregation
+from clipbert.model.head_names import HeadName
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class RetrievalReport:
 Metrics = RetrievalReport | GroupedScore | CountMetrics
 
 
-class Assessment(Protocol):
+class Evaluator(Protocol):
     """One task's annotations, ready to be put to a model."""
 
     @property
@@ -71,7 +72,7 @@ class Assessment(Protocol):
         """Return how right each annotation was answered, 0 to 1, by its line."""
 
 
-class RetrievalAssessment:
+class RetrievalEvaluator:
     """Every caption meets every video; P(match) is kept."""
 
     head: HeadName = "retrieval"
@@ -130,7 +131,7 @@ class RetrievalAssessment:
         return annotations, scores, [column[each.moment] for each in annotations]
 
 
-class ChoiceAssessment:
+class ChoiceEvaluator:
     """Each question with each of its choices; the score of every choice is kept.
 
     Of equal choices the first is taken.
@@ -175,8 +176,8 @@ class ChoiceAssessment:
         return scores
 
 
-class AnswerAssessment:
-    """Open-ended questions; the most likely answer of each is kept, as its place in the model.
+class AnswerEvaluator:
+    """Open-ended questions; the most likely answer of each is kept, as its index in the model.
 
     Of equally likely answers the first is taken. With soft labels (VQA) an answer has the score
     that the label gives it, otherwise 1 if it is the right text to the letter.
@@ -203,9 +204,9 @@ class AnswerAssessment:
         return [each.text for each in self._of_moment[moment]]
 
     def keep(self, logits: Tensor) -> NDArray[np.generic]:
-        """The place of the most likely answer, int64."""
-        places: NDArray[np.generic] = _to_numpy(aggregate(logits, self._how)).argmax(axis=1)
-        return places
+        """The index of the most likely answer, int64."""
+        indices: NDArray[np.generic] = _to_numpy(aggregate(logits, self._how)).argmax(axis=1)
+        return indices
 
     def measure(self, kept: Mapping[str, NDArray[np.generic]]) -> GroupedScore:
         """Measure the mean score of the answers."""
@@ -214,13 +215,13 @@ class AnswerAssessment:
     def score_lines(self, kept: Mapping[str, NDArray[np.generic]]) -> Mapping[int, float]:
         """Return the score that the label has for the answer."""
         return {
-            each.line: right_answers(each).get(self._answers[place], 0.0)
+            each.line: right_answers(each).get(self._answers[index], 0.0)
             for moment in sorted(kept)
-            for each, place in zip(self._of_moment[moment], kept[moment].tolist(), strict=True)
+            for each, index in zip(self._of_moment[moment], kept[moment].tolist(), strict=True)
         }
 
 
-class CountAssessment:
+class CountEvaluator:
     """Questions for a number; the model's number is kept."""
 
     head: HeadName = "count"
@@ -243,18 +244,18 @@ class CountAssessment:
 
     def measure(self, kept: Mapping[str, NDArray[np.generic]]) -> CountMetrics:
         """Compare the numbers."""
-        told, right = [], []
+        predicted, right = [], []
         for moment in sorted(kept):
-            told += kept[moment].tolist()
+            predicted += kept[moment].tolist()
             right += [each.count for each in self._of_moment[moment] if each.count is not None]
-        return count_metrics(told, right)
+        return count_metrics(predicted, right)
 
     def score_lines(self, kept: Mapping[str, NDArray[np.generic]]) -> Mapping[int, float]:
         """Give 1 where the number, once rounded, is right."""
         return {
-            each.line: count_metrics([told], [each.count]).accuracy / 100
+            each.line: count_metrics([predicted], [each.count]).accuracy / 100
             for moment in sorted(kept)
-            for each, told in zip(self._of_moment[moment], kept[moment].tolist(), strict=True)
+            for each, predicted in zip(self._of_moment[moment], kept[moment].tolist(), strict=True)
             if each.count is not None
         }
 

@@ -6,7 +6,7 @@ from corpus import write_corpus, write_lines
 
 from clipbert.datasets.annotation_files import read_annotations
 from clipbert.errors import AnnotationError, MissingHead
-from clipbert.evaluation.assessment_builder import build_assessment
+from clipbert.evaluation.evaluator_builder import build_evaluator
 from clipbert.model.config import ClipBertConfig, HeadConfig
 
 
@@ -25,14 +25,14 @@ def test_what_a_file_lacks_for_its_task_is_said(corpus, tmp_path):
     questions = read_annotations(corpus.files["msrvtt_qa"])
 
     with pytest.raises(AnnotationError, match=r"vqa\.jsonl:1: does not say what is right"):
-        build_assessment(vqa, config=config)
+        build_evaluator(vqa, config=config)
     with pytest.raises(AnnotationError, match="is for pretraining"):
-        build_assessment(captions, config=config)
+        build_evaluator(captions, config=config)
     with pytest.raises(AnnotationError, match="no line of the split"):
-        build_assessment(captions, config=config, task="retrieval", split="test")
+        build_evaluator(captions, config=config, task="retrieval", split="test")
     with pytest.raises(MissingHead, match="qa"):
-        build_assessment(questions, config=config)
-    assert build_assessment(captions, config=config, task="retrieval").head == "retrieval"
+        build_evaluator(questions, config=config)
+    assert build_evaluator(captions, config=config, task="retrieval").head == "retrieval"
 
 
 def test_only_the_lines_of_a_split_are_evaluated(tmp_path):
@@ -42,11 +42,11 @@ def test_only_the_lines_of_a_split_are_evaluated(tmp_path):
     ]
     file = read_annotations(write_lines(tmp_path / "labels.jsonl", lines))
 
-    assessment = build_assessment(
+    evaluator = build_evaluator(
         file, config=ClipBertConfig.preset("clipbert-tiny"), split="test", limit=2
     )
 
-    assert [each.video for each in assessment.annotations] == ["v1", "v3"]
+    assert [each.video for each in evaluator.annotations] == ["v1", "v3"]
 
 
 def test_a_trained_head_is_preferred_for_choices(corpus):
@@ -55,7 +55,7 @@ def test_a_trained_head_is_preferred_for_choices(corpus):
     )
     file = read_annotations(corpus.files["tgif_action"])
 
-    assert build_assessment(file, config=config).head == "retrieval"
+    assert build_evaluator(file, config=config).head == "retrieval"
 
 
 def test_a_question_without_agreed_answers_is_asked_and_scores_nothing(tmp_path):
@@ -66,8 +66,8 @@ def test_a_question_without_agreed_answers_is_asked_and_scores_nothing(tmp_path)
         write_lines(tmp_path / "vqa.jsonl", [line(1, {"yes": 1.0}), line(2, {})]), kind="vqa"
     )
 
-    assessment = build_assessment(file, config=ClipBertConfig.preset("clipbert-tiny"))
+    evaluator = build_evaluator(file, config=ClipBertConfig.preset("clipbert-tiny"))
 
     videos = sorted(each.video for each in file.annotations)
-    measured = assessment.measure({video: np.array([0]) for video in videos})  # "yes"
+    measured = evaluator.measure({video: np.array([0]) for video in videos})  # "yes"
     assert measured.overall == 50.0

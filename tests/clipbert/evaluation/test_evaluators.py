@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from clipbert.datasets.annotation_files import Annotation
-from clipbert.evaluation.assessments import (
-    AnswerAssessment,
-    ChoiceAssessment,
-    CountAssessment,
-    RetrievalAssessment,
+from clipbert.evaluation.evaluators import (
+    AnswerEvaluator,
+    ChoiceEvaluator,
+    CountEvaluator,
+    RetrievalEvaluator,
 )
 
 
@@ -25,11 +25,11 @@ def test_each_question_of_a_video_has_its_own_choices():
         Annotation(3, "v", "what?", choices=("c", "d", "e"), right_choice=0, answer_type="y"),
         Annotation(4, "v", "who?", choices=("f", "g"), right_choice=0, answer_type="x"),
     ]
-    assessment = ChoiceAssessment(questions, how="mean", head="multiple_choice")
+    evaluator = ChoiceEvaluator(questions, how="mean", head="multiple_choice")
 
-    texts = assessment.texts("v")
-    kept = assessment.keep(logits([0, 1, 5, 2, 3, 1, 1], [0, 1, 1, 2, 3, 1, 1]))
-    metrics = assessment.measure({"v": kept})
+    texts = evaluator.texts("v")
+    kept = evaluator.keep(logits([0, 1, 5, 2, 3, 1, 1], [0, 1, 1, 2, 3, 1, 1]))
+    metrics = evaluator.measure({"v": kept})
 
     assert texts == ["which? a", "which? b", "what? c", "what? d", "what? e", "who? f", "who? g"]
     assert kept.tolist() == [0, 1, 3, 2, 3, 1, 1]
@@ -39,15 +39,15 @@ def test_each_question_of_a_video_has_its_own_choices():
 
 
 def test_choices_without_a_question_are_texts_of_their_own():
-    assessment = ChoiceAssessment(
+    evaluator = ChoiceEvaluator(
         [Annotation(1, "v", "", choices=("a dog", "a cat"), right_choice=0)],
         how="lse",
         head="retrieval",
     )
 
-    kept = assessment.keep(logits([[0, 2], [3, 0]]))
+    kept = evaluator.keep(logits([[0, 2], [3, 0]]))
 
-    assert assessment.texts("v") == ["a dog", "a cat"]
+    assert evaluator.texts("v") == ["a dog", "a cat"]
     assert kept == pytest.approx([1 / (1 + np.exp(-2)), 1 / (1 + np.exp(3))])
 
 
@@ -58,16 +58,16 @@ def test_an_answer_is_right_to_the_letter_and_an_unknown_one_never():
         Annotation(3, "v", "who?", answer_scores={"cat": 0.3, "mouse": 1.0}),
         Annotation(4, "v", "who?", answer_scores={"mouse": 1.0}),
     ]
-    assessment = AnswerAssessment(questions, how="max", answers=("cat", "dog"))
+    evaluator = AnswerEvaluator(questions, how="max", answers=("cat", "dog"))
 
-    kept = assessment.keep(
+    kept = evaluator.keep(
         logits([[0, 1], [0, 1], [3, 3], [1, 0]], [[0, 2], [0, 0], [2, 2], [0, 0]])
     )
-    metrics = assessment.measure({"v": kept})
+    metrics = evaluator.measure({"v": kept})
 
     assert kept.tolist() == [1, 1, 0, 0]  # of equal ones the first
     assert metrics.overall == pytest.approx(100 * (1 + 0 + 0.3 + 0) / 4)
-    assert assessment.num_unknown_answers == 2
+    assert evaluator.num_unknown_answers == 2
 
 
 def test_numbers_are_aggregated_by_the_mean_where_the_model_adds_exponentials():
@@ -75,11 +75,11 @@ def test_numbers_are_aggregated_by_the_mean_where_the_model_adds_exponentials():
     clips = logits([2, 20], [4, 10])
 
     def kept(how):
-        return CountAssessment(questions, how=how).keep(clips).tolist()
+        return CountEvaluator(questions, how=how).keep(clips).tolist()
 
     assert kept("lse") == kept("mean") == [3, 15]
     assert kept("max") == [4, 20]
-    metrics = CountAssessment(questions, how="mean").measure({"v": np.array([3.0, 15.0])})
+    metrics = CountEvaluator(questions, how="mean").measure({"v": np.array([3.0, 15.0])})
     assert (metrics.accuracy, metrics.mean_squared_error) == (50, 0.5)
     assert metrics.raw_mean_squared_error == 18
 
@@ -91,10 +91,10 @@ def test_captions_of_videos_that_were_not_looked_at_are_not_ranked():
         Annotation(3, "c", "three"),
         Annotation(4, "a", "four"),
     ]
-    assessment = RetrievalAssessment(captions, how="lse", authors_rounding=False)
+    evaluator = RetrievalEvaluator(captions, how="lse", authors_rounding=False)
 
     # P(match) of the four captions with each video.
-    report = assessment.measure(
+    report = evaluator.measure(
         {"b": np.array([0.9, 0.2, 1.0, 0.1]), "a": np.array([0.3, 0.1, 1.0, 0.8])}
     )
 

@@ -2,29 +2,30 @@
 
 from collections.abc import Sequence
 
-from clipbert.datasets.annotation_files import Annotation, AnnotationFile, Task
+from clipbert.datasets.annotation_files import Annotation, AnnotationFile
 from clipbert.datasets.answers import in_words_of
 from clipbert.errors import AnnotationError, MissingHead
-from clipbert.evaluation.assessments import (
-    AnswerAssessment,
-    Assessment,
-    ChoiceAssessment,
-    CountAssessment,
-    RetrievalAssessment,
+from clipbert.evaluation.evaluators import (
+    AnswerEvaluator,
+    ChoiceEvaluator,
+    CountEvaluator,
+    Evaluator,
+    RetrievalEvaluator,
     right_answers,
 )
-from clipbert.model.config import ClipBertConfig, HeadName
+from clipbert.model.config import ClipBertConfig
+from clipbert.model.head_names import HeadName
 
 
-def build_assessment(
+def build_evaluator(
     file: AnnotationFile,
     *,
     config: ClipBertConfig,
-    task: Task | None = None,
+    task: HeadName | None = None,
     split: str | None = None,
     limit: int | None = None,
     authors_rounding: bool = False,
-) -> Assessment:
+) -> Evaluator:
     """Choose how an annotation file is put to a model.
 
     Multiple choice goes through the multiple-choice head where the annotations ask a question,
@@ -54,21 +55,21 @@ def build_assessment(
     how = config.aggregation
     if task == "retrieval":
         _require(config, "retrieval")
-        return RetrievalAssessment(annotations, how=how, authors_rounding=authors_rounding)
+        return RetrievalEvaluator(annotations, how=how, authors_rounding=authors_rounding)
     if task == "multiple_choice":
         has_questions = any(each.text for each in annotations)
         head = _choice_head(config, has_questions=has_questions)
-        return ChoiceAssessment(annotations, how=how, head=head)
+        return ChoiceEvaluator(annotations, how=how, head=head)
     if task == "count":
         _require(config, "count")
-        return CountAssessment(annotations, how=how)
+        return CountEvaluator(annotations, how=how)
     _require(config, "qa")
-    return AnswerAssessment(
+    return AnswerEvaluator(
         in_words_of(annotations, config.answers), how=how, answers=config.answers
     )
 
 
-def _check(file: AnnotationFile, task: Task, annotations: Sequence[Annotation]) -> None:
+def _check(file: AnnotationFile, task: HeadName, annotations: Sequence[Annotation]) -> None:
     if task == "pretraining":
         raise AnnotationError(file.path, "is for pretraining: evaluate it as retrieval")
     if not annotations:
@@ -82,7 +83,7 @@ def _check(file: AnnotationFile, task: Task, annotations: Sequence[Annotation]) 
             raise AnnotationError(file.path, reason, line=each.line)
 
 
-def _says_what_is_right(annotation: Annotation, task: Task) -> bool:
+def _says_what_is_right(annotation: Annotation, task: HeadName) -> bool:
     if task == "retrieval":
         return bool(annotation.text)
     if task == "multiple_choice":

@@ -25,7 +25,7 @@ class _Closable(Protocol):
 
 
 @dataclass
-class Workplace:
+class WorkerContext:
     """What one process works with. Made in the child; never crosses a fork."""
 
     settings: WorkerSettings
@@ -51,7 +51,7 @@ class Workplace:
         owner: str,
         is_stopping: Callable[[], bool] = lambda: False,
         is_idle: Callable[[], bool] = lambda: False,
-    ) -> "Workplace":
+    ) -> "WorkerContext":
         """Connect to the store and begin to keep leases."""
         sessions = make_sessions(store.database_url)
         blobs = open_blobs(store.blob_url)
@@ -71,7 +71,7 @@ class Workplace:
                 stall_seconds=settings.stall_seconds,
                 is_stopping=is_stopping,
                 is_idle=is_idle,
-                has_room=lambda: disk.look().has_room,
+                has_room=lambda: disk.check().has_room,
             ),
             disk=disk,
             is_stopping=is_stopping,
@@ -79,14 +79,14 @@ class Workplace:
             mirrors_runs=settings.run_folder is None and _blob_folder(store.blob_url) is None,
         )
 
-    def own(self, kind: Callable[["Workplace"], Part]) -> Part:
+    def own(self, kind: Callable[["WorkerContext"], Part]) -> Part:
         """Return what this process has one of, made on the first call.
 
         What is worked with in a process, such as the models in memory, is declared where it is
         worked with, and this module knows none of it: so the parent loads none of it either.
 
         Args:
-            kind: its class, made from a workplace. One with `close()` is closed with the workplace.
+            kind: its class, made from a context. One with `close()` is closed with it.
         """
         if kind not in self._parts:
             self._parts[kind] = kind(self)
