@@ -1,18 +1,25 @@
 """What the system knows of a process, so that a number used again is not mistaken for ours."""
 
-import subprocess
+import sys
 from pathlib import Path
+
+import psutil
 
 
 def command_of(pid: int) -> list[str]:
     """Return the command line of a process; empty if it has ended, even unwaited for."""
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except FileNotFoundError:
-        return _ask_ps(pid, "command=").split() if not Path("/proc/self").exists() else []
-    except OSError:
+        return psutil.Process(pid).cmdline()
+    except psutil.Error:
         return []
-    return command.decode(errors="replace").split("\0")[:-1]
+
+
+def working_folder_of(pid: int) -> Path | None:
+    """Return the folder that a process works in; None if it has ended or is not ours to see."""
+    try:
+        return Path(psutil.Process(pid).cwd())
+    except psutil.Error:
+        return None
 
 
 def identity_of(pid: int) -> str | None:
@@ -21,20 +28,16 @@ def identity_of(pid: int) -> str | None:
     Returns:
         The boot and the instant it was started in; None if there is no such process.
     """
+    if sys.platform != "linux":
+        try:
+            return str(psutil.Process(pid).create_time())
+        except psutil.Error:
+            return None
+    # psutil gives the start by the machine's clock, and moves it when the clock is set.
     try:
         # The name, in parentheses, may hold anything; the start is the 20th field after it.
         start = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except FileNotFoundError:
-        return _ask_ps(pid, "lstart=") or None if not Path("/proc/self").exists() else None
     except OSError:
         return None
     return f"{boot} {start}"
-
-
-def _ask_ps(pid: int, field: str) -> str:
-    # Systems with no /proc: macOS.
-    asked = subprocess.run(  # noqa: S603
-        ["/bin/ps", "-o", field, "-p", str(pid)], capture_output=True, text=True, check=False
-    )
-    return asked.stdout.strip()

@@ -16,7 +16,7 @@ from redis.retry import Retry
 
 from embedded.account import ServiceAccount
 from embedded.errors import EmbeddedServicesError
-from embedded.process import command_of
+from embedded.process import command_of, working_folder_of
 
 START_SECONDS = 30
 STOP_SECONDS = 30
@@ -151,10 +151,7 @@ class EmbeddedRedis:
         command = command_of(pid)
         if not command or "redis-server" not in command[0]:
             return False
-        try:
-            return Path(f"/proc/{pid}/cwd").readlink() == self.folder.resolve()
-        except OSError:
-            return False
+        return working_folder_of(pid) == self.folder.resolve()
 
     def _end(self, pid: int) -> None:
         deadline = time.monotonic() + STOP_SECONDS

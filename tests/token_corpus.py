@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from clipbert.datasets.token_folder import StoredVideo, write_index
+from clipbert.datasets.token_index import StoredVideo, write_index
 from clipbert.model.config import ClipBertConfig
 
 ANSWERS = ("red", "green", "blue")
@@ -50,7 +50,7 @@ def write_tokens(folder: Path, config: ClipBertConfig, *, num_videos: int = 24) 
         lines["retrieval"].append(common | {"caption": f"a {answer} thing {number}"})
         choice = {"question": question, "choices": list(ANSWERS), "answer": answer}
         lines["multiple_choice"].append(common | choice)
-    write_index(tokens, videos)
+    write_index(tokens, videos.items())
     labels = {task: folder / f"{task}.jsonl" for task in lines}
     for task, path in labels.items():
         path.write_text("".join(json.dumps(line) + "\n" for line in lines[task]))

@@ -1,6 +1,6 @@
 """Labels as the API takes and shows them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -11,6 +11,7 @@ from pydantic.config import JsonDict
 from api.schemas.player_clock import show_moment
 from api.schemas.resources import RequestBody, Resource, never_null
 from api.schemas.text import QueryText
+from clipbert.datasets.kinds import write_line
 from policy.texts import Metadata, Name, check_storable
 from store.labels.tables import Label, LabelRevision
 from store.table_base import Task
@@ -301,23 +302,7 @@ def label_line(
         split: of the video.
         starts_at_seconds: of the video: its moment is written on the player's clock.
     """
-    content = show_moment(content, starts_at_seconds)
-    line: dict[str, Any] = {"video": video}
-    choices: Sequence[str] = content["choices"] or []
-    if choices:
-        # Two choices may read alike; then only the index tells which one is right.
-        answer, right = content["answer"], content["right_choice"]
-        is_clear = choices.count(answer) == 1
-        line |= {"question": content["text"], "choices": choices}
-        line["answer"] = answer if is_clear else right
-    elif content["answer"] is not None:
-        line |= {"question": content["text"], "answer": content["answer"]}
-    else:
-        line["caption"] = content["text"]
-    for name in ("start_seconds", "end_seconds", "source"):
-        if content[name] is not None:
-            line[name] = content[name]
-    return line | {"split": split}
+    return write_line(show_moment(content, starts_at_seconds), video=video, split=split)
 
 
 def _said(

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from benchmarks.learning.moving_shapes import DURATION_SECONDS
 from benchmarks.learning.shape_corpus import ShapeCorpus, picture_name, video_name
 from clipbert import ClipBert, SamplingPlan
-from clipbert.datasets.token_folder import INDEX_FILE
+from clipbert.datasets.token_index import INDEX_FILE
 
 # The frames are small, so the CNN sees them a third as large as clipbert-mini does by default: a
 # clip is 4 x 4 tokens, and costs a third.

@@ -1,8 +1,8 @@
-"""What the fields of each kind of annotation file mean: one line -> one annotation."""
+"""What the fields of each kind of annotation file mean: lines read, and those of labels written."""
 
 import sys
-from collections.abc import Callable
-from typing import Final, Literal, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, get_args
 
 from clipbert.datasets.annotation import Annotation
 from clipbert.datasets.line_fields import LineFields
@@ -61,6 +61,32 @@ def read_line(line: LineFields, kind: AnnotationKind) -> tuple[Annotation, HeadN
     """
     annotation = _READERS[kind](line)
     return annotation, _TASKS.get(kind) or _label_task(annotation)
+
+
+def write_line(content: Mapping[str, Any], *, video: str, split: str) -> dict[str, Any]:
+    """Return the line of a label, of kind `labels`, that read_line reads.
+
+    Args:
+        content: text, and what there is of answer, choices, right_choice, start_seconds,
+            end_seconds and source. Of choices, the right one is named by the answer, if that is
+            given and reads like no other choice, or else by its index.
+        video: what names the video.
+        split: of the video.
+    """
+    line: dict[str, Any] = {"video": video}
+    choices, answer = content.get("choices") or [], content.get("answer")
+    if choices:
+        is_clear = choices.count(answer) == 1
+        line |= {"question": content["text"], "choices": choices}
+        line["answer"] = answer if is_clear else content["right_choice"]
+    elif answer is not None:
+        line |= {"question": content["text"], "answer": answer}
+    else:
+        line["caption"] = content["text"]
+    for name in ("start_seconds", "end_seconds", "source"):
+        if content.get(name) is not None:
+            line[name] = content[name]
+    return line | {"split": split}
 
 
 def recognise_kind(line: LineFields) -> AnnotationKind:

@@ -197,25 +197,6 @@ def count_metrics(predicted: Sequence[float], right: Sequence[int]) -> CountMetr
     )
 
 
-def masked_word_accuracy(predicted: NDArray[np.integer], labels: NDArray[np.integer]) -> float:
-    """Return the percentage of masked words that were guessed right (pretraining).
-
-    Args:
-        predicted: token ids, (N, L).
-        labels: the right token ids, (N, L), -100 where nothing was masked.
-
-    Returns:
-        0 to 100; nan if nothing was masked.
-
-    Raises:
-        ValueError: two shapes.
-    """
-    if predicted.shape != labels.shape:
-        raise ValueError(f"predicted is {predicted.shape}, labels are {labels.shape}")
-    masked = labels != _IGNORED_LABEL
-    return 100 * float(np.mean((predicted == labels)[masked])) if masked.any() else math.nan
-
-
 def _checked(
     scores: NDArray[np.floating],
     video_of_text: Sequence[int] | NDArray[np.integer],

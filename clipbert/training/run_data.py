@@ -11,7 +11,7 @@ from clipbert.datasets.annotation import Annotation
 from clipbert.datasets.annotation_files import AnnotationFile, read_annotations
 from clipbert.datasets.answers import answer_vocabulary, in_words_of, read_answer_labels
 from clipbert.datasets.selection import of_split, select_annotations
-from clipbert.datasets.token_folder import StoredVideo
+from clipbert.datasets.token_index import StoredVideo
 from clipbert.errors import AnnotationError, ConfigError, OutsideVideo
 from clipbert.training.dataset import Example, group_by_video
 from clipbert.training.processes import Processes

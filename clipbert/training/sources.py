@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Protocol
 
 from clipbert.datasets.media_folder import MediaFolder
-from clipbert.datasets.token_folder import StoredVideo, TokenFolder
+from clipbert.datasets.token_folder import TokenFolder
+from clipbert.datasets.token_index import StoredVideo
 from clipbert.errors import ConfigError
 from clipbert.evaluation.clips import ClipSource, MediaClips, TokenClips
 from clipbert.model.config import ClipBertConfig

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipbert.datasets.media_folder import MediaFolder
-from clipbert.datasets.token_folder import StoredVideo, TokenFolder, check_grid
+from clipbert.datasets.token_folder import TokenFolder, check_grid
+from clipbert.datasets.token_index import StoredVideo
 from clipbert.errors import VideoError
 from clipbert.model.config import ClipBertConfig
 from clipbert.sampling.plan import SamplingPlan

@@ -48,7 +48,6 @@ class LeasedJobs:
         limit: int,
         owner: str,
         lease: timedelta,
-        prefer_id: UUID | None = None,
     ) -> Sequence[ClaimedJob]:
         """Take due jobs, as no other worker can any more: by priority, then by turn.
 
@@ -71,7 +70,6 @@ class LeasedJobs:
             limit: at most this many, at least 1.
             owner: the process that takes them.
             lease: how long they are held unless extended.
-            prefer_id: taken before all others if it is due.
 
         Returns:
             The jobs in order; empty if none is due.
@@ -81,7 +79,6 @@ class LeasedJobs:
             "limit": limit,
             "owner": owner,
             "lease": lease,
-            "prefer_id": prefer_id,
             "suspect_patience": SUSPECT_PATIENCE,
         }
         rows = self._session.execute(text(job_sql.CLAIM), parameters).mappings().all()

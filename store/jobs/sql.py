@@ -103,21 +103,10 @@ WITH company AS MATERIALIZED (
         FOR NO KEY UPDATE SKIP LOCKED
     ) AS due
     WHERE NOT company.has_suspect
-), preferred AS (
-    SELECT id, kind, -2147483648 AS priority, turn, run_at, worker_losses > 0 AS is_suspect
-    FROM jobs
-    WHERE id = CAST(:prefer_id AS uuid) AND kind = ANY(CAST(:kinds AS text[]))
-      AND state = 'queued' AND run_at <= now()
-      AND NOT (SELECT has_suspect OR (is_busy AND jobs.worker_losses > 0) FROM company)
-    FOR NO KEY UPDATE SKIP LOCKED
-), every AS (
-    SELECT * FROM preferred
-    UNION ALL
-    SELECT * FROM candidates WHERE id IS DISTINCT FROM (SELECT id FROM preferred)
 ), placed AS (
     SELECT *, row_number() OVER (
         PARTITION BY kind, priority ORDER BY turn, run_at, id) AS place
-    FROM every
+    FROM candidates
 ), ordered AS (
     SELECT *, row_number() OVER best AS position, first_value(is_suspect) OVER best AS is_alone
     FROM placed WINDOW best AS (ORDER BY priority, place, run_at, id)

@@ -163,33 +163,6 @@ class DatasetRepository:
         query = query.order_by(DatasetLabel.position)
         yield from self._session.scalars(query.execution_options(yield_per=CHUNK))
 
-    def label_page(
-        self,
-        dataset_id: UUID,
-        *,
-        page_size: int = 50,
-        page_token: str | None = None,
-        split: Split | str | None = None,
-    ) -> Page[DatasetLabel]:
-        """List labels of a data set in its order.
-
-        Raises:
-            DatasetNotFound: there is none with this id.
-            InvalidPageToken: page_token is not one of ours.
-            ValueError: page_size is below 1.
-        """
-        self.get(dataset_id)
-        size = clamp_page_size(page_size)
-        tokens = PageTokens("dataset_labels", dataset_id=dataset_id, split=split)
-        query = select(DatasetLabel).where(DatasetLabel.dataset_id == dataset_id)
-        if split is not None:
-            query = query.where(DatasetLabel.split == Split(split))
-        if page_token is not None:
-            query = query.where(DatasetLabel.position > tokens.index_of(page_token))
-        rows = self._session.scalars(query.order_by(DatasetLabel.position).limit(size + 1)).all()
-        more = len(rows) > size
-        return Page(rows[:size], tokens.of_index(rows[size - 1].position) if more else None)
-
     def answer_counts(
         self, dataset_id: UUID, split: Split | str = Split.TRAIN
     ) -> Sequence[tuple[str, int]]:

@@ -23,7 +23,6 @@ from store.labels.additions import (
     hold_videos,
     record_revision,
     split_conflict,
-    splits_of,
 )
 from store.labels.filters import LabelFilter
 from store.labels.records import (
@@ -36,7 +35,7 @@ from store.labels.records import (
     parse_split,
     to_new,
 )
-from store.labels.tables import Label, LabelAction, LabelRevision, Split
+from store.labels.tables import Label, LabelAction, LabelRevision
 from store.pages import Page, PageTokens, clamp_page_size
 from store.table_base import Task
 from store.videos.names import VideoIds, find_videos
@@ -237,10 +236,6 @@ class LabelRepository:
         """
         rows = self._session.execute(text(_DISPUTED), {"video_ids": list(video_ids)})
         return (DisputedQuestion(*row) for row in rows)
-
-    def split_of(self, video_ids: Collection[UUID]) -> dict[UUID, Split]:
-        """Tell the split of videos; those that never had a label are left out."""
-        return splits_of(self._session, video_ids)
 
     def _lock(self, label_id: UUID) -> Label:
         query = select(Label).where(Label.id == label_id, Label.deleted_at.is_(None))

@@ -242,14 +242,6 @@ class VideoRepository:
         """
         self._set_state(video_id, VideoState.READY, None, None)
 
-    def mark_failed(self, video_id: UUID, *, code: str, message: str) -> None:
-        """Say that a video will not become searchable, and why.
-
-        Raises:
-            VideoNotFound: there is none with this id.
-        """
-        self._set_state(video_id, VideoState.FAILED, code, message)
-
     def note_damage(self, video_id: UUID, spans: Iterable[Sequence[float]]) -> None:
         """Say in which spans of a video nothing sound can be decoded, beside those known before.
 

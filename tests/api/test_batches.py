@@ -3,6 +3,7 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from failed_videos import fail_video
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
@@ -11,7 +12,6 @@ from store.api_keys import ApiKey
 from store.jobs.repository import JobRepository
 from store.jobs.state import JobKind, JobState
 from store.jobs.tables import Job
-from store.videos.repository import VideoRepository
 from workers.dispatch import MAX_RINGS, Doorbell
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -280,7 +280,7 @@ def test_the_counts_follow_the_work(client, paths, sessions, make_video):
     assert succeeded[0]["video_id"] == str(ready)
 
     with sessions.begin() as session:
-        VideoRepository(session).mark_failed(processing, code="decode_failed", message="No.")
+        fail_video(session, processing, code="decode_failed", message="No.")
     running = items_of(client, batch["id"], state="running")
     failed = items_of(client, batch["id"], state="failed")
 

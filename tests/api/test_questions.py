@@ -4,13 +4,13 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from failed_videos import fail_video
 
 from store.jobs.repository import JobRepository
 from store.jobs.state import JobKind
 from store.models.repository import ModelRepository
 from store.results.questions import QuestionRepository
 from store.table_base import Task
-from store.videos.repository import VideoRepository
 
 pytestmark = pytest.mark.usefixtures("generation_id")
 
@@ -163,9 +163,7 @@ def test_a_question_about_a_video_that_is_not_ready_is_refused(
     video_id = make_video(ready=False)
     if failed:
         with sessions.begin() as session:
-            VideoRepository(session).mark_failed(
-                video_id, code="decode_failed", message="The frames are broken."
-            )
+            fail_video(session, video_id, code="decode_failed", message="The frames are broken.")
 
     answer = client.post(
         "/v1/questions", json={"video_id": str(video_id), "text": "Which?", "choices": CHOICES}

@@ -22,6 +22,8 @@ import numpy as np
 from safetensors.numpy import save_file
 from sqlalchemy.orm import Session
 
+from clipbert.datasets.kinds import write_line
+from clipbert.datasets.token_index import INDEX_FILE, StoredVideo, write_index
 from clipbert.errors import VideoError
 from clipbert.video.formats import MEDIA_EXTENSIONS
 from store.blobs import BlobStore
@@ -39,7 +41,6 @@ from workers.indexing.media import name_in_uri, open_video_media
 LABELS_FILE: Final = "labels.jsonl"
 TOKENS_FOLDER: Final = "tokens"
 VIDEOS_FOLDER: Final = "videos"
-_INDEX_FILE: Final = "index.jsonl"
 _CHUNK: Final = 100
 _UNKNOWN_ENDING: Final = ".mp4"  # what a file really is, the decoder sees in it
 _NUM_LISTED: Final = 3
@@ -78,7 +79,7 @@ class DataFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         with self._context.sessions.begin() as session:
             labels = DatasetRepository(session).labels(self._dataset_id)
-            write_lines(self.labels, (label_line(self._task, label) for label in labels))
+            write_lines(self.labels, map(_label_line, labels))
         with self.labels.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -97,25 +98,25 @@ class DataFolder:
         Raises:
             JobError: `tokens_missing` or `video_deleted`, naming some of the videos.
         """
-        if (self.tokens / _INDEX_FILE).is_file():
+        if (self.tokens / INDEX_FILE).is_file():
             return
         self.tokens.mkdir(parents=True, exist_ok=True)
         missing: list[UUID] = []
 
-        def lines() -> Iterator[dict[str, Any]]:
+        def stored() -> Iterator[tuple[str, StoredVideo]]:
             for videos in self._chunks():
                 with self._context.sessions.begin() as session:
                     for video in videos:
                         self._on_video()
                         clips = VideoRepository(session).clips(video.id, generation_id)
                         try:
-                            yield self._token_line(video, clips, with_vectors)
+                            yield str(video.id), self._stored_video(video, clips, with_vectors)
                         except (BlobNotFound, IndexError):
                             missing.append(video.id)
 
-        write_lines(self.tokens / _INDEX_FILE, lines())
+        write_index(self.tokens, stored())
         if missing:
-            (self.tokens / _INDEX_FILE).unlink()
+            (self.tokens / INDEX_FILE).unlink()
             raise JobError(
                 "tokens_missing", f"there are no visual tokens any more of {_listed(missing)}"
             )
@@ -153,9 +154,7 @@ class DataFolder:
                 videos = _find_videos(session, chunk)
             yield videos
 
-    def _token_line(
-        self, video: Video, clips: Sequence[Clip], with_vectors: bool
-    ) -> dict[str, Any]:
+    def _stored_video(self, video: Video, clips: Sequence[Clip], with_vectors: bool) -> StoredVideo:
         key = clips[0].tokens_key  # of all of them
         path = self._context.blobs.local_path(key)
         if path is None:
@@ -163,18 +162,17 @@ class DataFolder:
             _copy_blob(self._context.blobs, key, path, self._on_video)
         elif not path.is_file():
             raise BlobNotFound(key)
-        line = {
-            "video": str(video.id),
-            "file": str(path),
-            "clips": [[clip.start_seconds, clip.end_seconds] for clip in clips],
-            "duration_seconds": video.duration_seconds or 0.0,
-        }
         vectors = [list(clip.vector) for clip in clips if clip.vector is not None]
+        vectors_path = None
         if with_vectors and len(vectors) == len(clips):
-            name = f"{video.id}.vectors.safetensors"
-            save_file({"vectors": np.array(vectors, dtype=np.float32)}, self.tokens / name)
-            line["vectors_file"] = name
-        return line
+            vectors_path = Path(f"{video.id}.vectors.safetensors")
+            save_file({"vectors": np.array(vectors, dtype=np.float32)}, self.tokens / vectors_path)
+        return StoredVideo(
+            path,
+            tuple((clip.start_seconds, clip.end_seconds) for clip in clips),
+            video.duration_seconds or 0.0,
+            vectors_path,
+        )
 
     def _link(self, video: Video, folder: Path) -> None:
         name = video.filename or name_in_uri(video.uri)
@@ -201,27 +199,12 @@ class DataFolder:
             raise JobError(error.code, str(error)) from error
 
 
-def label_line(task: Task, label: DatasetLabel) -> dict[str, Any]:
-    """Write a frozen label as a line of the project's own annotation files."""
-    content = label.content
-    match task:
-        case Task.RETRIEVAL:
-            line = {"caption": content["text"]}
-        case Task.MULTIPLE_CHOICE:
-            line = {
-                "question": content["text"],
-                "choices": content["choices"],
-                "answer": content["right_choice"],
-            }
-        case _:
-            line = {"question": content["text"], "answer": content["answer"]}
-    optional = {name: content.get(name) for name in ("start_seconds", "end_seconds", "source")}
-    return {
-        "video": str(label.video_id),
-        **line,
-        **{name: value for name, value in optional.items() if value is not None},
-        "split": str(label.split),
-    }
+def _label_line(label: DatasetLabel) -> dict[str, Any]:
+    # The right choice by its index: the hash of what a finetune under way wrote so is compared.
+    content = {name: value for name, value in label.content.items() if name != "answer"}
+    if not content.get("choices"):
+        content["answer"] = label.content.get("answer")
+    return write_line(content, video=str(label.video_id), split=str(label.split))
 
 
 def _find_videos(session: Session, video_ids: Iterable[UUID]) -> list[Video]:

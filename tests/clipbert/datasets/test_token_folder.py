@@ -6,7 +6,8 @@ import torch
 from safetensors.torch import save_file
 
 from clipbert.datasets.annotation import WHOLE, Span
-from clipbert.datasets.token_folder import StoredVideo, TokenFolder, choose_clips, write_index
+from clipbert.datasets.token_folder import TokenFolder, choose_clips
+from clipbert.datasets.token_index import StoredVideo, write_index
 from clipbert.errors import AnnotationError, MediaNotFound, OutsideVideo, TokensUnusable
 from clipbert.training.draws import generator_at
 
@@ -31,7 +32,7 @@ def folder(tmp_path):
                 0.0,
                 tmp_path / "elsewhere/p-vectors",
             ),
-        },
+        }.items(),
     )
     return tmp_path
 

@@ -12,7 +12,6 @@ from hypothesis.extra.numpy import arrays
 
 from clipbert.evaluation.metrics import (
     count_metrics,
-    masked_word_accuracy,
     mean_score,
     text_to_video,
     video_to_text,
@@ -190,11 +189,3 @@ def test_counts_are_told_as_the_authors_code_tells_them(outputs):
 def test_count_metrics_need_as_many_numbers_as_predictions():
     with pytest.raises(ValueError, match="2 predictions for 1 numbers"):
         count_metrics([1.0, 2.0], [1])
-
-
-def test_only_masked_words_count():
-    labels = np.array([[-100, 7, -100], [5, -100, 6]])
-    guessed = np.array([[-100, 7, 3], [5, 2, 9]])
-
-    assert masked_word_accuracy(guessed, labels) == pytest.approx(200 / 3)
-    assert math.isnan(masked_word_accuracy(guessed, np.full((2, 3), -100)))

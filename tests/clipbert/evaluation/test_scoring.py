@@ -13,7 +13,8 @@ from token_corpus import ANSWERS, write_tokens
 
 from clipbert.datasets.annotation_files import read_annotations
 from clipbert.datasets.media_folder import MediaFolder
-from clipbert.datasets.token_folder import TokenFolder, choose_clips, write_index
+from clipbert.datasets.token_folder import TokenFolder, choose_clips
+from clipbert.datasets.token_index import write_index
 from clipbert.errors import AnnotationError, MissingHead, NothingToEvaluate
 from clipbert.evaluation import scoring
 from clipbert.evaluation.majority import score_majority
@@ -127,7 +128,7 @@ def test_videos_are_scored_without_tokens_too(model, corpus):
 def test_lines_of_unusable_videos_score_nothing_and_are_counted(tmp_path, model, tokens):
     stored = TokenFolder(tokens.folder)
     videos = {name: video for name, video in stored.videos.items() if name != "v08"}
-    write_index(tmp_path, videos)
+    write_index(tmp_path, videos.items())
 
     for task in ("qa", "retrieval"):
         scores = scoring.score_model(
@@ -145,7 +146,7 @@ def test_lines_of_unusable_videos_score_nothing_and_are_counted(tmp_path, model,
 
 
 def test_without_any_usable_video_there_are_no_scores(tmp_path, model, tokens):
-    write_index(tmp_path, {})
+    write_index(tmp_path, {}.items())
 
     with pytest.raises(NothingToEvaluate, match="none of 6 videos can be used"):
         scoring.score_model(

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from token_corpus import ANSWERS, write_tokens
 
 from clipbert.checkpoints.folder import VISUAL_PREFIXES, WEIGHTS_FILE, load_folder, visual_sha256
-from clipbert.datasets.token_folder import StoredVideo, write_index
+from clipbert.datasets.token_index import StoredVideo, write_index
 from clipbert.errors import AnnotationError, ConfigError
 from clipbert.inference.clipbert import ClipBert
 from clipbert.inference.clips import decode_clips
@@ -161,7 +161,7 @@ def test_tokens_teach_what_videos_do(tmp_path, corpus, plain_folder):
         save_file({"tokens": model.encode_clips(frames).tokens}, stored)
         times = tuple((clip.start_seconds, clip.end_seconds) for clip in clips)
         videos[path.stem] = StoredVideo(stored, times, probe.duration_seconds)
-    write_index(tmp_path, videos)
+    write_index(tmp_path, videos.items())
     request = RunRequest(
         recipe=recipe_of("qa", "steps=3", "random_clips=false", "learning_rate=1e-3"),
         data=corpus.files["msrvtt_qa"],
@@ -194,7 +194,7 @@ def test_videos_of_one_clip_are_seen_once(tmp_path, base, tokens):
     save_file({"tokens": stored["tokens"][:1]}, tmp_path / "p.safetensors")
     names = [f"v{number:02d}" for number in range(24)]
     picture = StoredVideo(tmp_path / "p.safetensors", ((0.0, 0.0),), 0.0)
-    write_index(tmp_path, dict.fromkeys(names, picture))
+    write_index(tmp_path, dict.fromkeys(names, picture).items())
 
     report = train(
         request_of(tokens, base, tmp_path / "out", "steps=1", "clips=8", tokens=tmp_path)

@@ -69,14 +69,6 @@ def test_jobs_are_claimed_by_priority_then_instant_across_kinds(jobs):
     assert claim(jobs) == []
 
 
-def test_a_preferred_job_comes_first_if_it_is_due(jobs):
-    first, second, third = enqueue(jobs), enqueue(jobs), enqueue(jobs)
-    later = enqueue(jobs, run_at=datetime.now(UTC) + MINUTE)
-
-    assert [c.id for c in claim(jobs, limit=2, prefer_id=third)] == [third, first]
-    assert [c.id for c in claim(jobs, limit=2, prefer_id=later)] == [second]
-
-
 def test_many_workers_claim_every_job_once(sessions):
     with sessions.begin() as session:
         JobRepository(session).enqueue_many(NewJob(JobKind.SEARCH, {}) for _ in range(300))

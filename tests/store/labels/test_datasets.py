@@ -2,6 +2,7 @@ import threading
 from uuid import uuid4
 
 import pytest
+from failed_videos import fail_video
 from sqlalchemy import func, select
 
 from store.errors import DatasetNotFound, VocabularyNotFound
@@ -33,7 +34,7 @@ def make_video(session, name, state="ready"):
     if state == "ready":
         videos.mark_ready(video_id)
     if state == "failed":
-        videos.mark_failed(video_id, code="c", message="m")
+        fail_video(session, video_id)
     return video_id
 
 
@@ -168,7 +169,7 @@ def test_missing_videos_are_those_deleted_or_not_to_be_searched(labels, datasets
     assert datasets.missing_videos(dataset.id) == []
 
     VideoRepository(session).delete(gone)
-    VideoRepository(session).mark_failed(failing, code="c", message="m")
+    fail_video(session, failing)
 
     assert datasets.missing_videos(dataset.id) == [gone, failing]
     assert len(list(datasets.labels(dataset.id))) == 3
@@ -222,17 +223,6 @@ def test_data_sets_are_listed_the_newest_first(labels, datasets, session):
         datasets.get(uuid4())
     with pytest.raises(DatasetNotFound):
         next(datasets.labels(uuid4()))
-
-
-def test_labels_of_a_data_set_come_page_by_page(labels, datasets, session):
-    add_qa(labels, make_video(session, "a"), ["red"] * 5)
-    dataset = datasets.freeze("qa")
-
-    first = datasets.label_page(dataset.id, page_size=3)
-    rest = datasets.label_page(dataset.id, page_size=3, page_token=first.next_page_token)
-
-    assert [label.position for label in [*first.items, *rest.items]] == [0, 1, 2, 3, 4]
-    assert rest.next_page_token is None
 
 
 def test_freezing_at_once_makes_one_data_set(sessions):

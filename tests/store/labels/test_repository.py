@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import func, select, text
 
 from store.errors import IllegalLabel, InvalidPageToken, LabelNotFound
+from store.labels.additions import splits_of
 from store.labels.records import HOLDOUT_SHARE
 from store.labels.repository import (
     LabelFilter,
@@ -175,7 +176,7 @@ def test_the_first_label_settles_the_split_of_its_video(labels, session):
 
     assert add_one(labels, caption(first)).split == Split.HOLDOUT
     assert code_of(labels, caption(first, "another", split="train")) == "split_conflict"
-    assert labels.split_of([first, second, uuid4()]) == {
+    assert splits_of(session, [first, second, uuid4()]) == {
         first: Split.HOLDOUT,
         second: default_split("sha-v1"),
     }

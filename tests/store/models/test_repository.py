@@ -1,6 +1,7 @@
 from uuid import uuid4
 
 import pytest
+from failed_videos import fail_video
 from sqlalchemy.exc import DataError, IntegrityError
 
 from store.errors import GenerationNotFound, ModelNotFound
@@ -136,7 +137,7 @@ def test_coverage_counts_sound_videos_and_those_with_clips(models, generations, 
     generation = create(generations, register(models))
     videos = VideoRepository(session)
     ids = [videos.create(uri=f"file:///{n}", sha256=str(n))[0].id for n in range(3)]
-    videos.mark_failed(ids[2], code="c", message="m")
+    fail_video(session, ids[2])
     clips = [NewClip(n, n, n + 1, [n], None, "k") for n in range(5)]
     videos.replace_clips(ids[0], generation.id, clips)
 

@@ -2,6 +2,7 @@ import threading
 from uuid import uuid4
 
 import pytest
+from failed_videos import fail_video
 from sqlalchemy import event
 
 from store.errors import VideoNotFound
@@ -212,16 +213,15 @@ def test_a_worker_learns_that_its_video_was_deleted(videos, generation_id):
     for write in (
         lambda: videos.replace_clips(video_id, generation_id, [clip(0)]),
         lambda: videos.mark_ready(video_id),
-        lambda: videos.mark_failed(video_id, code="c", message="m"),
         lambda: videos.delete(video_id),
     ):
         with pytest.raises(VideoNotFound):
             write()
 
 
-def test_a_failed_video_says_why_until_it_is_ready(videos):
+def test_a_failed_video_says_why_until_it_is_ready(session, videos):
     video_id = create(videos)
-    videos.mark_failed(video_id, code="decode_failed", message="frame 3 is broken")
+    fail_video(session, video_id, code="decode_failed", message="frame 3 is broken")
     failed = videos.get(video_id)
     assert (failed.state, failed.error_code) == (VideoState.FAILED, "decode_failed")
     assert failed.error_message == "frame 3 is broken"
