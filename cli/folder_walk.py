@@ -72,7 +72,7 @@ def walk(paths: Iterable[Path], *, every_file: bool) -> Iterator[Found]:
         every_file: take files of any extension.
 
     Raises:
-        CliError: a path does not exist, or cannot be looked at.
+        CliError: a path does not exist, or cannot be read.
     """
     named = [(path, _absolute(path)) for path in paths]
     modes = [_mode(shown, path) for shown, path in named]  # before anything is taken
@@ -177,7 +177,7 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 
 
 def _checked(path: Path) -> Taken | Broken:
-    """Look at a file that was asked for; what no worker could read is reported at once."""
+    """Check a file that was asked for; what no worker could read is reported at once."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -204,4 +204,4 @@ def _mode(shown: Path, path: Path) -> int:
             raise CliError(f"{shown} is a link that leads nowhere") from error
         raise CliError(f"{shown} does not exist") from error
     except OSError as error:
-        raise CliError(f"{shown} cannot be looked at: {error.strerror}") from error
+        raise CliError(f"{shown} cannot be read: {error.strerror}") from error

@@ -21,7 +21,7 @@ ClipBertError
 ├── ConfigError             a configuration contradicts itself
 ├── AnnotationError         an annotation or answer file, or a line of it, cannot be read
 ├── NothingToEvaluate       none of a data set's videos can be used
-├── TrainingDiverged        the loss of a training run is no number any more
+├── TrainingDiverged        the loss of a training run is no longer a number
 ├── TrainingStopped         a training run was asked to stop, and can go on
 ├── FenceLost               another attempt writes in the folder now
 └── MissingHead             the model has no such head
@@ -66,7 +66,7 @@ class EmptyFile(VideoError):
 
 
 class UnsupportedMedia(VideoError):
-    """The file is no video or picture of a kind that is read here."""
+    """The file is not a video or picture of a kind that is read here."""
 
     code = "unsupported_media"
 
@@ -166,7 +166,7 @@ class OutsideVideo(VideoError):
 
     @classmethod
     def in_gap(cls, start_seconds: float, end_seconds: float) -> "OutsideVideo":
-        """Say that the video has no pictures from start to end."""
+        """Make the error of a video that has no pictures from start to end."""
         error = cls.__new__(cls)
         Exception.__init__(
             error, f"the video has no pictures from {start_seconds:g} s to {end_seconds:g} s"
@@ -226,7 +226,7 @@ class NothingToEvaluate(ClipBertError):
 
 
 class TrainingDiverged(ClipBertError):
-    """The loss is no finite number any more, and the weights are worth nothing.
+    """The loss is no longer a finite number, and the weights are worth nothing.
 
     Attributes:
         step: at which it was noticed.

@@ -53,13 +53,13 @@ class ServiceWatch:
         self._thread.start()
 
     def close(self) -> None:
-        """Look no more; what is being started is waited for a while."""
+        """Stop checking; what is being started is waited for a while."""
         self._closed.set()
         if self._thread.is_alive():
             self._thread.join(timeout=_CLOSE_SECONDS)
 
     def check(self) -> None:
-        """Look once at the disks and the servers."""
+        """Check the disks and the servers once."""
         state = self._disk.check()
         if state.has_room != self._had_room:
             self._had_room = state.has_room

@@ -34,7 +34,7 @@ class _Needed:
 
 
 def is_in_use(generation: Generation) -> bool:
-    """Tell whether new videos belong into a generation."""
+    """Whether new videos belong in a generation."""
     return generation.state in _IN_USE
 
 
@@ -129,7 +129,7 @@ def begin_walk(generation: Generation, walk: Walk) -> None:
 
 
 def search(session: Session, generation: Generation, walk: Walk) -> None:
-    """Let a generation be searched from the commit on.
+    """Make a generation the searched one from the commit on.
 
     What is found changes at once, with the clips that are searched. What the videos' rows say of
     being searchable follows, part by part.
@@ -151,7 +151,7 @@ def _has_sound_videos(session: Session) -> bool:
 
 
 def _needed_models(session: Session) -> _Needed:
-    """Say what the clips are to be made by: the visual side of the task that changed last."""
+    """Return what the clips are to be made by: the visual side of the task that changed last."""
     serving = ModelRepository(session).all_serving()
     if Task.RECALL not in serving:
         raise ValueError("no model makes recall vectors: register and promote clipbert-mini first")
@@ -161,7 +161,7 @@ def _needed_models(session: Session) -> _Needed:
 
 
 def _fits(session: Session, generation: Generation, needed: _Needed) -> bool:
-    """Tell whether a generation's tokens and vectors are those that these models need."""
+    """Whether a generation's tokens and vectors are those that these models need."""
     own = ModelRepository(session).get(generation.model_id)
     has_tokens = own.visual_sha256 == needed.visual.visual_sha256
     return has_tokens and generation.recall_model_id == needed.recall.id

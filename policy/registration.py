@@ -91,7 +91,7 @@ def register_model(
 
 
 def promote(sessions: Sessions, model_id: UUID, tasks: Iterable[Task | str] | None = None) -> None:
-    """Let a model serve, in a transaction of its own; see `promote_in`."""
+    """Make a model serve, in a transaction of its own; see `promote_in`."""
     with sessions.begin() as session:
         promote_in(session, model_id, tasks)
     follow_up(sessions)
@@ -119,7 +119,7 @@ def promote_in(
     reason: str | None = None,
     finetune_id: UUID | None = None,
 ) -> Generation | None:
-    """Let a model serve from the commit on.
+    """Make a model serve from the commit on.
 
     If it looks at pixels in another way than the tokens were made, it serves once its generation is
     built; until then the last model promoted before it that fits goes on.
@@ -175,7 +175,7 @@ def rollback_in(
     Raises:
         ModelNotFound: there is none with this id.
         IllegalRollback: it serves nothing.
-        ValueError: nothing would make recall vectors any more.
+        ValueError: nothing would make recall vectors then.
     """
     changes = ModelRepository(session).rollback(model_id, reason=reason)
     if any(change.task == Task.RECALL and change.model_id is None for change in changes):

@@ -159,7 +159,7 @@ def _fire_schedule(session: Session, schedule: Schedule, now: datetime) -> int:
     try:
         due = list(_due_fires(schedule, now))
         following = next_fire(schedule.cron, schedule.time_zone, after=now)
-    except InvalidSchedule as error:  # such as a time zone that does not exist any more
+    except InvalidSchedule as error:  # such as a time zone that no longer exists
         _record(session, schedule, now, _Deed(FireOutcome.FAILED, error.code, str(error)))
         ScheduleRepository(session).update(schedule.id, {"next_fire_at": None, "enabled": False})
         return 0
@@ -175,7 +175,7 @@ def _fire_schedule(session: Session, schedule: Schedule, now: datetime) -> int:
 
 
 def _due_fires(schedule: Schedule, now: datetime) -> Iterator[tuple[datetime, bool]]:
-    """Give the fires that are due, each with whether it was missed: all missed ones are one."""
+    """Yield the fires that are due, each with whether it was missed: all missed ones are one."""
     fire_time = schedule.next_fire_at
     if fire_time is None:
         return
@@ -221,7 +221,7 @@ def _start_or_skip(session: Session, schedule: Schedule, *, is_manual: bool) -> 
 
 
 def _too_few_labels(session: Session, schedule: Schedule, request: FinetuneRequest) -> str | None:
-    """Say how many labels are missing that the last finetune did not have; None if enough."""
+    """Describe how many labels are missing since the last finetune; None if there are enough."""
     if schedule.min_new_labels == 0:
         return None
     last = FinetuneRepository(session).last_of_schedule(schedule.id)

@@ -35,7 +35,7 @@ class Serving:
 
 
 def read_serving(session: Session) -> Serving | None:
-    """Say what answers now; None if there is no active generation.
+    """Return what answers now; None if there is no active generation.
 
     A promoted model may look at pixels in another way than the cached tokens were made. Until its
     generation is built, the last model that was promoted before it and fits goes on.

@@ -53,7 +53,7 @@ class BlobStore(Protocol):
         ...
 
     def staging_folder(self) -> Path:
-        """Give a folder of this machine for files that are not blobs yet, or never will be.
+        """Return a folder of this machine for files that are not blobs yet, or never will be.
 
         What a killed process leaves there under a name that begins with STAGED is removed later.
         """
@@ -68,11 +68,11 @@ class BlobStore(Protocol):
         ...
 
     def size(self, key: str) -> int:
-        """Give the size in bytes."""
+        """Return the size in bytes."""
         ...
 
     def exists(self, key: str) -> bool:
-        """Tell whether there is a blob under a key."""
+        """Whether there is a blob under a key."""
         ...
 
     def delete(self, key: str) -> None:
@@ -84,13 +84,13 @@ class BlobStore(Protocol):
         ...
 
     def local_path(self, key: str) -> Path | None:
-        """Give the path of a blob that is a file of this machine already, else None."""
+        """Return the path of a blob that is a file of this machine already, else None."""
         ...
 
     def as_local_file(
         self, key: str, *, on_piece: Callable[[], object] | None = None
     ) -> AbstractContextManager[Path]:
-        """Give a blob as a file of this machine, while the block lasts; not to be changed.
+        """Return a blob as a file of this machine, while the block lasts; not to be changed.
 
         What `on_piece` raises between two pieces of a download ends it.
         """
@@ -108,7 +108,9 @@ def open_blobs(url: str) -> BlobStore:
     """
     parts = urlsplit(url)
     if not parts.scheme:
-        raise ValueError(f"{url!r} is no URL of a blob store: file:///folder or s3://bucket/prefix")
+        raise ValueError(
+            f"{url!r} is not a URL of a blob store: file:///folder or s3://bucket/prefix"
+        )
     if parts.scheme == "file":
         folder = Path(unquote(parts.path))
         if parts.netloc not in {"", "localhost"} or not folder.is_absolute():

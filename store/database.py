@@ -98,7 +98,7 @@ def upgrade_schema(url: str) -> None:
 
 
 def schema_is_current(url: str) -> bool:
-    """Tell whether the database has exactly the newest migration."""
+    """Whether the database has exactly the newest migration."""
     wanted = set(ScriptDirectory.from_config(alembic_config(url)).get_heads())
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     with engine.connect() as connection:
@@ -125,7 +125,7 @@ class SchemaCheck:
         )
 
     def is_current(self) -> bool:
-        """Tell whether the database has exactly the newest migration.
+        """Whether the database has exactly the newest migration.
 
         Raises:
             SQLAlchemyError: the database does not answer.

@@ -128,7 +128,7 @@ class DiskWatch:
         return DiskState(True, free_bytes, spare_bytes)
 
     def watermark_bytes(self, total_bytes: int) -> int:
-        """Tell how much must be free on a disk of this size."""
+        """Return how much must be free on a disk of this size."""
         by_percentage = max(
             int(total_bytes * self._min_free_percent / 100), _LEAST_PERCENTAGE_BYTES
         )
@@ -147,7 +147,7 @@ def watch_disks(settings: StoreSettings, *others: Path) -> DiskWatch:
 
 
 def is_storage_full(error: BaseException) -> bool:
-    """Tell whether an error, or one that it came from, says that a disk is full.
+    """Whether an error, or one that it came from, says that a disk is full.
 
     Of this machine's disks (ENOSPC, a quota), of PostgreSQL's, or of Redis's.
     """

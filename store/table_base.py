@@ -24,7 +24,7 @@ class Task(StrEnum):
 
 
 def enum_column(kind: type[StrEnum]) -> Enum:
-    """Give the column type of an enum: plain text, so that a new value needs no migration."""
+    """Return the column type of an enum: plain text, so that a new value needs no migration."""
     return Enum(
         kind,
         native_enum=False,
@@ -34,7 +34,7 @@ def enum_column(kind: type[StrEnum]) -> Enum:
 
 
 def listed(states: tuple[StrEnum, ...]) -> str:
-    """Spell values as the literals of an SQL list."""
+    """Write values as the literals of an SQL list."""
     return ", ".join(f"'{state}'" for state in states)
 
 

@@ -1,7 +1,8 @@
 """Ring a queue's doorbell: all that the API may import from the workers.
 
-The row in PostgreSQL is the job; a message only says "look". So a message that is lost, doubled or
-never sent does no harm: the reconciler rings again for every row that is due and held by nobody.
+The row in PostgreSQL is the job; a message only says "look". So losing or duplicating a message, or
+never sending it, is harmless: the reconciler rings again for every row that is due and held by
+nobody.
 """
 
 import threading
@@ -99,7 +100,7 @@ class Doorbell:
         self._silent_until = 0.0
 
     def ring(self, kind: str, job_id: object | None = None) -> bool:
-        """Tell the workers to look for due jobs of a kind.
+        """Ring for the workers to look for due jobs of a kind.
 
         Args:
             kind: ingest, embed, search, question or finetune.

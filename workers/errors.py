@@ -53,7 +53,7 @@ class PauseRequested(Interrupted):
 
 
 class JobLost(Interrupted):
-    """The lease ran out or was taken: nothing may be written any more."""
+    """The lease ran out or was taken: nothing may be written now."""
 
 
 class HandedBack(Interrupted):

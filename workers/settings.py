@@ -89,7 +89,7 @@ class WorkerSettings(BaseSettings):
     """At most so many clips of a video are reranked: those nearest to the text."""
 
     generation_retention: timedelta = timedelta(days=14)
-    """How long the clips, tokens and index of a generation that is not searched any more are kept.
+    """How long the clips, tokens and index of a generation that is no longer searched are kept.
     Until then a rollback to it is instant; afterwards it is built anew."""
 
     event_retention: timedelta | None = timedelta(days=30)
@@ -129,7 +129,7 @@ class WorkerSettings(BaseSettings):
     to the rest. With 1 neither is bounded."""
 
     finetune_niceness: int = Field(10, ge=0, le=19)
-    """How much a finetune on a CPU stands back behind searches and questions."""
+    """How much lower than searches and questions a finetune on a CPU runs in priority."""
 
     finetune_stall_seconds: float = Field(900, gt=0)
     """A trainer that does not get any further for so long is started again."""

@@ -63,7 +63,7 @@ def configure_logging(*, level: int = logging.INFO) -> None:
 
 
 class AccessLogMiddleware:
-    """Gives each request an id and logs how it was answered: path only, never query or headers."""
+    """Gives requests ids and logs how they were answered: path only, never query or headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

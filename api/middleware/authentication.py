@@ -44,7 +44,7 @@ def key_id_of(request: Request) -> UUID | None:
 
 
 class KeyVerifier:
-    """Tells valid API keys, and remembers them for a few seconds.
+    """Recognises valid API keys, and remembers them for a few seconds.
 
     Only valid keys are remembered, by hash: a key made a moment ago works at once, and a key that
     was revoked works for `remember` at most. Nothing is written when a key is used.

@@ -48,7 +48,7 @@ _CODES: Final[dict[str, tuple[int, str]]] = {
     "ambiguous_video": (422, "the name may mean several videos, an id cannot"),
     "base_model_wrong_task": (422, "the base model was trained for another task"),
     "dataset_wrong_task": (422, "the data set is for another task"),
-    "duplicate": (422, "another label says just this"),
+    "duplicate": (422, "another label says exactly this"),
     "idempotency_conflict": (422, "the Idempotency-Key was used for another request"),
     "invalid_gate": (422, "a field of the gate is unknown or wrong"),
     "invalid_label": (422, "a label cannot say this, or lacks something"),

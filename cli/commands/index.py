@@ -132,7 +132,7 @@ def collect_files(paths: Iterable[Path], *, every_file: bool) -> FoundFiles:
     """Find what to index, as walk() does, and keep it.
 
     Raises:
-        CliError: a path does not exist, or cannot be looked at.
+        CliError: a path does not exist, or cannot be read.
     """
     found = FoundFiles()
     found.files += _taken(paths, found, every_file=every_file, list_skipped=False)

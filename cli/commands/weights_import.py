@@ -259,7 +259,7 @@ def _read_settings(
     except ValueError as error:
         raise CliError(f"{path} is not JSON: {error}") from error
     if not isinstance(fields, dict):
-        raise CliError(f"{path} holds no JSON object")
+        raise CliError(f"{path} is not a JSON object")
     try:
         return AuthorsSettings.from_json(fields, head=head, data_set=data_set)
     except ConfigError as error:

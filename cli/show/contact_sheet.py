@@ -222,7 +222,7 @@ def _font(size_px: int) -> "FreeTypeFont | BitmapFont":
 
 
 def _shorten(text: str, font: "FreeTypeFont | BitmapFont", width_px: int) -> str:
-    text = one_line(text)  # what is no letter cannot be drawn
+    text = one_line(text)  # what is not a letter cannot be drawn
     if font.getlength(text) <= width_px:
         return text
     while text and font.getlength(f"{text}…") > width_px:

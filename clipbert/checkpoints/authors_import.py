@@ -110,7 +110,7 @@ def import_authors_checkpoint(
     """Read a checkpoint that the authors' code wrote, and make a model of it.
 
     Arguments and errors are those of read_authors_checkpoint. Nothing in the file is run, and the
-    model does not need it any more.
+    model no longer needs it.
     """
     read = read_authors_checkpoint(
         path, head=head, answers=answers, settings=settings, data_set=data_set
@@ -200,8 +200,9 @@ def read_authors_checkpoint(
         The weights, which may be mapped from the file: it must not change while they are in use.
 
     Raises:
-        CheckpointError: the file is no dict of tensors, is for another task, or a key is unknown,
-            missing or misshapen; the first few are named. A tied weight differs from its twin.
+        CheckpointError: the file is not a dict of tensors, is for another task, or a key is
+            unknown, missing or misshapen; the first few are named. A tied weight differs from its
+            twin.
         ConfigError: a setting does not fit the weights.
     """
     source = str(path)

@@ -103,7 +103,7 @@ def head_group(head: HeadName) -> str:
 
 
 def to_our_name(theirs: str, *, head: HeadName) -> str | None:
-    """Give our name of a weight; None if it has none.
+    """Return our name of a weight; None if it has none.
 
     to_our_name("cnn.feature.backbone.res2.0.conv1.norm.bias", head="qa")  ->
     "backbone.layer1.0.bn1.bias"

@@ -153,7 +153,7 @@ def doubts(
 
 
 def _likely_data_set(head: HeadName, num_outputs: int) -> AuthorsDataSet | None:
-    """Tell the data set of a question head by its size: theirs have at least so many outputs."""
+    """Infer the data set of a question head from its size: theirs have at least so many outputs."""
     if head != "qa":
         return None
     sizes: dict[int, AuthorsDataSet] = {1500: "msrvtt_qa", 1540: "tgif_frameqa", 3129: "vqa"}

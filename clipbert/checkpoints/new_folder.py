@@ -18,7 +18,7 @@ def refuse_filled_folder(folder: Path) -> None:
         if any(folder.iterdir()):
             raise CheckpointError(f"{folder} is not empty: choose another folder")
     elif folder.exists() or folder.is_symlink():
-        raise CheckpointError(f"{folder} is no folder: choose another name")
+        raise CheckpointError(f"{folder} is not a folder: choose another name")
 
 
 def write_model_folder(

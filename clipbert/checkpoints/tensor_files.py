@@ -41,12 +41,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     if not isinstance(content, Mapping):
         kind = type(content).__name__
-        raise CheckpointError(f"{path} is no dict of names and tensors, but a {kind}")
+        raise CheckpointError(f"{path} is not a dict of names and tensors, but a {kind}")
     _refuse_nested(path, content)
     strange = [repr(name) for name, value in content.items() if not _is_plain(name, value)]
     if strange:
         raise CheckpointError(
-            f"{path} is no plain dict of names and tensors: {len(strange)} of its "
+            f"{path} is not a plain dict of names and tensors: {len(strange)} of its "
             f"{len(content)} entries are something else: {first_few(strange)}"
         )
     return {name: tensor.detach() for name, tensor in content.items()}
@@ -75,10 +75,10 @@ def _read_pickle(path: Path) -> object:
         # torch's own sentence explains how to run what the file asks for.
         wanted = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it asks for {wanted[1]}" if wanted else "it cannot be unpickled"
-        raise CheckpointError(f"{path} is no file of tensors alone: {reason}") from error
+        raise CheckpointError(f"{path} is not a file of tensors alone: {reason}") from error
     except Exception as error:  # a damaged file makes torch raise almost anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path} is no checkpoint, or a damaged one: {reason}") from error
+        raise CheckpointError(f"{path} is not a checkpoint, or a damaged one: {reason}") from error
 
 
 def _can_map(path: Path) -> bool:

@@ -112,7 +112,7 @@ def read_bert(folder: Path, *, with_words: bool) -> TrainedPart:
 
     Raises:
         CheckpointError: a file is missing or cannot be read, a weight is unknown or does not fit
-            config.json, or it is no plain BERT.
+            config.json, or it is not a plain BERT.
         ConfigError: config.json lacks a field, or one is of a wrong type.
     """
     folder = Path(folder)
@@ -160,7 +160,7 @@ def _unused_of_bert(name: str, groups: tuple[str, ...]) -> str | None:
 
 
 def _our_name_of_bert(name: str, prefix: str) -> str | None:
-    """Give our name: the authors' are BERT's, behind a prefix."""
+    """Return our name: the authors' are BERT's, behind a prefix."""
     has_prefix = name.startswith(("bert.", "cls.")) if prefix else name.startswith("cls.")
     full = name if has_prefix else f"bert.{name}"
     return to_our_name(f"{BERT_PREFIX}{full}", head="pretraining")
@@ -220,7 +220,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise CheckpointError(f"{path} is no JSON: {error}") from error
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
     if not isinstance(fields, dict):
-        raise CheckpointError(f"{path} holds no JSON object")
+        raise CheckpointError(f"{path} is not a JSON object")
     return fields

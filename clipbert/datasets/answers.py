@@ -116,10 +116,10 @@ def read_answer_labels(path: Path) -> tuple[str, ...]:
     except OSError as error:
         raise AnnotationError(path, f"cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        raise AnnotationError(path, f"is no JSON in UTF-8: {error}") from error
+        raise AnnotationError(path, f"is not JSON in UTF-8: {error}") from error
     # An object comes as a tuple, a list as a list.
     if not isinstance(pairs, tuple) or not pairs:
-        raise AnnotationError(path, "is no JSON object with answers")
+        raise AnnotationError(path, "is not a JSON object with answers")
     answers: dict[int, str] = {}
     for answer, label in pairs:
         if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < len(pairs):

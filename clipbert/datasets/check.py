@@ -66,7 +66,7 @@ def check_data(
 
     Raises:
         AnnotationError: the file cannot be read, or no line of it.
-        MediaNotFound: videos is no folder.
+        MediaNotFound: videos is not a folder.
         ClipBertError: a video could not be probed, for no fault of its own.
     """
     scan = scan_annotations(path, kind=kind)
@@ -116,7 +116,7 @@ def _count(values: Iterable[_Key | None]) -> dict[_Key, int]:
 
 
 def _doubled(annotations: Iterable[Annotation]) -> Iterator[tuple[Annotation, Annotation]]:
-    """Give each line that asks or says what a line before it does, with the first such line."""
+    """Yield each line that asks or says what a line before it does, with the first such line."""
     first: dict[Hashable, Annotation] = {}
     for one in annotations:
         choices = tuple(sorted(map(fold, one.choices)))

@@ -145,7 +145,7 @@ class DataReport:
         return not (self.num_bad_lines or media.missing or media.broken or media.num_late)
 
     def to_json(self) -> dict[str, Any]:
-        """Give all as a JSON object."""
+        """Return all of it as a JSON object."""
         report = asdict(self)
         report["path"], report["media"]["folder"] = str(self.path), str(self.media.folder)
         return {"is_sound": self.is_sound, **report}

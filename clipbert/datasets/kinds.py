@@ -90,7 +90,7 @@ def write_line(content: Mapping[str, Any], *, video: str, split: str) -> dict[st
 
 
 def recognise_kind(line: LineFields) -> AnnotationKind:
-    """Tell the kind of a file by the fields of one of its lines.
+    """Recognise the kind of a file by the fields of one of its lines.
 
     Raises:
         AnnotationError: they fit no kind, or several.

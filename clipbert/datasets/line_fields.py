@@ -144,12 +144,12 @@ class LineFields:
         try:
             value.encode()
         except UnicodeEncodeError as error:  # half a surrogate pair, which no tokenizer takes
-            raise self.error(name, f"is no Unicode text: {_shown(value)}") from error
+            raise self.error(name, f"is not Unicode text: {_shown(value)}") from error
         return value
 
 
 def read_lines(path: Path) -> Iterator[LineFields | AnnotationError]:
-    """Read a file line by line; a line that is no JSON object in UTF-8 comes as its error.
+    """Read a file line by line; a line that is not a JSON object in UTF-8 comes as its error.
 
     Blank lines and a byte order mark are skipped. A file in the form in which its data set is
     shipped comes as the lines that it means, see clipbert.datasets.shipped; a line's number is then
@@ -184,16 +184,16 @@ def _parse(path: Path, number: int, line: bytes) -> LineFields | AnnotationError
     try:
         values = _JSON.decode(line.decode())
     except UnicodeDecodeError:
-        return AnnotationError(path, "is no UTF-8", line=number)
+        return AnnotationError(path, "is not UTF-8", line=number)
     except (ValueError, RecursionError) as error:
-        return AnnotationError(path, f"is no JSON: {error}", line=number)
+        return AnnotationError(path, f"is not JSON: {error}", line=number)
     if not isinstance(values, dict):
-        return AnnotationError(path, f"is no JSON object but {_shown(values)}", line=number)
+        return AnnotationError(path, f"is not a JSON object but {_shown(values)}", line=number)
     return LineFields(path, number, values)
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _is_digits(text: str) -> bool:

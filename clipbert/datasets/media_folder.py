@@ -30,12 +30,12 @@ class MediaFolder:
         folder: where the media are.
 
     Raises:
-        MediaNotFound: it is no folder.
+        MediaNotFound: it is not a folder.
     """
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise MediaNotFound(f"{folder} is no folder")
+            raise MediaNotFound(f"{folder} is not a folder")
         self.folder = folder
         self._by_name: defaultdict[str, list[Path]] = defaultdict(list)
         self._by_coco_number: defaultdict[int, list[Path]] = defaultdict(list)

@@ -46,7 +46,7 @@ class NotShipped(ValueError):
 
 
 def is_lines(head: bytes) -> bool:
-    """Tell from the first bytes of a file whether it is JSON lines rather than one of these forms.
+    """Whether the first bytes of a file are of JSON lines rather than one of these forms.
 
     Args:
         head: up to some thousand bytes, without a byte order mark.
@@ -97,7 +97,7 @@ def read_shipped(file: TextIO) -> Iterator[Record]:
     except csv.Error as error:  # a quote that is never closed, which takes in what comes after it
         raise NotShipped(f"is a table that is damaged: {error}") from error
     except UnicodeDecodeError as error:
-        raise NotShipped("is no UTF-8") from error
+        raise NotShipped("is not UTF-8") from error
     except RecursionError as error:
         raise NotShipped("is nested too deeply") from error
 
@@ -133,7 +133,7 @@ def _array_items(file: TextIO, buffer: str) -> Iterator[Any]:
             return
         if not is_first:
             if buffer[0] != ",":
-                raise NotShipped("is no JSON: a comma is missing between two items of its array")
+                raise NotShipped("is not JSON: a comma is missing between two items of its array")
             buffer = buffer[1:].lstrip(_SPACES) or _more(file)
         item, buffer = _decode_item(file, buffer.lstrip(_SPACES))
         is_first = False
@@ -155,7 +155,7 @@ def _decode_item(file: TextIO, buffer: str) -> tuple[Any, str]:
 def _more(file: TextIO) -> str:
     piece = file.read(_PIECE_CHARACTERS)
     if not piece:
-        raise NotShipped("is no JSON: its array breaks off or is damaged")
+        raise NotShipped("is not JSON: its array breaks off or is damaged")
     return piece
 
 
@@ -163,7 +163,7 @@ def _from_array(items: Iterable[Any]) -> Iterator[Record]:
     descriptions: dict[str, list[object]] = {}
     for number, item in enumerate(items, start=1):
         if not isinstance(item, dict):
-            raise NotShipped(f"has an array whose item {number} is no object")
+            raise NotShipped(f"has an array whose item {number} is not an object")
         if "regions" in item:
             for region in item["regions"]:
                 yield {"vg_id": region.get("image_id", item.get("id")), "caption": region["phrase"]}
@@ -181,7 +181,7 @@ def _from_document(text: str) -> Iterator[Record]:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise NotShipped(f"is no JSON: {error}") from error
+        raise NotShipped(f"is not JSON: {error}") from error
     reader = _document_reader(values) if isinstance(values, dict) else None
     if reader is None:
         names = ", ".join(sorted(values)[:5]) if isinstance(values, dict) else type(values).__name__

@@ -59,7 +59,7 @@ class TokenFolder:
         return found
 
     def grid(self, name: str) -> tuple[int, int, int]:
-        """Look at the header of a video's file, and give h, w and D.
+        """Read h, w and D from the header of a video's file.
 
         Raises:
             TokensUnusable: the file is missing or damaged, or has not one row for each clip.

@@ -17,7 +17,7 @@ class Devices(Protocol):
         ...
 
     def limit_memory(self, index: int, share: float) -> None:
-        """Let this process use no more than a part of one's memory."""
+        """Limit this process to a part of one's memory."""
         ...
 
 

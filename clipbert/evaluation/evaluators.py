@@ -109,7 +109,7 @@ class RetrievalEvaluator:
         )
 
     def score_lines(self, kept: Mapping[str, NDArray[np.generic]]) -> Mapping[int, float]:
-        """Give 1 where the caption's own moment comes first; a repeated line as the first one."""
+        """Return 1 where the caption's own moment comes first; a repeated line as the first one."""
         annotations, scores, right = self._table(kept)
         ranks = text_to_video_ranks(scores, right, authors_rounding=self._authors_rounding)
         of_text = {
@@ -165,7 +165,7 @@ class ChoiceEvaluator:
         return _mean_score(self._of_moment, self.score_lines(kept), kept)
 
     def score_lines(self, kept: Mapping[str, NDArray[np.generic]]) -> Mapping[int, float]:
-        """Give 1 where the right choice has the highest score."""
+        """Return 1 where the right choice has the highest score."""
         scores = {}
         for moment in sorted(kept):
             start = 0
@@ -230,7 +230,7 @@ class CountEvaluator:
 
     def __init__(self, annotations: Sequence[Annotation], *, how: Aggregation) -> None:
         self.annotations = annotations
-        # A sum of exponentials of numbers is no number.
+        # A sum of exponentials of numbers is not a number.
         self._how: Aggregation = "mean" if how == "lse" else how
         self._of_moment = _group(annotations)
 
@@ -251,7 +251,7 @@ class CountEvaluator:
         return count_metrics(predicted, right)
 
     def score_lines(self, kept: Mapping[str, NDArray[np.generic]]) -> Mapping[int, float]:
-        """Give 1 where the number, once rounded, is right."""
+        """Return 1 where the number, once rounded, is right."""
         return {
             each.line: count_metrics([predicted], [each.count]).accuracy / 100
             for moment in sorted(kept)

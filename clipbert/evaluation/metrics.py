@@ -103,7 +103,7 @@ def text_to_video_ranks(
     *,
     authors_rounding: bool = False,
 ) -> list[int]:
-    """Give each text's rank of its own video, from 1; arguments and errors as text_to_video."""
+    """Return each text's rank of its own video, from 1; arguments and errors as text_to_video."""
     scores, right = _checked(scores, video_of_text, authors_rounding=authors_rounding)
     return [_rank(row, [own]) for row, own in zip(scores, right, strict=True)]
 

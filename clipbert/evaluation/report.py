@@ -92,7 +92,7 @@ def hash_model(folder: Path) -> dict[str, str]:
 def to_json(
     settings: EvaluationSettings, evaluation: Evaluation, evaluator: Evaluator
 ) -> dict[str, Any]:
-    """Give everything about an evaluation as a JSON object."""
+    """Return everything about an evaluation as a JSON object."""
     fields = asdict(settings)
     fields["plan"] = settings.plan.to_json()
     for name in ("model", "data", "videos"):

@@ -421,7 +421,7 @@ class ClipBert:
             (Q, R) float32 on the CPU, of length 1.
 
         Raises:
-            MissingHead: the model is no recall encoder.
+            MissingHead: the model is not a recall encoder.
         """
         if self.recall_dim is None:
             raise MissingHead("recall")

@@ -12,7 +12,7 @@ class EncodedClips:
     Attributes:
         tokens: (N, h, w, D) float16 on the CPU: visual tokens before row, column and type
             embeddings.
-        recall: (N, R) float32 on the CPU, of length 1; None if the model is no recall encoder.
+        recall: (N, R) float32 on the CPU, of length 1; None if the model is not a recall encoder.
     """
 
     tokens: Tensor

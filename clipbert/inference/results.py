@@ -101,7 +101,7 @@ def sum_up_answers(
 
 def sum_up_count(logits: Tensor, *, aggregation: Aggregation) -> CountResult:
     """Return the number that a video's clips say: logits (K, 1) of the count head."""
-    # A sum of exponentials of numbers is no number: such a model counts by the mean.
+    # A sum of exponentials of numbers is not a number: such a model counts by the mean.
     how = "mean" if aggregation == "lse" else aggregation
     return CountResult(float(aggregate(logits[:, 0], how)), logits)
 

@@ -40,7 +40,7 @@ def aggregate(logits: Tensor, how: Aggregation) -> Tensor:
 
 
 def clip_shares(logits: Tensor) -> Tensor:
-    """Give each clip's exact part in the log-sum-exp over clips.
+    """Return each clip's exact part in the log-sum-exp over clips.
 
     clip_shares(tensor([0.0, 0.0, 5.0]))  ->  [0.0066, 0.0066, 0.9867]
 

@@ -232,7 +232,7 @@ class ClipBertConfig:
         """Read config.json of a model folder.
 
         Raises:
-            CheckpointError: there is none, or it is no JSON object.
+            CheckpointError: there is none, or it is not a JSON object.
             ConfigError: as from_json.
         """
         path = Path(folder) / CONFIG_FILE
@@ -241,9 +241,9 @@ class ClipBertConfig:
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise CheckpointError(f"{path} is no JSON: {error}") from error
+            raise CheckpointError(f"{path} is not JSON: {error}") from error
         if not isinstance(fields, dict):
-            raise CheckpointError(f"{path} holds no JSON object")
+            raise CheckpointError(f"{path} is not a JSON object")
         return cls.from_json(fields)
 
     def _check_pixels(self) -> None:

@@ -21,7 +21,7 @@ class CrossEncoder(nn.Module):
         self.pooler = BertPooler(config)
 
     def forward(self, embeddings: Tensor, mask: Tensor) -> Tensor:
-        """Let every token attend to every token that is no padding.
+        """Have every token attend to every token that is not padding.
 
         Args:
             embeddings: (N, P, D), text tokens first.

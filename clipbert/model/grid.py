@@ -25,7 +25,7 @@ class ConvGridEncoder(nn.Module):
 
 
 class ClassMixtureGridEncoder(nn.Module):
-    """Says in words what each cell shows: a classifier, and the mean embedding of its classes.
+    """Describes in words what each cell shows: a classifier, and the mean embedding of its classes.
 
     Each cell's class probabilities mix the classes' word embeddings, so that the tokens lie where
     the cross-encoder's text does, and a text model reads them without ever having seen a picture.

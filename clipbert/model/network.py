@@ -151,7 +151,7 @@ class Network(nn.Module):
         places: Tensor | None = None,
         cells: Tensor | None = None,
     ) -> Tensor:
-        """Let each text meet one clip.
+        """Encode each text together with one clip.
 
         Args:
             token_ids: (N, L) int64, as TextTokenizer.encode gives them.
@@ -180,7 +180,7 @@ class Network(nn.Module):
     def pooled_output(
         self, token_ids: Tensor, mask: Tensor, visual: Tensor, *, places: Tensor | None = None
     ) -> Tensor:
-        """Let each text meet one clip, and return what the heads read: (N, D).
+        """Encode each text together with one clip, and return what the heads read: (N, D).
 
         Arguments and errors are those of sequence_output.
         """

@@ -68,10 +68,10 @@ class TextTokenizer:
                 return cls(Tokenizer.from_file(str(path)))
             vocabulary = WordPiece.read_file(str(path))
         except Exception as error:
-            raise CheckpointError(f"{path} is no tokenizer: {error}") from error
+            raise CheckpointError(f"{path} is not a tokenizer: {error}") from error
         missing = [token for token in _SPECIAL_TOKENS if token not in vocabulary]
         if missing:
-            raise CheckpointError(f"{path} is no vocabulary of BERT: it has no {missing[0]}")
+            raise CheckpointError(f"{path} is not a vocabulary of BERT: it has no {missing[0]}")
         return cls(_word_pieces(vocabulary, lowercase=lowercase))
 
     @classmethod

@@ -87,12 +87,12 @@ class ProgressFile:
             self._thread.join()
 
     def enter(self, stage: Stage) -> None:
-        """Return what is done from now on."""
+        """Note what is done from now on."""
         self._status = self._status | {"stage": stage}
         self._write()
 
     def move(self, step: int, total_steps: int) -> None:
-        """Return how far it is; the thread writes it soon."""
+        """Note how far it is; the thread writes it soon."""
         self._status = self._status | {"step": step, "total_steps": total_steps}
 
     def _keep_writing(self) -> None:
@@ -177,7 +177,7 @@ class RunControl:
 
 
 def die_with_parent(parent: int | None = None) -> None:
-    """Let the kernel kill this process when the one that started it ends. Linux only.
+    """Have the kernel kill this process when the one that started it ends. Linux only.
 
     It is the end of the parent's thread that counts: start it from one that lives on.
 
@@ -203,7 +203,7 @@ def add_supervision(parser: ArgumentParser) -> None:
 
 
 def limit_memory(share: float | None) -> None:
-    """Let this process use no more than a part of its GPU's memory; None leaves it all."""
+    """Limit this process to a part of its GPU's memory; None sets no limit."""
     import torch  # noqa: PLC0415 (see the head of this module)
 
     if share is not None and torch.cuda.is_available():

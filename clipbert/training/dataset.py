@@ -144,7 +144,7 @@ class ExampleDataset(Dataset[Item]):
 
 
 class StepSampler(Sampler[list[Draw]]):
-    """Says which examples each forward pass of one process sees, over a whole run.
+    """Determines which examples each forward pass of one process sees, over a whole run.
 
     The examples are shuffled anew in each epoch, by (seed, epoch), and the epochs follow each
     other without a gap: a step may take the end of one and the beginning of the next. Steps are
@@ -209,7 +209,7 @@ class _Orders:
         self._epoch, self._order = -1, [0]
 
     def example_at(self, position: int) -> tuple[int, int]:
-        """Give epoch and example of a position in the run."""
+        """Return epoch and example of a position in the run."""
         epoch, index = divmod(position, self._num_examples)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, list(range(self._num_examples))

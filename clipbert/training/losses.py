@@ -46,7 +46,7 @@ def clip_cross_entropy(logits: Tensor, labels: Tensor, how: Aggregation) -> Tens
 def clip_ranking(
     logits: Tensor, how: Aggregation, *, num_texts: int, margin: float = RANKING_MARGIN
 ) -> Tensor:
-    """Let a video's right text win over its wrong ones by a margin.
+    """Return the loss by which a video's right text wins over its wrong ones by a margin.
 
     Args:
         logits: (K, N, 1), N = videos * num_texts; of each video's texts the first is right.

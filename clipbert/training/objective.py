@@ -115,7 +115,7 @@ class Objective(nn.Module):
         return self._precision == "bf16"
 
     def _pairs(self, batch: Batch, device: torch.device) -> dict[str, Tensor]:
-        """Let each text meet all clips of its video: K * N pairs, clip after clip."""
+        """Pair each text with all clips of its video: K * N pairs, clip after clip."""
         num_clips = batch.num_clips
         visual = self.visual_tokens(batch)  # (B, K, h, w, D)
         video = batch.video_of_text.to(device)

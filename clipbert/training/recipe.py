@@ -293,7 +293,7 @@ class Recipe:
         for setting in settings:
             name, equals, text = setting.partition("=")
             if not equals:
-                raise ConfigError(f"{setting!r} is no setting: must be field=value")
+                raise ConfigError(f"{setting!r} is not a setting: must be field=value")
             fields[name.strip()] = _from_text(text.strip())
         return dataclass_from_json(Recipe, fields)
 
@@ -326,7 +326,7 @@ def read_recipe(path: Path) -> Recipe:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
-        raise ConfigError(f"{path} is no TOML in UTF-8: {error}") from error
+        raise ConfigError(f"{path} is not TOML in UTF-8: {error}") from error
     if "task" not in fields:
         raise ConfigError(f"{path}: task is missing: must be one of {', '.join(_CHOICES['task'])}")
     try:

@@ -73,7 +73,7 @@ def train(
         MediaNotFound: the videos' folder is none, or that of the tokens.
         FenceLost: another attempt may write now.
         TrainingStopped: SIGTERM came; the run can go on.
-        TrainingDiverged: the loss is no number any more.
+        TrainingDiverged: the loss is no longer a number.
     """
     checkpoints, control = request.out / CHECKPOINTS_FOLDER, request.control
     arguments = make_arguments(
@@ -189,7 +189,7 @@ class _Parts:
 
 
 def _make_repeatable(device: str) -> None:
-    """Let a GPU compute the same twice, where it can; a CPU does anyway."""
+    """Make a GPU compute the same twice, where it can; a CPU does anyway."""
     if device == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)

@@ -56,7 +56,7 @@ def open_run_folder(
         )
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / RECIPE_FILE, recipe.to_toml())
-    # The last file: a folder without it is no run's.
+    # The last file: a folder without it is not a run's.
     replace_file(folder / RUN_FILE, json.dumps(facts, indent=2) + "\n")
 
 

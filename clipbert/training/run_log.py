@@ -112,7 +112,7 @@ class RunLog(TrainerCallback):
         """Write one line.
 
         Raises:
-            TrainingDiverged: the loss is no finite number.
+            TrainingDiverged: the loss is not a finite number.
         """
         step, logs = state.global_step, logs or {}
         for loss in (logs.get("loss", 0.0), logs.get(f"{_VALIDATION_PREFIX}loss", 0.0)):

@@ -100,7 +100,7 @@ class TokenSource:
         *,
         progress: OnProgress = lambda _done, _total: None,
     ) -> Callable[[Sequence[str]], VideoSet]:
-        """Look at the headers of token files."""
+        """Read the headers of token files."""
         return lambda names: find_stored_videos(
             self._tokens, names, config=config, progress=progress
         )

@@ -87,7 +87,7 @@ def plan_steps(recipe: Recipe, *, num_examples: int, max_steps: int | None = Non
 def make_arguments(
     folder: Path, recipe: Recipe, *, device: DeviceName, validates: bool
 ) -> TrainingArguments:
-    """Say to transformers what a recipe says; this also joins the other processes of torchrun.
+    """Translate a recipe for transformers; this also joins the other processes of torchrun.
 
     set_steps adds what only the data tells.
 
@@ -145,7 +145,7 @@ def count_forwards(recipe: Recipe, num_processes: int) -> int:
 
 
 def set_steps(arguments: TrainingArguments, schedule: Schedule) -> None:
-    """Say to transformers how long a run is."""
+    """Translate for transformers how long a run is."""
     arguments.max_steps = schedule.stop_at
     arguments.eval_steps = schedule.validation_steps
 
@@ -171,7 +171,7 @@ class ClipTrainer(Trainer):
 
     Before each forward pass torch's generator is set by (seed, pass, process), so that what
     dropout draws does not depend on what was drawn before: a run that goes on from a checkpoint
-    ends with the same weights, bit by bit, as one that was not interrupted.
+    ends with the same weights, bit for bit, as one that was not interrupted.
 
     Args:
         objective: what is minimised.
@@ -232,7 +232,7 @@ class ClipTrainer(Trainer):
         """Train from a checkpoint to the end; from the beginning if it is None.
 
         Raises:
-            TrainingDiverged: the loss is no number any more.
+            TrainingDiverged: the loss is no longer a number.
         """
         try:
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -312,7 +312,7 @@ class Stops(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Let SIGTERM wait for steps from now on."""
+        """Have SIGTERM wait for steps from now on."""
         self._saved_at = time.monotonic()
         self._control.progress.move(state.global_step, state.max_steps)
         self._control.progress.enter("training")
@@ -339,7 +339,7 @@ class Stops(TrainerCallback):
 
 
 def _any_process(args: TrainingArguments, *flags: bool) -> list[bool]:
-    """Tell of each flag whether it is set in any of the processes."""
+    """Return for each flag whether it is set in any of the processes."""
     if args.world_size == 1:
         return list(flags)
     numbers = torch.tensor([int(flag) for flag in flags], device=args.device)

@@ -46,7 +46,7 @@ class UnusableVideo:
 
     @classmethod
     def from_error(cls, video: str, error: VideoError) -> "UnusableVideo":
-        """Say of which video an error is."""
+        """Make an entry of a video and its error."""
         return cls(video, error.code, str(error))
 
 
@@ -71,7 +71,7 @@ def find_videos(
     num_threads: int,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> VideoSet:
-    """Look at every video: is it there, can it be opened, can clips be placed in it?
+    """Check every video: is it there, can it be opened, can clips be placed in it?
 
     Args:
         media: where the videos are.
@@ -101,7 +101,7 @@ def find_stored_videos(
     config: ClipBertConfig,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> VideoSet:
-    """Look at the stored tokens of every video: are they there, and are they of such a model?
+    """Check the stored tokens of every video: are they there, and are they of such a model?
 
     Args:
         tokens: where they are.

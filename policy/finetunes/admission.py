@@ -161,7 +161,7 @@ def request_finetune(
 
 
 def warnings_of(gate: FinetuneGate, dataset: Dataset) -> list[str]:
-    """Say what keeps a finetune from being promoted although it can be trained."""
+    """List what keeps a finetune from being promoted although it can be trained."""
     if not gate.promote or dataset.num_holdout >= gate.min_holdout:
         return []
     return [
@@ -217,7 +217,7 @@ def _find_base(session: Session, request: FinetuneRequest) -> Model:
 
 
 def _find_dataset(session: Session, request: FinetuneRequest) -> tuple[Dataset, int]:
-    """Give the data set, and how many labels are left out since their videos are not ready."""
+    """Return the data set, and how many labels are left out because their videos are not ready."""
     if request.dataset_id is not None:
         return _get_dataset(session, request.dataset_id, request.task), 0
     wanted = request.label_filter

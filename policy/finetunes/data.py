@@ -88,7 +88,7 @@ def check_enough(session: Session, dataset: Dataset) -> None:
 
 
 def doubts_about(session: Session, dataset: Dataset) -> list[str]:
-    """Say what may be wrong with labels that a model can be trained from, as sentences."""
+    """Describe what may be wrong with labels that a model can be trained from, as sentences."""
     datasets = DatasetRepository(session)
     found = []
     disputed = contradictions(datasets.disputed(dataset.id))
@@ -156,7 +156,7 @@ def check_videos(session: Session, dataset: Dataset, recipe: Recipe, base: Model
     if own.visual_sha256 != base.visual_sha256:
         raise FinetuneRefused(
             "visual_side_differs",
-            f"{base.name} {base.version} looks at pixels otherwise than {own.name} {own.version}, "
+            f"{base.name} {base.version} reads pixels differently from {own.name} {own.version}, "
             "which made the tokens of the index: take that as base, or set recipe.visual to "
             '"trained"',
             field="base_model_id",
@@ -177,7 +177,7 @@ def no_active_generation(why: str) -> FinetuneRefused:
 
 
 def count_of(number: int, noun: str) -> str:
-    """Say how many: `1 label`, `2 labels`."""
+    """Write a count with its noun: `1 label`, `2 labels`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 

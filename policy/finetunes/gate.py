@@ -34,7 +34,7 @@ class Compared:
         candidate: 1 for each example that the finetuned model got right, else 0.
         reference: the same of what it is compared with.
         reference_name: what that is called.
-        is_baseline: it is no model that serves but what costs nothing.
+        is_baseline: it is not a model that serves but what costs nothing.
     """
 
     candidate: Sequence[float]
@@ -82,11 +82,11 @@ class Decision:
 
     @property
     def is_promoted(self) -> bool:
-        """Tell whether the candidate is to serve."""
+        """Whether the candidate is to serve."""
         return self.verdict == Verdict.PROMOTED
 
     def to_json(self) -> dict[str, Any]:
-        """Give what a finetune's report says of it."""
+        """Return what a finetune's report says of it."""
         return {
             "promoted": self.is_promoted,
             "code": self.verdict.value,
@@ -97,7 +97,7 @@ class Decision:
 
 
 def decide(gate: FinetuneGate, holdout: Compared, regression: Compared | None = None) -> Decision:
-    """Say whether a candidate is promoted.
+    """Decide whether a candidate is promoted.
 
     Args:
         gate: what it has to fulfil.

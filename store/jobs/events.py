@@ -34,7 +34,7 @@ class JobEventRepository:
         return self._session.scalars(query.order_by(JobEvent.seq).limit(limit)).all()
 
     def of_types(self, job_id: UUID, types: Collection[str]) -> Iterator[JobEvent]:
-        """Give the events of some types, the oldest first, in memory that does not grow."""
+        """Yield the events of some types, the oldest first, in memory that does not grow."""
         query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.type.in_(types))
         query = query.order_by(JobEvent.seq).execution_options(yield_per=CHUNK)
         yield from self._session.scalars(query)

@@ -49,7 +49,7 @@ class LeasedJobs:
         owner: str,
         lease: timedelta,
     ) -> Sequence[ClaimedJob]:
-        """Take due jobs, as no other worker can any more: by priority, then by turn.
+        """Take due jobs, which no other worker can then take: by priority, then by turn.
 
         Within a priority every queue, which is one API key's jobs of one batch, has a turn after
         the other; lost jobs come first. Kinds that are claimed together take turns too.
@@ -124,9 +124,9 @@ class LeasedJobs:
     def report_progress(
         self, claim: ClaimedJob, *, done: int, total: int | None, stage: str
     ) -> None:
-        """Say how far the work is. Raises LeaseLost.
+        """Write down how far the work is. Raises LeaseLost.
 
-        A job that gets further than it was when it lost a worker is no suspect any more, and its
+        A job that gets further than it was when it lost a worker is no longer a suspect, and its
         losses are counted anew: a finetune that is preempted every hour finishes.
         """
         row = self._session.execute(
@@ -205,7 +205,7 @@ class LeasedJobs:
         self._session.execute(text(job_sql.FAIL_VIDEOS), {"ids": [claim.id]})
 
     def retry_later(self, claim: ClaimedJob, *, run_at: datetime, code: str, message: str) -> None:
-        """Give a job back to try again after an error that may pass. Raises LeaseLost.
+        """Hand a job back to try again after an error that may pass. Raises LeaseLost.
 
         A job that is being cancelled becomes cancelled instead, and one that is to pause becomes
         paused; here and in `snooze`, `release` and `mark_paused`. It joins the end of its queue,
@@ -222,14 +222,14 @@ class LeasedJobs:
         )
 
     def snooze(self, claim: ClaimedJob, run_at: datetime) -> None:
-        """Give a job back until an instant, as if it had not been started. Raises LeaseLost."""
+        """Hand a job back until an instant, as if it had not been started. Raises LeaseLost."""
         data = {"run_at": run_at.isoformat()}
         self._give_back(
             claim, "snoozed", data, turn=_FIRST_TURN, run_at=run_at, attempt=Job.attempt - 1
         )
 
     def release(self, claim: ClaimedJob) -> None:
-        """Give a job back at once, as if it had not been started. Raises LeaseLost."""
+        """Hand a job back at once, as if it had not been started. Raises LeaseLost."""
         self._give_back(claim, "released", {}, turn=_FIRST_TURN, attempt=Job.attempt - 1)
 
     def mark_cancelled(self, claim: ClaimedJob) -> None:
@@ -251,7 +251,7 @@ class LeasedJobs:
         return self._session.scalars(text(job_sql.OWNERS)).all()
 
     def end_leases_of(self, owners: Sequence[str]) -> None:
-        """Let the leases of processes end that are known to be gone, for return_lost.
+        """End the leases of processes that are known to be gone, for return_lost.
 
         In a transaction of its own: return_lost locks videos first.
         """
@@ -331,7 +331,7 @@ class LeasedJobs:
                 state=state,
                 lease_owner=None,
                 lease_expires_at=None,
-                pause_requested_at=None,  # nobody works on it any more
+                pause_requested_at=None,  # nobody works on it now
                 updated_at=func.now(),
                 num_events=Job.num_events + 1,
                 **values,

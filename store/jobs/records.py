@@ -61,7 +61,7 @@ class ClaimedJob:
 
     Attributes:
         attempt: how many times it was started, this one included.
-        lease_token: the number of its claims so far; an older number writes nothing any more.
+        lease_token: the number of its claims so far; an older number may no longer write.
         cancel_requested: somebody wants it cancelled.
         priority: what follows from it has the same.
         api_key_id: who asked for it.

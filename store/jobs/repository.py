@@ -214,7 +214,7 @@ class JobRepository(LeasedJobs):
         return self.get(job_id)
 
     def request_pause(self, job_id: UUID) -> Job:
-        """Let a waiting job stand still at once, or ask the worker of a running one to pause it.
+        """Pause a waiting job at once, or ask the worker of a running one to pause it.
 
         Raises:
             JobNotFound: there is none with this id.
@@ -235,7 +235,7 @@ class JobRepository(LeasedJobs):
         return self.get(job_id)
 
     def resume(self, job_id: UUID) -> Job:
-        """Let a paused job go on.
+        """Resume a paused job.
 
         Raises:
             JobNotFound: there is none with this id.

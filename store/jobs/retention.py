@@ -108,7 +108,7 @@ def prune_events(session: Session, *, kept_for: timedelta, limit: int = STEP) ->
 
 
 def prune_jobs(session: Session, *, kept_for: timedelta, limit: int = STEP) -> Pruned:
-    """Remove some jobs that have been over for so long, where nothing shows them any more.
+    """Remove some jobs that have been over for so long, where nothing shows them now.
 
     The passage begins anew when it is through: what was kept for the sake of something else may go
     by then.

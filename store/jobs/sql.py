@@ -10,12 +10,12 @@ from store.jobs.tables import Job
 
 
 def is_active() -> ColumnElement[bool]:
-    """Give the condition of a job that is not over yet."""
+    """Return the condition of a job that is not over yet."""
     return Job.state.not_in(TERMINAL_STATES)
 
 
 def head_turn(job: str) -> str:
-    """Spell the turn that is served next among the jobs of a row's kind and priority.
+    """Return the SQL of the turn that is served next among the jobs of a row's kind and priority.
 
     Jobs that wait for later do not count. By functions of the database (migrations 0013 and 0015),
     which are led by an index also where the planner has no statistics yet, as of a bulk that came a
@@ -28,7 +28,7 @@ def head_turn(job: str) -> str:
 
 
 def next_turn(job: str) -> str:
-    """Spell the turn of a job that joins its queue at the end: see docs/decisions, fair share.
+    """Return the SQL of the turn of a job that joins its queue at the end; see docs/decisions.
 
     That is the one after the last of its queue, which is one API key's jobs of one batch; and of a
     queue that is empty the turn that is served next, so that neither idling nor coming late counts.
@@ -41,7 +41,7 @@ def next_turn(job: str) -> str:
 
 
 def first_turn(job: str) -> str:
-    """Spell the turn of a job that goes before all others of its kind and priority.
+    """Return the SQL of the turn of a job that goes before all others of its kind and priority.
 
     One before the first, whatever turn it had: the head is also where new queues begin.
     """

@@ -74,10 +74,10 @@ RETRYABLE_STATES = (JobState.FAILED, JobState.CANCELLED, JobState.QUARANTINED)
 
 
 def is_terminal(state: JobState) -> bool:
-    """Tell whether no worker will touch a job in this state again."""
+    """Whether no worker will touch a job in this state again."""
     return state in TERMINAL_STATES
 
 
 def can_move(before: JobState, after: JobState) -> bool:
-    """Tell whether a job may go from one state to another."""
+    """Whether a job may go from one state to another."""
     return after in ALLOWED_MOVES[before]

@@ -160,7 +160,7 @@ def _settle_splits(
 
 
 def splits_of(session: Session, video_ids: Collection[UUID]) -> dict[UUID, Split]:
-    """Tell the split of videos; those that never had a label are left out."""
+    """Return the split of videos; those that never had a label are left out."""
     rows = session.execute(text(_SPLITS), {"ids": list(video_ids)})
     return {row[0]: Split(row[1]) for row in rows}
 

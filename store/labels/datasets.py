@@ -147,7 +147,7 @@ class DatasetRepository:
         return self._session.scalars(query.distinct().order_by(number)).all()
 
     def labels(self, dataset_id: UUID, split: Split | str | None = None) -> Iterator[DatasetLabel]:
-        """Give the labels of a data set in its order, in memory that does not grow with them.
+        """Yield the labels of a data set in its order, in memory that does not grow with them.
 
         Args:
             dataset_id: the data set.
@@ -177,7 +177,7 @@ class DatasetRepository:
         return [(answer or "", count) for answer, count in self._session.execute(query)]
 
     def disputed(self, dataset_id: UUID) -> Iterator[DisputedQuestion]:
-        """Give the questions of a data set that have several answers as they were typed."""
+        """Yield the questions of a data set that have several answers as they were typed."""
         rows = self._session.execute(text(_DISPUTED_OF_DATASET), {"dataset_id": dataset_id})
         return (DisputedQuestion(*row) for row in rows)
 

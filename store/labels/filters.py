@@ -61,7 +61,7 @@ class LabelFilter:
             object.__setattr__(self, "split", _split(self.split))
 
     def to_json(self) -> dict[str, Any]:
-        """Give the filter as JSON: equal filters give equal JSON."""
+        """Return the filter as JSON: equal filters give equal JSON."""
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         return {name: _to_json(value) for name, value in values.items() if value not in (None, ())}
 
@@ -86,12 +86,12 @@ class LabelFilter:
         return cls(**values)
 
     def conditions(self) -> Sequence[ColumnElement[bool]]:
-        """Give the conditions on the rows of `labels`; deleted ones are never meant."""
+        """Return the conditions on the rows of `labels`; deleted ones are never meant."""
         filters = self._without_tags()
         return [*filters.in_order, *filters.others, *self._of_tags()]
 
     def filters(self) -> Filters:
-        """Give the same conditions by what leads to them, for a list of the newest."""
+        """Return the same conditions by what leads to them, for a list of the newest."""
         filters = self._without_tags()
         if not self.tags:
             return filters

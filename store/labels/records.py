@@ -120,7 +120,7 @@ def parse_split(name: str) -> Split:
     """
     split = _SPLITS.get(name.strip().lower())
     if split is None:
-        raise IllegalLabel("invalid_split", f"{name!r} is no split: say train or holdout")
+        raise IllegalLabel("invalid_split", f"{name!r} is not a split: say train or holdout")
     return split
 
 
@@ -146,7 +146,7 @@ def checked(new: NewLabel) -> dict[str, Any]:
     except ValueError:
         task = Task.RECALL
     if task not in LABEL_TASKS:
-        _refuse(f"{new.task!r} is no task of labels: say {', '.join(LABEL_TASKS)}")
+        _refuse(f"{new.task!r} is not a task of labels: say {', '.join(LABEL_TASKS)}")
     columns: dict[str, Any] = {
         "video_id": new.video_id,
         "task": task,
@@ -182,7 +182,7 @@ def content_sha256(columns: Mapping[str, Any]) -> str:
 
 
 def to_new(label: Label) -> NewLabel:
-    """Give what a label says as if it were to be added."""
+    """Return what a label says as if it were to be added."""
     return NewLabel(
         video_id=label.video_id,
         task=label.task,

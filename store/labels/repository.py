@@ -153,7 +153,7 @@ class LabelRepository:
             with self._session.begin_nested():
                 self._change(label, LabelAction.EDITED, by, **columns)
         except IntegrityError as error:
-            raise IllegalLabel("duplicate", "another label says just this") from error
+            raise IllegalLabel("duplicate", "another label says exactly this") from error
         return self.get(label_id)
 
     def delete(self, label_id: UUID, by: str | None = None) -> None:
@@ -206,7 +206,7 @@ class LabelRepository:
         return Page(found.rows, None if following is None else tokens.of_id(following))
 
     def stream(self, filter: LabelFilter | None = None) -> Iterator[Label]:
-        """Give all labels, the oldest first, in memory that does not grow with their number."""
+        """Yield all labels, the oldest first, in memory that does not grow with their number."""
         wanted = filter or LabelFilter()
         query = select(Label).where(*wanted.conditions()).order_by(Label.id)
         yield from self._session.scalars(query.execution_options(yield_per=CHUNK))
@@ -229,7 +229,7 @@ class LabelRepository:
         return [(answer or "", count) for answer, count in self._session.execute(query)]
 
     def disputed(self, video_ids: Collection[UUID]) -> Iterator[DisputedQuestion]:
-        """Give the questions about these videos that have several answers as they were typed.
+        """Yield the questions about these videos that have several answers as they were typed.
 
         Args:
             video_ids: any number; all of their labels are looked at, new or not.

@@ -146,7 +146,7 @@ def check_videos(
 
 
 def is_waited_for(session: Session, generation_id: UUID) -> bool:
-    """Tell whether a job is going to embed a video that a generation lacks."""
+    """Whether a job is going to embed a video that a generation lacks."""
     parameters = {"generation_id": str(generation_id)}
     return bool(session.scalar(text(_IS_WAITED_FOR), parameters))
 
@@ -201,10 +201,10 @@ def deletable_generations(session: Session, *, kept_for: timedelta) -> Sequence[
 
 
 def mark_deleted(session: Session, generation_id: UUID) -> bool:
-    """Say that a generation cannot be brought back, and drop its index.
+    """Mark a generation as gone for good, and drop its index.
 
     Returns:
-        False if it is not retired any more, or if the table was too busy: to be tried later.
+        False if it is no longer retired, or if the table was too busy: to be tried later.
     """
     try:
         with session.begin_nested():

@@ -41,7 +41,7 @@ class PromotedModels:
         reason: str | None = None,
         finetune_id: UUID | None = None,
     ) -> None:
-        """Let a model serve tasks from the commit on; those it serves already are left alone.
+        """Make a model serve tasks from the commit on; those it serves already are left alone.
 
         Args:
             model_id: the model.
@@ -112,7 +112,7 @@ class PromotedModels:
         return changes
 
     def rolls_back_to(self, task: Task) -> UUID | None:
-        """Tell which model would serve a task after a rollback; None if none would."""
+        """Return the model that would serve a task after a rollback; None if none would."""
         pile = self._pile(task)
         return pile[-2] if len(pile) > 1 else None
 
@@ -177,11 +177,11 @@ class PromotedModels:
         return self._session.scalars(query.limit(limit)).all()
 
     def state(self, model: Model) -> ModelState:
-        """Tell whether a model serves a task, never did, or did once."""
+        """Return whether a model serves a task, never did, or did once."""
         return self.states([model.id])[model.id]
 
     def states(self, model_ids: Sequence[UUID]) -> dict[UUID, ModelState]:
-        """Tell for each model whether it serves a task, never did, or did once."""
+        """Return for each model whether it serves a task, never did, or did once."""
         served = select(Serving.model_id).where(Serving.model_id.in_(model_ids))
         serving = set(self._session.scalars(served))
         promoted = select(Promotion.model_id).where(Promotion.model_id.in_(model_ids))

@@ -23,7 +23,7 @@ MAX_INDEXED_DIM = 4000  # pgvector's bound for an HNSW index of half-precision v
 
 
 def is_model_name(name: str) -> bool:
-    """Tell whether people can name a model so: name@version is how they name one of several."""
+    """Whether a model can be called so: name@version is how people name one of several."""
     is_short = 0 < len(name.strip()) == len(name) <= MAX_NAME_LENGTH
     return is_short and name.isprintable() and "@" not in name and not name.startswith("-")
 
@@ -192,7 +192,7 @@ class GenerationRepository:
         return self.get(generation.id)
 
     def activate(self, generation_id: UUID) -> None:
-        """Let a generation be searched instead of the one that was, at the commit.
+        """Make a generation the searched one, in place of the one before, at the commit.
 
         Raises:
             GenerationNotFound: there is none with this id.
@@ -249,7 +249,7 @@ class GenerationRepository:
         )
 
     def coverage(self, generation_id: UUID) -> Coverage:
-        """Tell how much of the library a generation holds, from counts: nothing is counted."""
+        """Return how much of the library a generation holds, from counts that are kept."""
         counts = read_counts(self._session, "videos:")
         num_videos = sum(count for state, count in counts.items() if state in SOUND_STATES)
         return Coverage(num_videos, count_indexed_videos(self._session, generation_id))

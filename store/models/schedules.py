@@ -98,7 +98,7 @@ class ScheduleRepository:
         limit: int | None = None,
         without: Collection[UUID] = (),
     ) -> Sequence[Schedule]:
-        """Give the schedules that are to fire, as nobody else gets them before the commit.
+        """Return the schedules that are to fire, as nobody else gets them before the commit.
 
         Args:
             now: None is the database's clock.

@@ -148,7 +148,7 @@ def normal_text(text: ColumnElement[str] | InstrumentedAttribute[str]) -> Column
 
 
 def is_labelled(question: type[Question]) -> ColumnElement[bool]:
-    """Give the condition that a person has answered this question about this video.
+    """Return the condition that a person has answered this question about this video.
 
     Args:
         question: the table, or an alias of it.

@@ -47,7 +47,7 @@ class TrialSource(StrEnum):
     """Where a trial's question comes from."""
 
     ASKED = "asked"
-    """Somebody asked it on this video, and a model answered that does not serve any more."""
+    """Somebody asked it on this video, and a model answered that no longer serves."""
     UNLABELLED = "unlabelled"
     """Often labelled or asked on other videos."""
 
@@ -104,7 +104,7 @@ class TrialRepository:
         return bool(self._session.scalar(query))
 
     def may_run(self) -> bool:
-        """Tell whether a trial is due and no video waits to be embedded by the same device."""
+        """Whether a trial is due and no video waits to be embedded by the same device."""
 
         def is_due(kind: JobKind) -> ColumnElement[bool]:
             due = (Job.kind == kind, Job.state == JobState.QUEUED, Job.run_at <= func.now())
@@ -276,7 +276,7 @@ class TrialRepository:
         return job
 
     def remove_outdated(self, model_id: UUID | None) -> int:
-        """Remove the trials that tell nothing any more; returns how many.
+        """Remove the trials that no longer tell anything; return how many.
 
         Those of other models than the one that serves, those whose video is gone and those that a
         person has answered. A trial that a worker has in hand stays for the next time.

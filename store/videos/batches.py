@@ -29,7 +29,7 @@ _WINDOW: Final = 1000
 
 
 def _item_state() -> ColumnElement[str]:
-    """Spell what became of an item, by the function of the database that counts them as well."""
+    """Return the SQL of what became of an item: the function that counts them as well."""
     state: ColumnElement[str] = func.item_state(
         Job.state, Video.state, Video.error_code, type_=Text()
     )
@@ -94,7 +94,7 @@ class BatchRepository:
         return batch
 
     def next_index(self, batch_id: UUID) -> int:
-        """Give the index of an item to append; nobody else gets it before the commit.
+        """Return the index for an item to append; nobody else gets it before the commit.
 
         Raises:
             BatchNotFound: there is none with this id.
@@ -120,7 +120,7 @@ class BatchRepository:
         return Page(rows[:size], tokens.of_id(rows[size - 1].id) if more else None)
 
     def progress(self, batch_ids: Collection[UUID]) -> dict[UUID, BatchProgress]:
-        """Tell how far batches are, all in one query; one without items is there too.
+        """Return how far batches are, all in one query; one without items is there too.
 
         No item is read: see store/counts.py.
         """
@@ -280,7 +280,7 @@ def _is_of_partial_video() -> ColumnElement[bool]:
 
 
 def _is_embed_for_nobody_after(batch_id: UUID) -> ColumnElement[bool]:
-    """Give the condition of an embed job of a cancelled batch that only cancelled batches want.
+    """Return the condition of an embed job of a cancelled batch that only cancelled batches want.
 
     It may have been left by another batch, cancelled before, for the sake of this one.
     """

@@ -30,7 +30,7 @@ class VideoFilter:
     names: Sequence[NameFilter] = ()
 
     def filters(self) -> Filters:
-        """Give the conditions, by what leads to them."""
+        """Return the conditions, by what leads to them."""
         in_order: list[ColumnElement[bool]] = []
         others = [names.condition() for names in self.names]
         indexed = [names.indexed() for names in self.names]

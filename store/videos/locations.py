@@ -87,7 +87,7 @@ class VideoLocations:
         return self._session.scalars(query).all()
 
     def supersede(self, video_ids: Collection[UUID], *, by: UUID) -> Sequence[str]:
-        """Retire videos whose content is known nowhere any more.
+        """Retire videos whose content is no longer known anywhere.
 
         Their clips go, and their jobs are cancelled; labels, questions and searches stay with them.
 
@@ -122,7 +122,7 @@ class VideoLocations:
         return tokens_keys
 
     def forget_copies_at(self, uri: str, *, but: UUID) -> None:
-        """Let the file name of a location stand for no other video than the one that lies there."""
+        """Make the file name of a location stand for the video that lies there, and no other."""
         self._session.execute(text(FORGET_COPIES), {"uri": uri, "but": but})
 
     def keep_stamp(self, video_id: UUID, file_stamp: str | None) -> None:

@@ -35,7 +35,7 @@ class NameFilter:
     is_part: bool
 
     def condition(self) -> ColumnElement[bool]:
-        """Give the condition, of which an index leads to the copies of each video."""
+        """Return the condition, of which an index leads to the copies of each video."""
         # A scalar, or the planner may look through all jobs for a few videos.
         copy = select(literal(True)).where(
             *_IS_COPY, Job.video_id == Video.id, self._is(_COPY_NAME)

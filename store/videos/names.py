@@ -14,12 +14,12 @@ from store.videos.tables import FILENAME_STEM, URI_STEM
 VideoIds = list[UUID]
 """Of the videos that a name may mean."""
 
-# The best kind of name wins: a file called `7` is no rival of the file with the name `7`, ending
+# The best kind of name wins: a file called `7` is not a rival of the file with the name `7`, ending
 # and all. Every branch is led by an index: on the id, on the SHA-256, or on a name without its
 # ending, of which the whole name is then looked at. OFFSET 0 keeps the planner from reading a whole
 # table for a hundred names at once.
 _ID = "^[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}$"
-# What was superseded has no name any more: its file has other content now.
+# What was superseded no longer has a name: its file has other content now.
 _CURRENT = "videos.state <> 'superseded'"
 _FIND = f"""
 WITH asked AS (
@@ -92,7 +92,7 @@ def find_videos(session: Session, names: Sequence[str]) -> dict[str, VideoIds]:
         For each name the ids: none if there is no such video, several if the name is ambiguous.
     """
     found: dict[str, VideoIds] = {name: [] for name in names}
-    # What PostgreSQL cannot hold is no video's name.
+    # What PostgreSQL cannot hold is not a video's name.
     asked = {name: as_name(name) for name in found if can_be_stored(name)}
     if asked:
         rows = session.execute(text(_FIND), {"names": list(set(asked.values()))})

@@ -379,7 +379,7 @@ def _not_of(video_ids: Collection[UUID]) -> list[ColumnElement[bool]]:
 
 
 def _prepare_scan(session: Session, num_clips: int) -> None:
-    """Let scans of the index give so many clips, in order."""
+    """Set scans of the index to give so many clips, in order."""
     settings = {
         "ef_search": min(_MAX_EF_SEARCH, max(100, 2 * num_clips)),
         "iterative_scan": "strict_order",

@@ -35,8 +35,8 @@ class DeletedVideo:
     """What a deleted video leaves behind.
 
     Attributes:
-        sha256: its content, whose blobs nothing may need any more.
-        tokens_keys: the blobs of its clips, which nothing needs any more.
+        sha256: its content, whose blobs may be needed no longer.
+        tokens_keys: the blobs of its clips, which are no longer needed.
     """
 
     sha256: str

@@ -79,16 +79,16 @@ class VideoRepository:
         return self._session.scalar(held.execution_options(populate_existing=True))
 
     def blob_keys(self, sha256s: Collection[str]) -> dict[str, str | None]:
-        """Give the blob key of each video with one of these contents, by content."""
+        """Return the blob key of each video with one of these contents, by content."""
         query = select(Video.sha256, Video.blob_key).where(Video.sha256.in_(sha256s))
         return {row[0]: row[1] for row in self._session.execute(query)}
 
     def existing(self, video_ids: Collection[UUID]) -> set[UUID]:
-        """Tell which of these videos are there."""
+        """Return which of these videos are there."""
         return set(self._session.scalars(select(Video.id).where(Video.id.in_(video_ids))))
 
     def starts_at(self, video_ids: Collection[UUID]) -> dict[UUID, float]:
-        """Give what a player's clock shows at the first frame of each of these videos."""
+        """Return what a player's clock shows at the first frame of each of these videos."""
         starts_at = cast(Video.probe["starts_at_seconds"].astext, Float())
         query = select(Video.id, func.coalesce(starts_at, 0.0)).where(Video.id.in_(video_ids))
         return {row[0]: row[1] for row in self._session.execute(query)}
@@ -212,7 +212,7 @@ class VideoRepository:
         filename: str | None,
         file_stamp: str | None = None,
     ) -> None:
-        """Say where a video's content is now, since it is not any more where it was.
+        """Write down where a video's content is now, since it is no longer where it was.
 
         One that was superseded is to be indexed again.
 
@@ -235,7 +235,7 @@ class VideoRepository:
         )
 
     def mark_ready(self, video_id: UUID) -> None:
-        """Say that a video can be searched.
+        """Mark a video as one that can be searched.
 
         Raises:
             VideoNotFound: there is none with this id.
@@ -243,7 +243,7 @@ class VideoRepository:
         self._set_state(video_id, VideoState.READY, None, None)
 
     def note_damage(self, video_id: UUID, spans: Iterable[Sequence[float]]) -> None:
-        """Say in which spans of a video nothing sound can be decoded, beside those known before.
+        """Add spans of a video in which nothing sound can be decoded to those known before.
 
         The video is partial from then on: it is searched without the clips in these spans.
 
@@ -275,7 +275,7 @@ class VideoRepository:
         return set(self._session.scalars(wanted))
 
     def add_tags(self, video_id: UUID, tags: Sequence[str]) -> None:
-        """Give a video the tags that it does not have yet.
+        """Add the tags that a video does not have yet.
 
         Raises:
             VideoNotFound: there is none with this id.

@@ -265,7 +265,7 @@ def test_the_counts_follow_the_work(client, paths, sessions, make_video):
         claims = jobs.claim([JobKind.INGEST], limit=4, owner="test", lease=timedelta(seconds=60))
         jobs.finish(claims[0], {"video_id": str(ready)}, video_id=ready)
         jobs.finish(claims[1], {"video_id": str(processing)}, video_id=processing)
-        jobs.fail(claims[2], code="unsupported_media", message="This is no video.")
+        jobs.fail(claims[2], code="unsupported_media", message="This is not a video.")
 
     shown = client.get(f"/v1/batches/{batch['id']}").json()
 
@@ -275,7 +275,7 @@ def test_the_counts_follow_the_work(client, paths, sessions, make_video):
     assert shown["rate_per_second"] > 0
     assert shown["eta_seconds"] > 0
     failed = items_of(client, batch["id"], state="failed")
-    assert failed[0]["error"] == {"code": "unsupported_media", "message": "This is no video."}
+    assert failed[0]["error"] == {"code": "unsupported_media", "message": "This is not a video."}
     succeeded = items_of(client, batch["id"], state="succeeded")
     assert succeeded[0]["video_id"] == str(ready)
 

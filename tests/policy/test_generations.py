@@ -35,7 +35,7 @@ def mini(sessions, blobs, tmp_path):
 
 @pytest.fixture
 def tiny(sessions, blobs, tmp_path, mini):
-    """A model with trained heads that looks at pixels otherwise than mini."""
+    """A model with trained heads that reads pixels differently from mini."""
     return register_model(sessions, blobs, save_tiny(tmp_path / "tiny"), name="t", version="1")
 
 

@@ -24,7 +24,7 @@ def mini(sessions, blobs, tmp_path):
 
 @pytest.fixture
 def tiny(sessions, blobs, tmp_path, mini):
-    """A model that looks at pixels otherwise than mini, so that it needs a generation."""
+    """A model that reads pixels differently from mini, so that it needs a generation."""
     return register_model(sessions, blobs, save_tiny(tmp_path / "tiny"), name="t", version="1")
 
 

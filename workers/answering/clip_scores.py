@@ -66,7 +66,7 @@ class Candidate:
 
 
 def places_of(clips: Sequence[Clip]) -> tuple[float, ...]:
-    """Say where in its video the middle of each clip lies, 0 to 1.
+    """Return where in its video the middle of each clip lies, 0 to 1.
 
     Args:
         clips: all clips of a video. They tile it, as those of every generation do, so that it

@@ -164,7 +164,7 @@ class InteractiveDesk:
             self._search_desk.keep(search)
 
     def hand_back(self) -> None:
-        """Give back what is on the desk, to be gone on with at the next look."""
+        """Hand back what is on the desk; it goes on at the next look."""
         self.keep()
         searches = [*self._short, *self._long]
         self._group.release([question.job for question in self._questions])

@@ -226,7 +226,7 @@ class SearchDesk:
         search.rows.append(row)
 
     def _rows(self, searches: Sequence[Search]) -> Iterator[PairRow]:
-        """Give the rows to score next; further ones of the library are read when their turn is."""
+        """Yield the rows to score next; those of the library are read when their turn comes."""
         for search in searches:
             yield from [row for row in search.rows if row.num_left]
             library = search.library

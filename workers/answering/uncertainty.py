@@ -94,7 +94,7 @@ def _weights(logits: Tensor, aggregation: Aggregation) -> Tensor:
 
 
 def _part(nats: float, num_outcomes: int) -> float:
-    """Give the part of the most that so many outcomes allow, kept between 0 and 1."""
+    """Return an entropy as a part of the most that so many outcomes allow, kept between 0 and 1."""
     return min(1.0, max(0.0, nats / math.log(num_outcomes))) if num_outcomes > 1 else 0.0
 
 

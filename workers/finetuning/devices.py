@@ -54,6 +54,6 @@ def count_processes(num_gpus: int, *, videos_per_step: int) -> int:
 
 
 def fit_videos_per_forward(wanted: int, *, videos_per_step: int, num_processes: int) -> int:
-    """Give the most videos in a forward pass, up to so many, that make a step in whole passes."""
+    """Return the most videos of a forward pass, up to so many, that make a step in whole passes."""
     share = videos_per_step // num_processes
     return max(count for count in range(1, min(wanted, share) + 1) if share % count == 0)

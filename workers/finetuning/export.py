@@ -84,7 +84,7 @@ class DataFolder:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def has_labels(self, split: str) -> bool:
-        """Tell whether any of the written labels is of a split."""
+        """Whether any of the written labels is of a split."""
         with self.labels.open(encoding="utf-8") as lines:
             return any(json.loads(line)["split"] == split for line in lines)
 
@@ -118,14 +118,14 @@ class DataFolder:
         if missing:
             (self.tokens / INDEX_FILE).unlink()
             raise JobError(
-                "tokens_missing", f"there are no visual tokens any more of {_listed(missing)}"
+                "tokens_missing", f"there are no longer visual tokens of {_listed(missing)}"
             )
 
     def link_videos(self) -> None:
         """Make the folder with links to all videos, once; what is not local is copied.
 
         Raises:
-            JobError: `video_deleted`, or a video cannot be read any more.
+            JobError: `video_deleted`, or a video can no longer be read.
         """
         if self.videos.is_dir():
             return
@@ -145,7 +145,7 @@ class DataFolder:
         remove_folder(self.videos)
 
     def _chunks(self) -> Iterator[list[Video]]:
-        """Give the videos of the data set, a hundred at a time."""
+        """Yield the videos of the data set, a hundred at a time."""
         with self._context.sessions.begin() as session:
             labels = DatasetRepository(session).labels(self._dataset_id)
             video_ids = iter(dict.fromkeys(label.video_id for label in labels))

@@ -88,7 +88,7 @@ class FinetuneFolder:
             write_text(self.fence, f"{token}\n")
 
     def token(self) -> int:
-        """Give the token of the claim that may write; 0 if there was none yet."""
+        """Return the token of the claim that may write; 0 if there was none yet."""
         return int(read_text(self.fence) or 0)
 
     def read_state(self) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class FinetuneFolder:
         write_text(self._state, json.dumps(self.read_state() | fields))
 
     def is_trained(self) -> bool:
-        """Tell whether the trainer has come to its end."""
+        """Whether the trainer has come to its end."""
         return self._trained.is_file()
 
     def mark_trained(self) -> None:
@@ -142,7 +142,7 @@ class FinetuneFolder:
         return lines
 
     def log_tail(self) -> str:
-        """Give the last words of the trainer."""
+        """Return the end of the trainer's log."""
         try:
             with self.log.open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
@@ -160,7 +160,7 @@ class FinetuneFolder:
         )
 
     def empty(self) -> None:
-        """Remove what nobody goes on from any more; the fence stays, and the trainer's words."""
+        """Remove what nobody will go on from; the fence and the trainer's log stay."""
         for folder in (self.run, self.data, self.scores, self.model):
             remove_folder(folder)
 

@@ -46,7 +46,7 @@ class RunWatch:
 
     @property
     def counts_steps(self) -> bool:
-        """Tell whether the trainer is where steps show that it gets further."""
+        """Whether the trainer is where steps show that it gets further."""
         return self._reported.stage == _TRAINING
 
     def check(self) -> bool:
@@ -138,7 +138,7 @@ def _last_told_steps(context: WorkerContext, job: RunningJob) -> dict[bool, int]
 
 
 def _kind(line: Mapping[str, Any]) -> bool:
-    """Tell lines of training from those of validation, which have the same steps."""
+    """Whether a line is of validation, whose steps are those of training too."""
     return "loss" in line
 
 

@@ -52,7 +52,7 @@ class Scored:
     num_unusable: int
 
     def to_json(self) -> dict[str, Any]:
-        """Give what a finetune's report says of it."""
+        """Return what a finetune's report says of it."""
         return {
             "name": self.name,
             "model_id": None if self.model is None else str(self.model.id),
@@ -112,7 +112,7 @@ def _link_videos(data: DataFolder) -> list[str]:
 
 
 def _shares_tokens(work: Work, model: Model) -> bool:
-    """Tell whether a model reads the visual tokens that the finetune is trained from."""
+    """Whether a model reads the visual tokens that the finetune is trained from."""
     if work.generation is None:
         return False
     with work.context.sessions.begin() as session:

@@ -35,7 +35,7 @@ class BoundProcess:
         log_file: gets what it says, after what is there.
         identity: gets which process it is, so that a later worker can end it; see `end_survivor`.
         environment: variables beside those of this process.
-        niceness: how much it stands back.
+        niceness: how much lower than this process it runs in priority.
     """
 
     def __init__(

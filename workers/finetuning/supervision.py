@@ -32,7 +32,7 @@ class Stalled(Enum):
 
 
 def watch_lease(job: RunningJob, *, stall_seconds: float) -> None:
-    """Let a job's lease run out only after the trainer had its chance to be started again."""
+    """Keep a job's lease until the trainer had its chance to be started again."""
     job.stall_seconds = stall_seconds + _LEASE_MARGIN_SECONDS
     job.touch()
 
@@ -103,7 +103,7 @@ def _wait(
 def _stop_gently(
     process: BoundProcess, interruption: Exception, *, context: WorkerContext, job: RunningJob
 ) -> None:
-    """Let a subprocess save what it has, unless the job is cancelled meanwhile."""
+    """Wait for a subprocess to save what it has, unless the job is cancelled meanwhile."""
     settings = context.settings
     process.ask_to_stop()
     asked_at = beaten_at = time.monotonic()

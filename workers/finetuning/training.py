@@ -132,7 +132,7 @@ class _Training:
         return status
 
     def _status_of_processes(self) -> int:
-        """Tell how those of torchrun ended, which itself knows one status for all that is wrong."""
+        """Return how torchrun's processes ended; its own status is one for all that is wrong."""
         folder = self._work.folder
         if folder.token() != self._work.job.claim.lease_token:
             return TrainerExit.FENCED
@@ -209,7 +209,7 @@ def trainer_command(
     device: TrainerDevice,
     num_processes: int,
 ) -> list[str]:
-    """Give the command that trains, or goes on training."""
+    """Return the command that trains, or goes on training."""
     data = work.data
     media = ["--tokens", str(data.tokens)] if work.is_frozen else ["--videos", str(data.videos)]
     command = [
@@ -227,7 +227,7 @@ def trainer_command(
 
 
 def python_module(module: str, *, num_processes: int = 1) -> list[str]:
-    """Give the command that runs a module in one process, or under torchrun in several."""
+    """Return the command that runs a module in one process, or under torchrun in several."""
     if num_processes == 1:
         return [sys.executable, "-m", module]
     launcher = ["-m", "torch.distributed.run", "--standalone"]

@@ -63,7 +63,7 @@ class Work:
 
     @property
     def is_frozen(self) -> bool:
-        """Tell whether training is from stored visual tokens."""
+        """Whether training is from stored visual tokens."""
         return self.recipe.visual == "frozen"
 
     @cached_property
@@ -78,7 +78,7 @@ class Work:
         return None if wanted is None else self._data_folder("regression", wanted)
 
     def local_model(self, model: Model) -> Path:
-        """Give a model as a folder of this machine.
+        """Return a model as a folder of this machine.
 
         Raises:
             JobError: `model_missing`: its files are gone or changed.
@@ -109,7 +109,7 @@ class Work:
         """Write a data set's labels, and its tokens or links to its videos.
 
         Raises:
-            JobError: a video cannot be used any more.
+            JobError: a video can no longer be used.
         """
         data.write_labels()
         if self.generation is None:
@@ -144,7 +144,7 @@ def open_work(context: WorkerContext, job: RunningJob) -> Work:
     Raises:
         JobLost: a newer claim has the folder.
         CancelRequested, PauseRequested, Stopping: while a checkpoint was fetched.
-        JobError: what it wants is not there any more.
+        JobError: what it wants is no longer there.
     """
     finetune_id = job.claim.id
     folder = FinetuneFolder(context.run_folder, finetune_id)
@@ -164,7 +164,7 @@ def open_work(context: WorkerContext, job: RunningJob) -> Work:
                 if models.get(generation.model_id).visual_sha256 != base.visual_sha256:
                     raise JobError(
                         "visual_side_differs",
-                        f"{base.name} {base.version} looks at pixels otherwise than the model that "
+                        f"{base.name} {base.version} reads pixels differently from the model that "
                         "made the visual tokens",
                     )
         gate = FinetuneGate.model_validate(finetune.gate)
@@ -190,7 +190,7 @@ def prepare(work: Work) -> None:
     """Lay out the data, and make sure that there is room for the checkpoints.
 
     Raises:
-        JobError: `disk_full`, or a video cannot be used any more.
+        JobError: `disk_full`, or a video can no longer be used.
     """
     work.report_stage("preparing")
     beat(work.context)

@@ -1,4 +1,4 @@
-"""Look at new videos: decode their clips, run the CNN, store tokens and recall vectors.
+"""Index new videos: decode their clips, run the CNN, store tokens and recall vectors.
 
 Videos of several jobs are under way side by side. Threads open them (which may be a download),
 decode them and store what was made; each thread does a turn of a fraction of a second for the
@@ -122,7 +122,7 @@ class Embedder:
         return claimed or len(self._videos)
 
     def close(self) -> None:
-        """Let the threads go; their videos are handed back."""
+        """Release the threads; their videos are handed back."""
         self._threads.close()
 
     def keep(self) -> None:

@@ -179,7 +179,7 @@ def _growth_of(media: OpenMedia) -> Iterator[None]:
 
 
 def _look_again_later(context: WorkerContext, job: RunningJob, growing: _StillGrowing) -> None:
-    """Give a job back until its file may be whole; costs it no attempt, but not for ever."""
+    """Hand a job back until its file may be whole; it costs no attempt, but not for ever."""
     settings = context.settings
     try:
         with context.sessions.begin() as session:
@@ -248,7 +248,7 @@ def _moves_from(
 
 
 def _copy_at(context: WorkerContext, job: RunningJob, uri: str, video: Video) -> Copy | None:
-    """Look whether a video's content lies at a location."""
+    """Check whether a video's content lies at a location."""
     try:
         with open_media(
             uri=uri,
@@ -284,7 +284,7 @@ def _link_known(context: WorkerContext, job: RunningJob, facts: Facts) -> bool:
 def _is_still_there(
     context: WorkerContext, job: RunningJob, video: Video, media: OpenMedia
 ) -> bool:
-    """Tell whether a video's content is still where its row says; media is a file that has it."""
+    """Whether a video's content is still where its row says; media is a file that has it."""
     if video.state == VideoState.SUPERSEDED:
         return False
     if video.blob_key is not None:
@@ -344,7 +344,7 @@ def _probe(context: WorkerContext, job: RunningJob, media: OpenMedia, sha256: st
 
 
 def probe_limit_seconds(settings: WorkerSettings, size_bytes: int) -> float:
-    """Give the seconds that a probe may take: the base, and what reading the file may take."""
+    """Return the seconds that a probe may take: the base, and what reading the file may take."""
     return settings.probe_timeout_seconds + size_bytes / settings.probe_bytes_per_second
 
 

@@ -23,7 +23,7 @@ _VECTORS: Final = "vectors"
 
 
 def about_clips(generation_id: UUID, clips: Sequence[Clip]) -> dict[str, Any]:
-    """Say what the clips of a video are made from: of another plan they are worth nothing."""
+    """Return what the clips of a video are made from: of another plan they are worth nothing."""
     instants = hashlib.sha256(repr([clip.instants for clip in clips]).encode()).hexdigest()
     return {"generation_id": str(generation_id), "instants": instants}
 

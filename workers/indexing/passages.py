@@ -41,7 +41,7 @@ def part_into_passages(
 def seconds_to_decode(
     clip: Clip, keyframe_seconds: Sequence[float], *, position_seconds: float
 ) -> float:
-    """Say how much of a video has to be decoded to get to the end of a clip, in seconds of it.
+    """Return how much of a video has to be decoded to get to the end of a clip, in seconds.
 
     Args:
         clip: the next one.

@@ -128,7 +128,7 @@ class DecodeThreads:
         wait(self._turns, timeout=seconds, return_when=FIRST_COMPLETED)
 
     def close(self) -> None:
-        """Let the threads go; those at work are not waited for."""
+        """Release the threads; those at work are not waited for."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _submit(self, turn: Turn, work: Callable[[], list[Decoded]]) -> None:

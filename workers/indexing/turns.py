@@ -40,7 +40,7 @@ class Share:
         return cls(priority, min((other.num_served for other in others), default=0))
 
     def level(self, num_clips: int) -> int:
-        """Say which videos go before which; lower is sooner."""
+        """Return which videos go before which; lower is sooner."""
         is_short = num_clips <= MOST_SHORT_CLIPS
         return self.priority if is_short else max(self.priority, BULK_PRIORITY)
 

@@ -75,7 +75,7 @@ class Facts:
 
     Attributes:
         moves: where the content of videos is that were said to lie at the file's location, by their
-            ids; None for a video whose content is known nowhere any more.
+            ids; None for a video whose content is no longer known anywhere.
         probe: None if the content is known already.
     """
 
@@ -153,7 +153,7 @@ def link_video(
         job: the job.
         facts: without a probe.
         video_id: the video.
-        is_moved: its content does not lie any more where its row says.
+        is_moved: its content is no longer where its row says.
 
     Raises:
         VideoNotFound: it was deleted meanwhile.
@@ -237,10 +237,10 @@ def _lock_location(
 def _leave_location(
     session: Session, facts: Facts, others: Sequence[UUID], *, to: UUID, uri: str
 ) -> Sequence[str]:
-    """Let other videos leave a location: for a copy of theirs, or for good.
+    """Make other videos leave a location: for a copy of theirs, or for good.
 
     Returns:
-        The keys of tokens that nothing needs any more.
+        The keys of tokens that are no longer needed.
     """
     if facts.media.location is None:
         return []

@@ -23,7 +23,7 @@ class CostLimit:
 
     Args:
         limit: highest cost of a batch, in the unit of the items' costs.
-        seconds_per_cost: a first guess of what a pass takes; None if time is no bound. A pass may
+        seconds_per_cost: a first guess of what a pass takes; None if time sets no bound. A pass may
             take SLICE_SECONDS.
     """
 

@@ -131,7 +131,7 @@ class JobGroup:
         return self._open.pop(job.claim.id, None) is not None
 
     def settle(self, job: RunningJob, error: BaseException) -> None:
-        """Give a job its outcome, once."""
+        """Settle a job with its outcome, once."""
         if not self.is_open(job):
             return
         del self._open[job.claim.id]

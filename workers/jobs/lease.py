@@ -84,11 +84,11 @@ class RunningJob:
         return max(self._claimed_at, self._pulse.at)
 
     def touch(self) -> None:
-        """Say that the work got further: this job's, and so that of all the process holds."""
+        """Note that the work got further: this job's, and so that of all the process holds."""
         self._pulse.at = time.monotonic()
 
     def advance(self) -> None:
-        """Say that the work got further, and learn whether it should go on.
+        """Note that the work got further, and check whether it should go on.
 
         Raises:
             JobLost, CancelRequested, PauseRequested, Stopping: it should not.
@@ -97,7 +97,7 @@ class RunningJob:
         self.check()
 
     def check(self) -> None:
-        """Learn whether the work should go on, which may not have got any further.
+        """Check whether the work should go on, which may not have got any further.
 
         Raises:
             JobLost, CancelRequested, PauseRequested, Stopping: it should not.
@@ -234,7 +234,7 @@ class LeaseKeeper:
         )
 
     def hand_back(self) -> None:
-        """Give back all jobs that the process holds, as if they had not been started."""
+        """Hand back all jobs that the process holds, as if they had not been started."""
         with self._lock:
             jobs = list(self._jobs.values())
         for job in jobs:
@@ -242,7 +242,7 @@ class LeaseKeeper:
             self.settle(job, HandedBack("its process does not go on"))
 
     def snooze(self, job: RunningJob, delay: timedelta) -> None:
-        """Give a job back to be run later; costs it no attempt."""
+        """Hand a job back to be run later; it costs no attempt."""
         run_at = datetime.now(UTC) + delay
         self._let_go(job, lambda session: JobRepository(session).snooze(job.claim, run_at))
 

@@ -64,7 +64,7 @@ class StandBack:
 def decide(
     error: BaseException, *, attempt: int, chance: random.Random | None = None
 ) -> GiveUp | TryAgain | StandBack:
-    """Say what becomes of a job whose attempt ended in an error.
+    """Decide what becomes of a job whose attempt ended in an error.
 
     Args:
         error: what the attempt raised.
@@ -91,7 +91,7 @@ def retry_delay(attempt: int, *, chance: random.Random | None = None) -> timedel
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether a forward pass asked for more memory than there is, on a GPU or a CPU.
+    """Whether a forward pass asked for more memory than there is, on a GPU or a CPU.
 
     By name and text, since this module must not import torch.
     """
@@ -103,7 +103,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_device_lost(error: BaseException) -> bool:
-    """Tell whether the process's CUDA context is beyond repair, so that the process must go."""
+    """Whether the process's CUDA context is beyond repair, so that the process must go."""
     return (
         isinstance(error, RuntimeError)
         and not is_out_of_memory(error)

@@ -1,4 +1,4 @@
-"""Look now and then whether the files that are indexed in place still lie there.
+"""Check now and then whether the files that are indexed in place are still there.
 
 One that is gone, or of another length, makes its video `missing`: it is found still, and people are
 told. It is there again as soon as the file is. Nothing is read: that the bytes are the same is
@@ -23,7 +23,7 @@ _CHUNK: Final = 500
 
 
 def check_locations(context: WorkerContext, *, most: int = 10_000) -> None:
-    """Look at the locations that were looked at longest ago.
+    """Check the locations that were checked longest ago.
 
     Args:
         context: of this process.

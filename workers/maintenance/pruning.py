@@ -1,4 +1,4 @@
-"""Let go what was kept for long enough, in short transactions. Never imports torch.
+"""Remove what was kept for long enough, in short transactions. Never imports torch.
 
 Called by the sweep; what it does not come to in its time, the next one does.
 """
@@ -49,7 +49,7 @@ def delete_surplus_candidates(context: WorkerContext, *, kept: int) -> None:
             with context.sessions.begin() as session:
                 ModelDeletion(session).delete(model_id)
         except ModelNeeded:
-            continue  # it goes when that does not need it any more
+            continue  # it goes when that no longer needs it
         log.info("model.pruned", model_id=str(model_id))
 
 

@@ -87,7 +87,7 @@ def fold(context: WorkerContext) -> None:
 
 
 def switch_generation(context: WorkerContext) -> None:
-    """Let searches use the building generation once it holds every video that it can hold.
+    """Have searches use the building generation once it holds every video that it can hold.
 
     So it goes on with whatever passage through the library a promotion has begun.
     """

@@ -123,7 +123,7 @@ def _thumbnails_without_video(context: WorkerContext) -> Iterator[str]:
 
 
 def _unneeded_tokens(context: WorkerContext) -> Iterator[str]:
-    """Give the keys of tokens whose video or whose generation is gone."""
+    """Yield the keys of tokens whose video or generation is gone."""
     with context.sessions.begin() as session:
         deleted = {
             str(generation.id)

@@ -2,8 +2,8 @@
 
 Rung by beat. A trial is what active learning needs to know of a video before a person looks at it:
 how unsure the model is. The questions are those that people label and ask most, each tried equally
-often, on the videos that were asked least. Answers of people's questions by a model that does not
-serve any more are tried again. Trials run where nobody waits, and are bounded in number.
+often, on the videos that were asked least. Answers of people's questions by a model that
+no longer serve are tried again. Trials run where nobody waits, and are bounded in number.
 
 Imports no torch.
 """

@@ -75,7 +75,7 @@ class Encoders:
                 yield clip, ClipFrames(frames, recall_frames)
 
     def encode(self, clips: Sequence[ClipFrames]) -> list[tuple[Tensor, Tensor]]:
-        """Give tokens (h, w, D) and recall vector (R,) of each clip, one CNN forward a model."""
+        """Return tokens (h, w, D) and recall vector (R,) of each clip, by one pass a model."""
         encoded = self.model.encode_clips([clip.for_model for clip in clips])
         recall = encoded.recall
         if self.recall is not self.model:

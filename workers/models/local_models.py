@@ -16,12 +16,12 @@ from store.models.folders import Manifest, read_manifest
 from store.models.tables import Model
 
 # A copy is read when a model is loaded, and then every time that it is loaded again. Finetunes of
-# every night would fill the disk with models that nobody asks any more.
+# every night would fill the disk with models that nobody asks now.
 _UNUSED_SECONDS: Final = 7 * 24 * 3600.0
 
 
 def find_local_folder(blobs: BlobStore, model: Model, *, folder: Path | None) -> Path:
-    """Give a registered model as a folder of this machine, its files checked.
+    """Return a registered model as a folder of this machine, its files checked.
 
     Args:
         blobs: where the model is.

@@ -37,7 +37,7 @@ class ModelCache:
         self.device = device
 
     def get(self, model: Model) -> ClipBert:
-        """Give a model ready to run, loading it if need be.
+        """Return a model ready to run, loading it if need be.
 
         Raises:
             CheckpointError: the folder in the blob store is not what was registered.
@@ -50,7 +50,7 @@ class ModelCache:
         return self._models[model.id]
 
     def has(self, model: Model) -> bool:
-        """Tell whether `get` gives a model without loading it."""
+        """Whether `get` gives a model without loading it."""
         for model_id, loading in list(self._loading.items()):
             if loading.done() and loading.exception() is None:
                 self._models[model_id] = self._loading.pop(model_id).result()

@@ -38,7 +38,7 @@ class TokenCache:
         self._tokens: OrderedDict[tuple[str, int | None], Tensor] = OrderedDict()
 
     def get(self, key: str) -> Tensor:
-        """Give the tokens of a video's clips, (K, h, w, D) float16.
+        """Return the tokens of a video's clips, (K, h, w, D) float16.
 
         Raises:
             JobError: `video_not_ready`: they are gone.
@@ -50,7 +50,7 @@ class TokenCache:
         return tokens
 
     def rows(self, key: str, indices: Sequence[int], *, keep: bool = True) -> Tensor:
-        """Give the tokens of some of a video's clips, (len(indices), h, w, D) float16.
+        """Return the tokens of some of a video's clips, (len(indices), h, w, D) float16.
 
         Only these are read.
 

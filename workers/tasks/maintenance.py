@@ -31,7 +31,7 @@ def schedules() -> None:
 
 @shared_task(name=SWEEP_TASK)
 def sweep() -> None:
-    """Remove what nothing needs any more."""
+    """Remove what is no longer needed."""
     with looking(MAINTENANCE, None) as context:
         sweep_once(context)
 

@@ -124,10 +124,10 @@ def test_a_model_says_which_texts_it_cuts_and_which_answers_it_lacks(folder, tmp
     ("arguments", "sentence"),
     [
         (["none.jsonl", "--videos", "videos"], "none.jsonl: cannot be read"),
-        (["sound.jsonl", "--videos", "nowhere"], "nowhere is no folder"),
+        (["sound.jsonl", "--videos", "nowhere"], "nowhere is not a folder"),
         (["sound.jsonl", "--videos", "videos", "--kind", "x"], "--kind is one of retrieval,"),
         (["sound.jsonl", "--videos", "videos", "--kind", "vqa"], "sound.jsonl:1: image_id"),
-        (["sound.jsonl", "--videos", "videos", "--answers", "sound.jsonl"], "is no JSON"),
+        (["sound.jsonl", "--videos", "videos", "--answers", "sound.jsonl"], "is not JSON"),
         (["ans2label.json", "--videos", "videos"], "is of no known kind (it has eight, seven)"),
         (["sound.jsonl", "--videos", "videos", "--model", "."], "config.json"),
     ],

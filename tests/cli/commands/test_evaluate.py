@@ -153,7 +153,7 @@ def test_what_cannot_be_evaluated_is_one_line(command, monkeypatch, capsys):
     ("options", "said"),
     [
         ({"data": Path("nowhere.jsonl")}, "nowhere.jsonl"),
-        ({"videos": Path("nowhere")}, "nowhere is no folder"),
+        ({"videos": Path("nowhere")}, "nowhere is not a folder"),
         ({"model": Path("nowhere")}, "no config.json in nowhere"),
         ({"device": "tpu"}, "no device is named tpu"),
         ({"device": "cuda:99"}, "there is no cuda:99 here"),

@@ -89,7 +89,7 @@ def test_a_folder_that_may_not_be_looked_into_is_noted(open_folder, as_nobody):
 def test_a_path_that_may_not_be_looked_at_is_said(open_folder, as_nobody):
     (open_folder / "closed").mkdir(mode=0)
 
-    with as_nobody(), pytest.raises(CliError, match="cannot be looked at: Permission denied"):
+    with as_nobody(), pytest.raises(CliError, match="cannot be read: Permission denied"):
         collect_files([open_folder / "closed" / "v.mp4"], every_file=False)
 
 
@@ -197,7 +197,7 @@ def test_what_is_named_itself_and_is_no_file_is_refused_by_its_name(clipbert, tm
 
     said = clipbert("index", tmp_path / "v.mp4", code=1)
 
-    assert f"v.mp4 {why}" in said.err or f"v.mp4 cannot be looked at: {why}" in said.err
+    assert f"v.mp4 {why}" in said.err or f"v.mp4 cannot be read: {why}" in said.err
 
 
 def test_a_walk_holds_the_names_of_one_folder_at_a_time(tmp_path):

@@ -90,7 +90,7 @@ def test_broken_videos_are_named_on_stderr_and_counted(tmp_path, corpus):
         ("--set=clip=2", "clip is unknown: the fields are "),
         ("--set=clips=none", "clips is None: must be an integer"),
         ("--data=nowhere.jsonl", "nowhere.jsonl: cannot be read"),
-        ("--videos=nowhere", "nowhere is no folder"),
+        ("--videos=nowhere", "nowhere is not a folder"),
         ("--init=clipbert-huge", "preset is 'clipbert-huge': must be one of clipbert-base, "),
     ],
 )

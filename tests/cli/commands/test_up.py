@@ -174,7 +174,7 @@ def test_ask_about_a_name_that_several_or_none_have(place):
 def test_bad_files_fail_alone_each_with_its_code_and_files_elsewhere_are_uploaded(place):
     elsewhere = place.home / "videos"
     elsewhere.mkdir()
-    (elsewhere / "text.mp4").write_text("this is no video")
+    (elsewhere / "text.mp4").write_text("this is not a video")
     (elsewhere / "empty.mp4").touch()
     (elsewhere / "good.mp4").write_bytes((SAMPLES / "bicycle.avi").read_bytes())
 

@@ -131,7 +131,7 @@ def test_a_tokenizer_comes_with_the_model(run, tmp_path, small):
         (["--task", "qa"], "there are no answers: give those of the data set"),
         (["--task", "pretraining"], "is a finetuned checkpoint, not a pretrained one"),
         (["--task", "retrieval", "--config", "nowhere.json"], "nowhere.json"),
-        (["--task", "retrieval", "--config", "list.json"], "list.json holds no JSON object"),
+        (["--task", "retrieval", "--config", "list.json"], "list.json is not a JSON object"),
         (["--task", "retrieval", "--config", "text.json"], "text.json is not JSON"),
         (["--task", "retrieval", "--config", "wrong.json"], "wrong.json: frames is unknown"),
         (["--task", "retrieval", "--tokenizer", "nowhere.txt"], "no such file: nowhere.txt"),

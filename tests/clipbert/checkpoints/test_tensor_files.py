@@ -121,7 +121,7 @@ def test_a_file_that_was_cut_short_is_refused(tmp_path, part):
     whole = (tmp_path / "whole.pt").read_bytes()
     (tmp_path / "a.pt").write_bytes(whole[: int(part * len(whole))])
 
-    with pytest.raises(CheckpointError, match=r"a\.pt is no checkpoint, or a damaged one"):
+    with pytest.raises(CheckpointError, match=r"a\.pt is not a checkpoint, or a damaged one"):
         read_tensors(tmp_path / "a.pt")
 
 

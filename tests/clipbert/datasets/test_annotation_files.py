@@ -213,7 +213,7 @@ def test_every_missing_field_is_named(kind, tmp_path):
         ("retrieval", "caption", 5, "must be text, not 5"),
         ("retrieval", "caption", "", "has an empty text"),
         ("retrieval", "caption", " \n", "has an empty text"),
-        ("retrieval", "caption", "a \ud800", "is no Unicode text"),
+        ("retrieval", "caption", "a \ud800", "is not Unicode text"),
         ("retrieval", "caption", [], "is empty"),
         ("retrieval", "caption", ["a dog.", ""], "has an empty text"),
         ("retrieval", "caption", None, "is missing"),
@@ -269,12 +269,12 @@ def test_a_wrong_field_is_named_with_its_line_and_what_is_wrong(
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b'{"caption": "a', "is no JSON: "),
-        (b'{"caption": NaN, "clip_name": "v"}', "is no JSON: NaN is no number"),
-        (b'{"caption": "\xff", "clip_name": "v"}', "is no UTF-8"),
-        (b'["a dog", "v"]', 'is no JSON object but ["a dog", "v"]'),
-        (b"[" * 100_000, "is no JSON: "),
-        (b'{"clip_name": ' + b"1" * 5000 + b"}", "is no JSON: "),
+        (b'{"caption": "a', "is not JSON: "),
+        (b'{"caption": NaN, "clip_name": "v"}', "is not JSON: NaN is not a number"),
+        (b'{"caption": "\xff", "clip_name": "v"}', "is not UTF-8"),
+        (b'["a dog", "v"]', 'is not a JSON object but ["a dog", "v"]'),
+        (b"[" * 100_000, "is not JSON: "),
+        (b'{"clip_name": ' + b"1" * 5000 + b"}", "is not JSON: "),
     ],
 )
 def test_a_line_that_is_no_object_is_named(line, reason, tmp_path):

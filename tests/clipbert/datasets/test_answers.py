@@ -72,10 +72,10 @@ def test_labels_give_the_order_of_the_answers(tmp_path):
         (b'{"a": true, "b": 0}', "a", "has true"),
         (b'{"a": 0.0}', "a", "has 0.0"),
         (b'{"a": {"b": 0}}', "a", "must have a label"),
-        (b'["a", "b"]', None, "is no JSON object with answers"),
-        (b"{}", None, "is no JSON object with answers"),
-        (b'{"a": 0', None, "is no JSON in UTF-8"),
-        (b'{"\xff": 0}', None, "is no JSON in UTF-8"),
+        (b'["a", "b"]', None, "is not a JSON object with answers"),
+        (b"{}", None, "is not a JSON object with answers"),
+        (b'{"a": 0', None, "is not JSON in UTF-8"),
+        (b'{"\xff": 0}', None, "is not JSON in UTF-8"),
     ],
 )
 def test_labels_with_gaps_or_doubles_are_refused(content, field, reason, tmp_path):

@@ -221,7 +221,7 @@ def test_a_file_of_which_nothing_can_be_read_is_an_error(tmp_path, videos):
 
     with pytest.raises(AnnotationError, match="caption has an empty text"):
         check_data(path, videos=videos)
-    with pytest.raises(MediaNotFound, match="is no folder"):
+    with pytest.raises(MediaNotFound, match="is not a folder"):
         check_data(FILES / "vqa.jsonl", videos=tmp_path / "none")
 
 

@@ -130,7 +130,7 @@ def test_what_is_no_folder_is_an_error(tmp_path):
     (tmp_path / "a.mp4").touch()
 
     for path in (tmp_path / "none", tmp_path / "a.mp4"):
-        with pytest.raises(MediaNotFound, match="is no folder"):
+        with pytest.raises(MediaNotFound, match="is not a folder"):
             MediaFolder(path)
 
 

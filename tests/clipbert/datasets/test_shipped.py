@@ -179,7 +179,7 @@ def test_a_long_array_is_read_in_pieces_and_to_its_end(tmp_path):
         (json.dumps({"clips": [], "words": []}, indent=1), "one JSON object with clips, words"),
         ('[{"video": "a", "caption": "b"}', "its array breaks off"),
         ('[{"video": "a", "caption": "b"} {"video": "a", "caption": "b"}]', "a comma is missing"),
-        ('[{"video": "a", "caption": "b"}, 2]', "item 2 is no object"),
+        ('[{"video": "a", "caption": "b"}, 2]', "item 2 is not an object"),
         ([{"id": 1, "regions": [{"image_id": 1}]}], "has a record of another form: 'phrase'"),
         ("gif_name\tquestion\tanswer\na\tb\n", "line 2 has another number of columns"),
         pytest.param(
@@ -197,5 +197,5 @@ def test_what_is_of_no_known_form_is_named(tmp_path, content, complaint):
 def test_damaged_lines_are_still_named_as_lines(tmp_path):
     whole = '{"video": "a", "caption": "b"}\n'
 
-    with pytest.raises(AnnotationError, match=r"data\.json:1: is no JSON"):
+    with pytest.raises(AnnotationError, match=r"data\.json:1: is not JSON"):
         read(tmp_path, '{"video": "a", "caption"\n' + whole)

@@ -158,7 +158,7 @@ def test_as_many_rows_as_clips_must_be_stored(folder):
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ('{"file": "v"}', "video is missing"),
         ('{"video": "v", "file": "v", "clips": []}', "clips must be a list of pairs of seconds"),
         ('{"video": "v", "file": "v", "clips": [[1]]}', "clips must be a list of pairs"),
@@ -183,6 +183,6 @@ def test_a_video_stands_in_the_index_once(tmp_path):
 
 def test_a_folder_without_an_index_is_none(tmp_path):
     with pytest.raises(
-        MediaNotFound, match=r"is no folder of visual tokens: it has no index\.json"
+        MediaNotFound, match=r"is not a folder of visual tokens: it has no index\.json"
     ):
         TokenFolder(tmp_path)

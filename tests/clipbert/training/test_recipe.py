@@ -111,7 +111,7 @@ def test_settings_change_fields():
         ("clips=none", "clips is None: must be an integer"),
         ("clips=0", "clips is 0: must be at least 1"),
         ("steps=0", "steps is 0: must be at least 1"),
-        ("clips", "'clips' is no setting: must be field=value"),
+        ("clips", "'clips' is not a setting: must be field=value"),
         ("task=captioning", "task is 'captioning': must be one of pretraining, "),
         ("plan=dense", "plan is 'dense': must be one of segments, authors, keyframes"),
         ("loss=mse", "loss is 'mse': must be one of ce, rank"),
@@ -145,7 +145,7 @@ def test_a_wrong_setting_is_named(setting, problem):
     [
         ("clips = 4", "task is missing: must be one of pretraining, retrieval, "),
         ('task = "retrieval"\nclipz = 4', "clipz is unknown"),
-        ("task = retrieval", "is no TOML in UTF-8"),
+        ("task = retrieval", "is not TOML in UTF-8"),
         ("[task]\nname = 1", "task is {'name': 1}: must be"),
     ],
 )

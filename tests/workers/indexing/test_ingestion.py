@@ -89,7 +89,7 @@ def test_bad_media_fail_with_their_own_codes_and_the_others_go_on(
     service, context, generation, media_folder
 ):
     good = write_counting_video(media_folder / "good.mp4", 30)
-    (media_folder / "text.mp4").write_text("this is no film " * 100)
+    (media_folder / "text.mp4").write_text("this is not a film " * 100)
     (media_folder / "empty.mp4").touch()
     write_sound(media_folder / "sound.mp4")
     cut(good, media_folder / "cut.mp4", share=0.5)
@@ -120,7 +120,7 @@ def test_a_file_whose_name_is_no_utf8_becomes_a_video(service, context, generati
     path = media_folder / os.fsdecode(b"bad\xff.gif")
     shutil.copy(write_counting_video(media_folder / "plain.mp4", 10), path)
     broken = media_folder / os.fsdecode(b"broken\xff.mp4")
-    broken.write_text("this is no film")
+    broken.write_text("this is not a film")
     service.enqueue_ingest(path)
     failing = service.enqueue_ingest(broken)
 
@@ -144,7 +144,7 @@ def test_a_video_is_called_by_its_name_and_not_by_its_quoted_uri(
 def test_what_is_wrong_with_an_upload_or_a_link_is_said_of_its_own_name(
     service, context, generation, media_folder
 ):
-    (media_folder / "target").write_text("this is no film")
+    (media_folder / "target").write_text("this is not a film")
     (media_folder / "link.mp4").symlink_to("target")
     service.blobs.put_bytes("media/ab/abcd", b"nor is this")
     jobs = {
@@ -374,7 +374,7 @@ def test_an_upload_that_becomes_no_video_leaves_no_blob(service, context, genera
     content = (SAMPLES / "squirrel.mp4").read_bytes()
     service.enqueue_ingest(SAMPLES / "squirrel.mp4")
     ingest_all(context)
-    keys = [upload(service, b"this is no film " * 100), upload(service, content)]
+    keys = [upload(service, b"this is not a film " * 100), upload(service, content)]
 
     ingest_all(context)
 
