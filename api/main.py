@@ -70,7 +70,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     spool_folder = settings.spool_folder or blobs.staging_folder()
     disk = watch_disks(settings.store, spool_folder)
     doorbell = Doorbell(settings.redis_url)
-    readiness = ReadinessWatch(settings.store.database_url, doorbell, disk)
+    readiness = ReadinessWatch(settings.store.database_url, doorbell, disk=disk)
     services = Services(
         settings=settings,
         sessions=sessions,

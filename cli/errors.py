@@ -21,7 +21,7 @@ class CliError(Exception):
         self.message, self.cure = message, cure
 
 
-def check_one_of(option: str, value: str | None, allowed: Collection[str]) -> None:
+def check_one_of(option: str, value: str | None, *, allowed: Collection[str]) -> None:
     """Check the value of an option that knows a few; None is one that was not given.
 
     Raises:

@@ -151,7 +151,7 @@ def finetune_body(
     Raises:
         CliError: a setting is malformed, or a model or a video is not there.
     """
-    check_one_of("--task", task, TASKS)
+    check_one_of("--task", task, allowed=TASKS)
     base = None if options.base is None else find_model(api, options.base)["id"]
     chosen = _given(
         sources=options.sources,

@@ -65,7 +65,7 @@ def start_batch(
 
 
 def upload_files(
-    api: ApiClient, batch_id: str, files: Sequence[Path], said: SaidOfAll = NOTHING_SAID
+    api: ApiClient, batch_id: str, *, files: Sequence[Path], said: SaidOfAll = NOTHING_SAID
 ) -> list[NotSent]:
     """Upload files into a batch, one after the other.
 

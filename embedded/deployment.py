@@ -53,13 +53,15 @@ def plan_processes(
     """
     return [
         *_api_specs(api_processes, listener, python),
-        ProcessSpec("ingest", worker_command("ingest", ingest_workers, python), stop_stage=1),
         ProcessSpec(
-            "model", worker_command("interactive,embed", model_workers, python), stop_stage=1
+            "ingest", worker_command("ingest", ingest_workers, python=python), stop_stage=1
         ),
-        ProcessSpec("finetune", worker_command("finetune", 1, python), stop_stage=1),
+        ProcessSpec(
+            "model", worker_command("interactive,embed", model_workers, python=python), stop_stage=1
+        ),
+        ProcessSpec("finetune", worker_command("finetune", 1, python=python), stop_stage=1),
         # Two: while one sweeps, which may take minutes, the other does what is urgent.
-        ProcessSpec("maint", worker_command("maintenance", 2, python), stop_stage=1),
+        ProcessSpec("maint", worker_command("maintenance", 2, python=python), stop_stage=1),
         ProcessSpec("beat", beat_command(python), stop_stage=0),
     ]
 
@@ -80,7 +82,7 @@ def _api_specs(count: int, listener: socket.socket | None, python: str) -> list[
     ]
 
 
-def worker_command(queues: str, concurrency: int, python: str) -> tuple[str, ...]:
+def worker_command(queues: str, concurrency: int, *, python: str) -> tuple[str, ...]:
     """Return the command of a worker: one pool of forked processes, listening to some queues."""
     name = queues.split(",", maxsplit=1)[0]
     return (

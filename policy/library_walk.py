@@ -148,7 +148,7 @@ def _go_on(session: Session, generation: Generation) -> Step:
     seen = check_videos(session, generation.id, after=generation.walked_to, limit=limit)
     if walk in _SETTLING:
         failed = seen.failed if walk == Walk.SETTLE else ()
-        settle_videos(session, generation.id, seen, failed=failed)
+        settle_videos(session, generation.id, seen=seen, failed=failed)
     retried = seen.failed if walk in _FILLING else ()
     num_enqueued = _enqueue(session, generation, [*seen.forgotten, *retried])
     generation.walked_to = seen.last

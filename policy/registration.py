@@ -70,7 +70,7 @@ def register_model(
         config = json.loads((folder / "config.json").read_text())
         model_id = new_id()
         folder_key = f"models/{model_id}"
-        put_folder(blobs, folder, folder_key, manifest)
+        put_folder(blobs, folder, folder_key=folder_key, manifest=manifest)
         with sessions.begin() as session:
             known = ModelRepository(session).register(
                 id=model_id,
@@ -93,7 +93,7 @@ def register_model(
 def promote(sessions: Sessions, model_id: UUID, tasks: Iterable[Task | str] | None = None) -> None:
     """Make a model serve, in a transaction of its own; see `promote_in`."""
     with sessions.begin() as session:
-        promote_in(session, model_id, tasks)
+        promote_in(session, model_id, tasks=tasks)
     follow_up(sessions)
 
 
@@ -114,8 +114,8 @@ def follow_up(sessions: Sessions) -> int:
 def promote_in(
     session: Session,
     model_id: UUID,
-    tasks: Iterable[Task | str] | None = None,
     *,
+    tasks: Iterable[Task | str] | None = None,
     reason: str | None = None,
     finetune_id: UUID | None = None,
 ) -> Generation | None:
@@ -187,7 +187,7 @@ def rollback_in(
     return changes
 
 
-def remove_model_files(sessions: Sessions, blobs: BlobStore, model_id: UUID) -> None:
+def remove_model_files(sessions: Sessions, blobs: BlobStore, *, model_id: UUID) -> None:
     """Remove the files of a deleted model, after the commit of its deletion.
 
     What an interruption leaves of them the sweep removes: the row says so until all are gone.
@@ -209,7 +209,7 @@ def remove_model_files(sessions: Sessions, blobs: BlobStore, model_id: UUID) -> 
     log.info("model.files_removed", model_id=str(model_id))
 
 
-def ensure_default(sessions: Sessions, blobs: BlobStore, mini_folder: Path) -> UUID:
+def ensure_default(sessions: Sessions, blobs: BlobStore, *, mini_folder: Path) -> UUID:
     """Make clipbert-mini serve wherever nothing does yet. A second call changes nothing.
 
     Args:

@@ -74,7 +74,7 @@ def create_schedule(
     )
 
 
-def change_schedule(session: Session, schedule_id: UUID, changes: Mapping[str, Any]) -> Schedule:
+def change_schedule(session: Session, schedule_id: UUID, *, changes: Mapping[str, Any]) -> Schedule:
     """Change a schedule. What it missed while it was paused is not made up for.
 
     Args:
@@ -228,7 +228,7 @@ def _too_few_labels(session: Session, schedule: Schedule, request: FinetuneReque
     count = DatasetRepository(session).count_new(
         None if last is None else last.dataset_id,
         request.task,
-        request.labels.as_filter(),
+        filter=request.labels.as_filter(),
         only_ready=True,
     )
     if count >= schedule.min_new_labels:

@@ -63,7 +63,7 @@ class BlobStore(Protocol):
         """Open a blob to read from its beginning; the file can seek."""
         ...
 
-    def read_range(self, key: str, start: int, end: int) -> bytes:
+    def read_range(self, key: str, *, start: int, end: int) -> bytes:
         """Read the bytes from start up to but not including end, or to the blob's end."""
         ...
 
@@ -169,7 +169,7 @@ class LocalBlobs:
         with _opened(key, self._path(key)) as file:
             yield file
 
-    def read_range(self, key: str, start: int, end: int) -> bytes:
+    def read_range(self, key: str, *, start: int, end: int) -> bytes:
         with self.open_read(key) as file:
             file.seek(start)
             return file.read(max(0, end - start))
@@ -256,7 +256,7 @@ class RemoteBlobs:
         with self._found(key), self._system.open(self._path(key), "rb") as file:
             yield file
 
-    def read_range(self, key: str, start: int, end: int) -> bytes:
+    def read_range(self, key: str, *, start: int, end: int) -> bytes:
         end = min(end, self.size(key))
         if start >= end:
             return b""

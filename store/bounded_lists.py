@@ -63,8 +63,8 @@ class Found(Generic[Row]):
 def newest(
     session: Session,
     table: type[Row],
-    wanted: Filters,
     *,
+    wanted: Filters,
     before: UUID | None,
     limit: int,
     window: int,

@@ -111,7 +111,7 @@ class IllegalRollback(StoreError):
 class ModelNeeded(StoreError):
     """A model cannot be deleted, because something needs it."""
 
-    def __init__(self, name: str, version: str, reason: str) -> None:
+    def __init__(self, name: str, version: str, *, reason: str) -> None:
         super().__init__(f"model {name} {version} cannot be deleted: {reason}")
         self.reason = reason
 

@@ -7,13 +7,16 @@ nobody.
 
 import threading
 import time
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import structlog
 from celery import Celery
 from kombu import Queue
 
 log = structlog.get_logger(__name__)
+
+Answer = TypeVar("Answer")
 
 INGEST: Final = "ingest"
 EMBED: Final = "embed"
@@ -121,7 +124,8 @@ class Doorbell:
         with self._lock:
             if time.monotonic() < self._silent_until:
                 return False
-        try:
+
+        def send() -> bool:
             self._app.send_task(
                 LOOK_TASKS[queue],
                 kwargs={"job_id": None if job_id is None else str(job_id)},
@@ -129,25 +133,36 @@ class Doorbell:
                 retry=False,
                 ignore_result=True,
             )
-        except Exception as error:  # noqa: BLE001  the row is safe; the reconciler sends it again
+            return True
+
+        # If not, the row is safe: the reconciler sends it again.
+        was_sent = _ask_redis(send, "doorbell.failed", queue=queue) is not None
+        if not was_sent:
             with self._lock:
                 self._silent_until = time.monotonic() + _PAUSE_AFTER_FAILURE_SECONDS
-            log.warning("doorbell.failed", queue=queue, error=repr(error))
-            return False
-        return True
+        return was_sent
 
     def queue_length(self, queue: str) -> int | None:
         """Count the messages waiting in a queue; None when Redis does not answer."""
-        try:
+
+        def count() -> int:
             with self._app.connection_for_write() as connection:
                 channel: Any = connection.default_channel  # typed as of another transport
                 # Not passive: that form asks kombu 5.7 for the key without its prefix. On Redis to
                 # declare a queue again changes nothing.
                 return int(channel.queue_declare(queue=queue).message_count)
-        except Exception as error:  # noqa: BLE001  an edge: whatever Redis does is logged
-            log.warning("queue.unreachable", queue=queue, error=repr(error))
-            return None
+
+        return _ask_redis(count, "queue.unreachable", queue=queue)
 
     def close(self) -> None:
         """Close the pooled connections."""
         self._app.close()
+
+
+def _ask_redis(ask: Callable[[], Answer], event: str, *, queue: str) -> Answer | None:
+    """Return what Redis answers; None if it does not, which is logged as an event."""
+    try:
+        return ask()
+    except Exception as error:  # noqa: BLE001  the edge to Redis, and what Celery makes of it
+        log.warning(event, queue=queue, error=repr(error))
+        return None

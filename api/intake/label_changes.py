@@ -31,7 +31,7 @@ def changed_columns(
     start, end = take_span(
         columns.get("start_seconds", before.start_seconds),
         columns.get("end_seconds", before.end_seconds),
-        starts_at_seconds,
+        starts_at_seconds=starts_at_seconds,
     )
     span = {"start_seconds": start, "end_seconds": end}
     return columns | {name: span[name] for name in span if name in columns}

@@ -189,7 +189,9 @@ def _of_video(
     label: stored.NewLabel, video_id: UUID, starts_at: Mapping[UUID, float]
 ) -> stored.NewLabel:
     """Make a label one of a video; its moment was read off a player."""
-    start, end = take_span(label.start_seconds, label.end_seconds, starts_at.get(video_id, 0.0))
+    start, end = take_span(
+        label.start_seconds, label.end_seconds, starts_at_seconds=starts_at.get(video_id, 0.0)
+    )
     return dataclasses.replace(label, video_id=video_id, start_seconds=start, end_seconds=end)
 
 

@@ -64,7 +64,7 @@ def accepted(resource: BaseModel, *, location: str, done: bool = False) -> Respo
 
 
 async def wait_for_job(
-    services: Services, request: Request, job_id: UUID, *, wait_seconds: float
+    services: Services, request: Request, *, job_id: UUID, wait_seconds: float
 ) -> None:
     """Hold a request until a job is over, for as long as the client wants to wait.
 

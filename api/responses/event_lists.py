@@ -35,8 +35,8 @@ LastEventId = Annotated[
 async def answer_with_events(
     services: Services,
     request: Request,
-    job_id: UUID,
     *,
+    job_id: UUID,
     page: PageQuery,
     after: int,
     last_event_id: str | None,

@@ -104,7 +104,9 @@ class RemoteBlob:
 
     def read(self, start: int, end: int) -> Iterator[bytes]:
         while start < end:
-            piece = self._blobs.read_range(self._key, start, min(start + self._RANGE_BYTES, end))
+            piece = self._blobs.read_range(
+                self._key, start=start, end=min(start + self._RANGE_BYTES, end)
+            )
             if not piece:
                 return
             yield piece

@@ -56,6 +56,7 @@ _NDJSON_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "applic
 async def create_batch(
     request: Request,
     services: ServicesDep,
+    *,
     name: Annotated[Name | None, Query(description="for NDJSON, which has no place for it")] = None,
     on_error: OnError = OnError.REJECT,
     idempotency_key: IdempotencyKey = None,
@@ -126,6 +127,7 @@ def get_batch(services: ServicesDep, batch_id: UUID) -> BatchResource:
 )
 def list_batch_items(
     services: ServicesDep,
+    *,
     page: PageDep,
     batch_id: UUID,
     state: ItemState | None = None,

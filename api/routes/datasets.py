@@ -43,7 +43,7 @@ _LINES_EXAMPLE: Final = (
     responses=refusals("invalid_page_token", "invalid_request"),
 )
 def list_datasets(
-    services: ServicesDep, page: PageDep, task: Task | None = None
+    services: ServicesDep, *, page: PageDep, task: Task | None = None
 ) -> Page[DatasetResource]:
     """List data sets, the newest first. A finetune makes one, unless it is given one."""
     with services.sessions() as session:
@@ -77,7 +77,7 @@ def get_dataset(services: ServicesDep, dataset_id: UUID) -> DatasetResource:
     },
 )
 def export_dataset_labels(
-    services: ServicesDep, dataset_id: UUID, split: Split | None = None
+    services: ServicesDep, *, dataset_id: UUID, split: Split | None = None
 ) -> Response:
     """Export the labels of a data set in its order, as they were when it was made."""
     with services.sessions() as session:

@@ -72,6 +72,7 @@ _ACTS: Final = refusals("finetune_not_found", "illegal_state")
 )
 def create_finetune(
     services: ServicesDep,
+    *,
     new: NewFinetune,
     validate_only: Annotated[
         bool, Query(description="only check, and answer what would be trained")
@@ -131,6 +132,7 @@ def list_finetunes(
 async def get_finetune(
     request: Request,
     services: ServicesDep,
+    *,
     finetune_id: UUID,
     wait: WaitSeconds = 0,
     if_none_match: Annotated[str | None, Header()] = None,
@@ -138,7 +140,7 @@ async def get_finetune(
     """Get a finetune: how far it is, and what came of it. With `wait`, when it is over."""
     resource = await run_in_threadpool(_read, services, finetune_id)
     if not resource.done and wait > 0:
-        await wait_for_job(services, request, finetune_id, wait_seconds=wait)
+        await wait_for_job(services, request, job_id=finetune_id, wait_seconds=wait)
         resource = await run_in_threadpool(_read, services, finetune_id)
     return fresh_or_304(resource, if_none_match=if_none_match)
 
@@ -188,6 +190,7 @@ def retry_finetune(services: ServicesDep, finetune_id: UUID) -> FinetuneResource
 )
 def get_finetune_curves(
     services: ServicesDep,
+    *,
     finetune_id: UUID,
     max_points: Annotated[int, Query(ge=2, le=10_000)] = 1000,
 ) -> Curves:
@@ -248,8 +251,8 @@ def get_finetune_picture(services: ServicesDep, finetune_id: UUID) -> Response:
 async def list_finetune_events(
     request: Request,
     services: ServicesDep,
-    page: PageDep,
     *,
+    page: PageDep,
     finetune_id: UUID,
     after: AfterSeq = 0,
     last_event_id: LastEventId = None,
@@ -257,7 +260,7 @@ async def list_finetune_events(
     """List what happened to a finetune, or stream it: as GET /v1/jobs/{id}/events does."""
     await run_in_threadpool(_require, services, finetune_id)
     return await answer_with_events(
-        services, request, finetune_id, page=page, after=after, last_event_id=last_event_id
+        services, request, job_id=finetune_id, page=page, after=after, last_event_id=last_event_id
     )
 
 

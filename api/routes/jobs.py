@@ -60,12 +60,13 @@ def list_jobs(
 async def get_job(
     request: Request,
     services: ServicesDep,
+    *,
     job_id: UUID,
     wait: WaitSeconds = 0,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Get a job. With `wait`, the answer comes when the job is over or the time is."""
-    await wait_for_job(services, request, job_id, wait_seconds=wait)
+    await wait_for_job(services, request, job_id=job_id, wait_seconds=wait)
     resource = await run_in_threadpool(_read, services, job_id)
     return fresh_or_304(resource, if_none_match=if_none_match)
 
@@ -82,8 +83,8 @@ async def get_job(
 async def list_job_events(
     request: Request,
     services: ServicesDep,
-    page: PageDep,
     *,
+    page: PageDep,
     job_id: UUID,
     after: AfterSeq = 0,
     last_event_id: LastEventId = None,
@@ -94,7 +95,7 @@ async def list_job_events(
     event as in the list. It ends after the job's last one.
     """
     return await answer_with_events(
-        services, request, job_id, page=page, after=after, last_event_id=last_event_id
+        services, request, job_id=job_id, page=page, after=after, last_event_id=last_event_id
     )
 
 

@@ -174,7 +174,7 @@ async def create_labels(
     response_model=Page[LabelResource],
     responses=refusals("invalid_page_token", "invalid_request"),
 )
-def list_labels(services: ServicesDep, page: PageDep, wanted: FilterDep) -> Page[LabelResource]:
+def list_labels(services: ServicesDep, *, page: PageDep, wanted: FilterDep) -> Page[LabelResource]:
     """List labels, the newest first."""
     with services.sessions() as session:
         found = LabelRepository(session).list(
@@ -198,6 +198,7 @@ def list_labels(services: ServicesDep, page: PageDep, wanted: FilterDep) -> Page
 )
 def export_labels(
     services: ServicesDep,
+    *,
     wanted: FilterDep,
     video: Annotated[
         str,
@@ -259,6 +260,7 @@ async def refuse_to_change_a_list() -> None:
 )
 def get_label(
     services: ServicesDep,
+    *,
     label_id: UUID,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
@@ -286,6 +288,7 @@ def get_label(
 )
 def change_label(
     services: ServicesDep,
+    *,
     label_id: UUID,
     changes: LabelChanges,
     key_name: KeyName,
@@ -314,6 +317,7 @@ def change_label(
 )
 def delete_label(
     services: ServicesDep,
+    *,
     label_id: UUID,
     key_name: KeyName,
     if_match: Annotated[str | None, Header(description="the ETag of the label as seen")] = None,

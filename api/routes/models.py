@@ -52,7 +52,7 @@ def list_models(services: ServicesDep) -> Page[ModelResource]:
     },
 )
 def get_model(
-    services: ServicesDep, model_id: UUID, if_none_match: Annotated[str | None, Header()] = None
+    services: ServicesDep, *, model_id: UUID, if_none_match: Annotated[str | None, Header()] = None
 ) -> Response:
     """Get a model: what it serves, how it did, where it comes from."""
     return fresh_or_304(_read(services, model_id), if_none_match=if_none_match)
@@ -65,6 +65,7 @@ def get_model(
 )
 def list_model_promotions(
     services: ServicesDep,
+    *,
     model_id: UUID,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> Page[PromotionResource]:
@@ -89,7 +90,7 @@ def delete_model(services: ServicesDep, model_id: UUID) -> None:
     """
     with services.sessions.begin() as session:
         ModelDeletion(session).delete(model_id)
-    remove_model_files(services.sessions, services.blobs, model_id)
+    remove_model_files(services.sessions, services.blobs, model_id=model_id)
 
 
 @router.post(
@@ -105,6 +106,7 @@ def delete_model(services: ServicesDep, model_id: UUID) -> None:
 )
 def promote_model(
     services: ServicesDep,
+    *,
     model_id: UUID,
     key_name: KeyName,
     wanted: Annotated[
@@ -119,7 +121,7 @@ def promote_model(
     tasks = None if wanted is None else wanted.tasks
     try:
         with services.sessions.begin() as session:
-            promote_in(session, model_id, tasks, reason=_by_hand(key_name))
+            promote_in(session, model_id, tasks=tasks, reason=_by_hand(key_name))
     except ValueError as error:
         raise _conflict("cannot_promote", error) from error
     follow_up(services.sessions)
@@ -132,7 +134,7 @@ def promote_model(
     response_model=ModelResource,
     responses=refusals("model_not_found", "illegal_rollback"),
 )
-def roll_back_model(services: ServicesDep, model_id: UUID, key_name: KeyName) -> ModelResource:
+def roll_back_model(services: ServicesDep, *, model_id: UUID, key_name: KeyName) -> ModelResource:
     """Make what served before a model serve again, for each task that this one serves."""
     try:
         with services.sessions.begin() as session:

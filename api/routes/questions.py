@@ -43,6 +43,7 @@ router = APIRouter(prefix="/v1/questions", tags=["questions"])
 async def create_question(
     request: Request,
     services: ServicesDep,
+    *,
     new: NewQuestion,
     wait: WaitSeconds = 0,
     idempotency_key: IdempotencyKey = None,
@@ -51,7 +52,7 @@ async def create_question(
     question_id = await run_in_threadpool(
         _enqueue, services, new, idempotency_key, key_id_of(request)
     )
-    await wait_for_job(services, request, question_id, wait_seconds=wait)
+    await wait_for_job(services, request, job_id=question_id, wait_seconds=wait)
     resource = await run_in_threadpool(_read, services, question_id)
     return accepted(resource, location=f"/v1/questions/{question_id}", done=resource.done)
 
@@ -83,7 +84,7 @@ def list_questions(
     return Page(
         items=[
             question_resource(
-                question, job, videos.get(question.video_id) if question.video_id else None
+                question, job, video=videos.get(question.video_id) if question.video_id else None
             )
             for question, job in found.items
         ],
@@ -97,12 +98,12 @@ def list_questions(
     responses=refusals("question_not_found", "invalid_request"),
 )
 async def get_question(
-    request: Request, services: ServicesDep, question_id: UUID, wait: WaitSeconds = 0
+    request: Request, services: ServicesDep, *, question_id: UUID, wait: WaitSeconds = 0
 ) -> Response:
     """Get a question with its answer. With `wait`, the response comes when it is done."""
     resource = await run_in_threadpool(_read, services, question_id)
     if not resource.done and wait > 0:
-        await wait_for_job(services, request, question_id, wait_seconds=wait)
+        await wait_for_job(services, request, job_id=question_id, wait_seconds=wait)
         resource = await run_in_threadpool(_read, services, question_id)
     return fresh_or_304(resource, if_none_match=request.headers.get("if-none-match"))
 
@@ -139,4 +140,4 @@ def _read(services: Services, question_id: UUID) -> QuestionResource:
         question, job = QuestionRepository(session).get(question_id)
         ids = [] if question.video_id is None else [question.video_id]
         [*videos] = VideoRepository(session).get_many(ids).values()
-        return question_resource(question, job, videos[0] if videos else None)
+        return question_resource(question, job, video=videos[0] if videos else None)

@@ -50,7 +50,7 @@ IfMatch = Annotated[str | None, Header(description="the ETag of the schedule as 
     },
 )
 def add_schedule(
-    services: ServicesDep, new: NewSchedule, idempotency_key: IdempotencyKey = None
+    services: ServicesDep, *, new: NewSchedule, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Create a schedule: finetunes start by a cron expression and when there are new labels.
 
@@ -98,6 +98,7 @@ def list_schedules(services: ServicesDep) -> Page[ScheduleResource]:
 )
 def get_schedule(
     services: ServicesDep,
+    *,
     schedule_id: UUID,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
@@ -114,6 +115,7 @@ def get_schedule(
 )
 def update_schedule(
     services: ServicesDep,
+    *,
     schedule_id: UUID,
     changes: ScheduleChanges,
     if_match: IfMatch = None,
@@ -127,7 +129,7 @@ def update_schedule(
         session.get(Schedule, schedule_id, with_for_update=True)
         before = ScheduleRepository(session).get(schedule_id)
         require_match(schedule_resource(before), if_match)
-        return fresh(schedule_resource(change_schedule(session, schedule_id, asked)))
+        return fresh(schedule_resource(change_schedule(session, schedule_id, changes=asked)))
 
 
 @router.delete(
@@ -135,7 +137,7 @@ def update_schedule(
     status_code=204,
     responses=refusals("schedule_not_found", "precondition_failed"),
 )
-def delete_schedule(services: ServicesDep, schedule_id: UUID, if_match: IfMatch = None) -> None:
+def delete_schedule(services: ServicesDep, *, schedule_id: UUID, if_match: IfMatch = None) -> None:
     """Delete a schedule and its fires. The finetunes that it started stay."""
     with services.sessions.begin() as session:
         session.get(Schedule, schedule_id, with_for_update=True)
@@ -198,7 +200,7 @@ def run_schedule(services: ServicesDep, schedule_id: UUID) -> FireResource:
     responses=refusals("schedule_not_found", "invalid_page_token", "invalid_request"),
 )
 def list_schedule_fires(
-    services: ServicesDep, page: PageDep, schedule_id: UUID
+    services: ServicesDep, *, page: PageDep, schedule_id: UUID
 ) -> Page[FireResource]:
     """List what the fires of a schedule did, and why one did nothing, the latest first."""
     with services.sessions() as session:
@@ -211,7 +213,9 @@ def list_schedule_fires(
 
 def _enable(services: Services, schedule_id: UUID, *, enabled: bool) -> ScheduleResource:
     with _refusing(), services.sessions.begin() as session:
-        return schedule_resource(change_schedule(session, schedule_id, {"enabled": enabled}))
+        return schedule_resource(
+            change_schedule(session, schedule_id, changes={"enabled": enabled})
+        )
 
 
 def _is_same(known: Schedule, new: NewSchedule, columns: dict[str, Any]) -> bool:

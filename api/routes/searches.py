@@ -37,6 +37,7 @@ router = APIRouter(prefix="/v1/searches", tags=["searches"])
 async def create_search(
     request: Request,
     services: ServicesDep,
+    *,
     new: NewSearch,
     wait: WaitSeconds = 0,
     idempotency_key: IdempotencyKey = None,
@@ -45,7 +46,7 @@ async def create_search(
     search_id = await run_in_threadpool(
         _enqueue, services, new, idempotency_key, key_id_of(request)
     )
-    await wait_for_job(services, request, search_id, wait_seconds=wait)
+    await wait_for_job(services, request, job_id=search_id, wait_seconds=wait)
     resource = await run_in_threadpool(_read, services, search_id)
     return accepted(resource, location=f"/v1/searches/{search_id}", done=resource.done)
 
@@ -62,7 +63,7 @@ def list_searches(services: ServicesDep, page: PageDep) -> Page[SearchResource]:
         ids = found_video_ids(search for search, _ in found.items)
         videos = VideoRepository(session).get_many(ids)
     return Page(
-        items=[search_resource(search, job, videos) for search, job in found.items],
+        items=[search_resource(search, job, videos=videos) for search, job in found.items],
         next_page_token=found.next_page_token,
     )
 
@@ -73,12 +74,12 @@ def list_searches(services: ServicesDep, page: PageDep) -> Page[SearchResource]:
     responses=refusals("search_not_found", "invalid_request"),
 )
 async def get_search(
-    request: Request, services: ServicesDep, search_id: UUID, wait: WaitSeconds = 0
+    request: Request, services: ServicesDep, *, search_id: UUID, wait: WaitSeconds = 0
 ) -> Response:
     """Get a search with what it found. With `wait`, the answer comes when it is done."""
     resource = await run_in_threadpool(_read, services, search_id)
     if not resource.done and wait > 0:
-        await wait_for_job(services, request, search_id, wait_seconds=wait)
+        await wait_for_job(services, request, job_id=search_id, wait_seconds=wait)
         resource = await run_in_threadpool(_read, services, search_id)
     return fresh_or_304(resource, if_none_match=request.headers.get("if-none-match"))
 
@@ -110,4 +111,4 @@ def _read(services: Services, search_id: UUID) -> SearchResource:
     with services.sessions() as session:
         search, job = SearchRepository(session).get(search_id)
         videos = VideoRepository(session).get_many(found_video_ids([search]))
-        return search_resource(search, job, videos)
+        return search_resource(search, job, videos=videos)

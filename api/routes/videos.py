@@ -89,7 +89,7 @@ class Thumbnail(StrEnum):
     },
 )
 async def create_video(
-    request: Request, services: ServicesDep, idempotency_key: IdempotencyKey = None
+    request: Request, services: ServicesDep, *, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Index a video: an upload (multipart form, part `file`), or a file of the service's machine.
 
@@ -170,7 +170,7 @@ def delete_video(services: ServicesDep, video_id: UUID) -> None:
     try:
         for key in deleted.tokens_keys:
             services.blobs.delete(key)
-        remove_unneeded_content(services.sessions, services.blobs, deleted.sha256)
+        remove_unneeded_content(services.sessions, services.blobs, sha256=deleted.sha256)
     except OSError as error:  # the row is gone; the sweep removes what is left behind
         log.warning("blob.not_deleted", video_id=str(video_id), error=repr(error))
 
@@ -179,6 +179,7 @@ def delete_video(services: ServicesDep, video_id: UUID) -> None:
 def get_video_media(
     request: Request,
     services: ServicesDep,
+    *,
     video_id: UUID,
     range_: Annotated[str | None, Header(alias="Range", description="such as bytes=0-1023")] = None,
 ) -> Response:
@@ -198,11 +199,12 @@ def get_video_media(
 def head_video_media(
     request: Request,
     services: ServicesDep,
+    *,
     video_id: UUID,
     range_: Annotated[str | None, Header(alias="Range", description="such as bytes=0-1023")] = None,
 ) -> Response:
     """Get the headers of a video's file: size, type, ETag."""
-    return get_video_media(request, services, video_id, range_)
+    return get_video_media(request, services, video_id=video_id, range_=range_)
 
 
 @router.get(
@@ -211,7 +213,7 @@ def head_video_media(
     responses=_THUMBNAIL_RESPONSES,
 )
 def get_video_thumbnail(
-    request: Request, services: ServicesDep, video_id: UUID, thumbnail: Thumbnail
+    request: Request, services: ServicesDep, *, video_id: UUID, thumbnail: Thumbnail
 ) -> Response:
     """Get a picture of a video."""
     with services.sessions() as session:
@@ -235,10 +237,10 @@ def get_video_thumbnail(
     responses=_THUMBNAIL_RESPONSES,
 )
 def head_video_thumbnail(
-    request: Request, services: ServicesDep, video_id: UUID, thumbnail: Thumbnail
+    request: Request, services: ServicesDep, *, video_id: UUID, thumbnail: Thumbnail
 ) -> Response:
     """Get the headers of a picture of a video: size, ETag."""
-    return get_video_thumbnail(request, services, video_id, thumbnail)
+    return get_video_thumbnail(request, services, video_id=video_id, thumbnail=thumbnail)
 
 
 @router.get("/{video_id}/clips", response_model=ClipList, responses=refusals("video_not_found"))

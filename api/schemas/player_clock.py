@@ -62,7 +62,7 @@ def show_answer(result: dict[str, Any], video: Video | None) -> dict[str, Any]:
 
 
 def take_span(
-    start_seconds: float | None, end_seconds: float | None, starts_at_seconds: float
+    start_seconds: float | None, end_seconds: float | None, *, starts_at_seconds: float
 ) -> tuple[float | None, float | None]:
     """Turn a span that somebody read off a player into seconds from the first frame.
 

@@ -166,7 +166,7 @@ class QuestionResource(Resource):
     finished_at: datetime | None
 
 
-def question_resource(question: Question, job: Job, video: Video | None) -> QuestionResource:
+def question_resource(question: Question, job: Job, *, video: Video | None) -> QuestionResource:
     """Show a question about a video, which may have been deleted."""
     new = NewQuestion.model_validate(question.input)
     return QuestionResource(

@@ -162,7 +162,7 @@ def found_video_ids(searches: Iterable[Search]) -> set[UUID]:
     return {UUID(hit["video_id"]) for hit in hits}
 
 
-def search_resource(search: Search, job: Job, videos: Mapping[UUID, Video]) -> SearchResource:
+def search_resource(search: Search, job: Job, *, videos: Mapping[UUID, Video]) -> SearchResource:
     """Show a search.
 
     Args:

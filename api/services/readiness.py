@@ -44,7 +44,7 @@ class ReadinessWatch:
         disk: is checked as well; who needs its state reads it there.
     """
 
-    def __init__(self, database_url: str, doorbell: Doorbell, disk: DiskWatch) -> None:
+    def __init__(self, database_url: str, doorbell: Doorbell, *, disk: DiskWatch) -> None:
         self._database_url, self._doorbell, self._disk = database_url, doorbell, disk
         self._closed = threading.Event()
         self._threads: list[threading.Thread] = []

@@ -174,7 +174,7 @@ def _video_operations() -> Iterator[tuple[str, Operation]]:
     yield "videos: delete", lambda lib, s: videos(s).delete(lib.other_video_id)
     yield (
         "videos: replace clips",
-        lambda lib, s: videos(s).replace_clips(lib.video_id, lib.active, [clip]),
+        lambda lib, s: videos(s).replace_clips(lib.video_id, lib.active, clips=[clip]),
     )
     yield "videos: clips", lambda lib, s: videos(s).clips(lib.video_id, lib.active)
     filters = {
@@ -232,19 +232,21 @@ def _answer_operations() -> Iterator[tuple[str, Operation]]:
     vector = [1.0] * DIM
     yield (
         "clips: nearest",
-        lambda lib, s: nearest_clips(s, lib.active, vector, 400),
+        lambda lib, s: nearest_clips(s, lib.active, vector=vector, limit=400),
     )
     yield (
         "clips: nearest, by the index",
-        lambda lib, s: nearest_clips(s, lib.active, vector, 400, exact_up_to=1000),
+        lambda lib, s: nearest_clips(s, lib.active, vector=vector, limit=400, exact_up_to=1000),
     )
     yield (
         "clips: nearest of a tag",
-        lambda lib, s: nearest_clips(s, lib.active, vector, 400, tags=["tag 7"]),
+        lambda lib, s: nearest_clips(s, lib.active, vector=vector, limit=400, tags=["tag 7"]),
     )
     yield (
         "clips: nearest of a video",
-        lambda lib, s: nearest_clips(s, lib.active, vector, 400, video_ids=[lib.video_id]),
+        lambda lib, s: nearest_clips(
+            s, lib.active, vector=vector, limit=400, video_ids=[lib.video_id]
+        ),
     )
 
 
@@ -285,7 +287,7 @@ def _label_operations() -> Iterator[tuple[str, Operation]]:
 def _maintenance_operations() -> Iterator[tuple[str, Operation]]:
     def settle(lib: Library, session: Session) -> None:
         seen = check_videos(session, lib.active, limit=STEP)
-        settle_videos(session, lib.active, seen, failed=seen.failed)
+        settle_videos(session, lib.active, seen=seen, failed=seen.failed)
 
     def fill(lib: Library, session: Session) -> None:
         seen = check_videos(session, lib.building, after=lib.video_id, limit=FILLING_STEP)

@@ -36,7 +36,12 @@ def ask(
         target = find_video(api, video)
         started_at = time.monotonic()
         resource = ask_question(
-            api, str(target["id"]), question, choices=choice, top_k=top_k, timeout_seconds=timeout
+            api,
+            str(target["id"]),
+            text=question,
+            choices=choice,
+            top_k=top_k,
+            timeout_seconds=timeout,
         )
         seconds = time.monotonic() - started_at
         if as_json:
@@ -49,8 +54,8 @@ def ask(
 def ask_question(
     api: ApiClient,
     video_id: str,
-    text: str,
     *,
+    text: str,
     choices: list[str] | None,
     top_k: int = 5,
     timeout_seconds: float = 60.0,

@@ -59,7 +59,7 @@ def show_batch(
             return
         print_facts(facts_of(_in_words(found)))
         print_partial(api, str(batch))
-        print_failures(api, str(batch), count_items(found))
+        print_failures(api, str(batch), counts=count_items(found))
 
 
 @app.command("cancel")

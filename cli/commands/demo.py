@@ -93,7 +93,7 @@ def _show(folder: Path, samples: Path) -> None:
         files = collect_files([samples], every_file=False).files
         _step(2, f"Indexing {len(files)} clips: clipbert index samples --wait")
         batch_id, to_upload = start_batch(api, files, name="demo")
-        not_sent = upload_files(api, batch_id, to_upload)
+        not_sent = upload_files(api, batch_id, files=to_upload)
         counts = follow_batch(api, batch_id, visible=True)
         print_outcome(api, batch_id, counts, not_sent)
 
@@ -101,7 +101,7 @@ def _show(folder: Path, samples: Path) -> None:
         _print_searches(api)
         found, _ = run_search(api, SHEET_TEXT, limit=5)
         sheet = folder / "demo-sheet.png"
-        write_sheet(api, SHEET_TEXT, found["result"]["hits"], sheet)
+        write_sheet(api, SHEET_TEXT, hits=found["result"]["hits"], target=sheet)
         print(f"contact sheet of {SHEET_TEXT!r}: {sheet}")
 
         name, question, choices = QUESTION
@@ -109,7 +109,7 @@ def _show(folder: Path, samples: Path) -> None:
         _step(4, f'Asking: clipbert ask {name} "{question}" {offered}')
         video = find_video(api, name)
         asked_at = time.monotonic()
-        answer = ask_question(api, str(video["id"]), question, choices=list(choices))
+        answer = ask_question(api, str(video["id"]), text=question, choices=list(choices))
         seconds = time.monotonic() - asked_at
         print_answers(answer, seconds, model=answering_model(api, answer))
 

@@ -166,11 +166,11 @@ def run_evaluation(request: Request, *, as_json: bool) -> None:
         )
     results = to_json(settings, evaluation, evaluator)
     if request.out is not None:
-        write_results(request.out, results, to_markdown(settings, evaluation))
+        write_results(request.out, results, markdown=to_markdown(settings, evaluation))
     if as_json:
         print_json(results)
     else:
-        print_evaluation(settings, evaluation, evaluator, out=request.out)
+        print_evaluation(settings, evaluation, evaluator=evaluator, out=request.out)
 
 
 def settings_of(

@@ -110,7 +110,9 @@ def index(
             for part in _parts(first, files, found):
                 started = _start(api, part, name=name, said=said, upload=upload, output=output)
                 sent.append(started)
-                started.not_sent.extend(upload_files(api, started.id, started.to_upload, said))
+                started.not_sent.extend(
+                    upload_files(api, started.id, files=started.to_upload, said=said)
+                )
             _say_what_is_skipped(found)
             counts = [follow_batch(api, each.id, output=output) for each in sent] if wait else []
         except KeyboardInterrupt:

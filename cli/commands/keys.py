@@ -38,7 +38,7 @@ def create_key(
     print(key)
 
 
-def ensure_client(data: Path, api_url: str, sessions: "Sessions") -> None:
+def ensure_client(data: Path, api_url: str, *, sessions: "Sessions") -> None:
     """Write client.json with a key that the database knows, making one the first time."""
     from store.api_keys import ApiKeyRepository
 

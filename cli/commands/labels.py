@@ -78,7 +78,7 @@ def import_labels(
     data: DataOption = None,
 ) -> None:
     """Import labels of indexed videos. The same file again changes nothing."""
-    check_one_of("--on-error", on_error, ON_ERROR)
+    check_one_of("--on-error", on_error, allowed=ON_ERROR)
     with connect(data) as api, read_pieces(file) as pieces:
         found = _send(api, pieces, kind=kind, split=split, source=source, on_error=on_error)
     if not found["num_lines"]:
@@ -228,7 +228,7 @@ def suggest_labels(
     data: DataOption = None,
 ) -> None:
     """List the questions whose answer by a person would teach the model most, best first."""
-    check_one_of("--from", origin, ORIGINS)
+    check_one_of("--from", origin, allowed=ORIGINS)
     with connect(data) as api:
         video_id = None if video is None else str(find_video(api, video)["id"])
         found = api.get(
@@ -301,7 +301,7 @@ def _lines(count: int) -> str:
 def _filters(
     api: ApiClient, *, task: str | None, split: str | None, source: str | None, video: str | None
 ) -> dict[str, str | None]:
-    check_one_of("--task", task, TASKS)
+    check_one_of("--task", task, allowed=TASKS)
     video_id = None if video is None else str(find_video(api, video)["id"])
     return {"task": task, "split": split, "source": source, "video_id": video_id}
 

@@ -48,7 +48,7 @@ def migrate(
     if write_client is not None:
         from cli.commands.keys import ensure_client
 
-        ensure_client(folder, write_client, sessions)
+        ensure_client(folder, write_client, sessions=sessions)
     if model is not None:
         import logging
 
@@ -62,7 +62,7 @@ def migrate(
         quiet = structlog.make_filtering_bound_logger(logging.WARNING)
         structlog.configure(wrapper_class=quiet)
         try:
-            ensure_default(sessions, open_blobs(known["STORE_BLOB_URL"]), model)
+            ensure_default(sessions, open_blobs(known["STORE_BLOB_URL"]), mini_folder=model)
         except (ClipBertError, InvalidModelFolder, ValueError) as error:
             raise CliError(f"the model in {model} cannot be registered: {error}") from error
         print(f"schema is current, default model is {model.name}")

@@ -84,7 +84,7 @@ def promote_model(
 ) -> None:
     """Make a model serve, whatever its evaluation said."""
     for each in task or ():
-        check_one_of("--task", each, SERVED_TASKS)
+        check_one_of("--task", each, allowed=SERVED_TASKS)
     with connect(data) as api:
         found = find_model(api, model)
         body = {"tasks": task} if task else {}
@@ -126,7 +126,7 @@ def roll_back(
     """Make what served before a model serve again; workers follow within seconds."""
     if (model is None) == (task is None):
         raise CliError("name a model or a --task", "such as: clipbert models rollback --task qa")
-    check_one_of("--task", task, SERVED_TASKS)
+    check_one_of("--task", task, allowed=SERVED_TASKS)
     with connect(data) as api:
         found = find_model(api, model) if model is not None else serving_model(api, str(task))
         tasks = found.get("serves") or []

@@ -263,8 +263,8 @@ def _act(schedule: str, verb: str, data: Path | None) -> None:
 
 
 def _times(times: ScheduleOptions) -> Json:
-    check_one_of("--misfire", times.misfire, MISFIRE)
-    check_one_of("--overlap", times.overlap, OVERLAP)
+    check_one_of("--misfire", times.misfire, allowed=MISFIRE)
+    check_one_of("--overlap", times.overlap, allowed=OVERLAP)
     fields = {
         "cron": times.cron,
         "time_zone": times.time_zone,

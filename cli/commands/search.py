@@ -50,8 +50,8 @@ def search(
     data: DataOption = None,
 ) -> None:
     """Search the indexed videos by text."""
-    check_one_of("--mode", mode, MODES)
-    check_one_of("--by", by, GROUPINGS)
+    check_one_of("--mode", mode, allowed=MODES)
+    check_one_of("--by", by, allowed=GROUPINGS)
     if sheet is not None:
         from cli.show.contact_sheet import format_of, write_sheet
 
@@ -73,7 +73,7 @@ def search(
         else:
             print_hits(result, seconds, is_filtered=bool(video or tag))
         if sheet is not None:
-            write_sheet(api, text, result["result"]["hits"], sheet)
+            write_sheet(api, text, hits=result["result"]["hits"], target=sheet)
             if not as_json:
                 print(f"contact sheet: {sheet}")
 

@@ -77,7 +77,7 @@ def import_checkpoint(
 
     head = _read_task(task)
     trained_on = _read_data_set(data_set, head)
-    check_one_of("--dtype", dtype, _DTYPES)
+    check_one_of("--dtype", dtype, allowed=_DTYPES)
     target = to.expanduser().absolute()
     with _readable_errors():
         made = convert_authors_checkpoint(

@@ -143,7 +143,7 @@ def print_outcome(
     print(", ".join(parts))
     if counts.succeeded:
         print_partial(api, batch_id)
-    print_failures(api, batch_id, counts, not_sent)
+    print_failures(api, batch_id, counts=counts, not_sent=not_sent)
 
 
 def print_partial(api: ApiClient, batch_id: str) -> None:
@@ -161,7 +161,7 @@ def print_partial(api: ApiClient, batch_id: str) -> None:
 
 
 def print_failures(
-    api: ApiClient, batch_id: str, counts: Counts, not_sent: Sequence[NotSent] = ()
+    api: ApiClient, batch_id: str, *, counts: Counts, not_sent: Sequence[NotSent] = ()
 ) -> None:
     """Print a table of what was not sent and of the items that failed; of many, the first."""
     num_failed = counts.failed + counts.cancelled

@@ -32,7 +32,7 @@ INK, FAINT_INK, BAR, BAR_GROUND = (24, 24, 27), (113, 113, 122), (37, 99, 235), 
 TITLE_FONT_PX, NAME_FONT_PX, TEXT_FONT_PX = 24, 18, 14
 
 
-def write_sheet(api: ApiClient, text: str, hits: Sequence[Json], target: Path) -> None:
+def write_sheet(api: ApiClient, text: str, *, hits: Sequence[Json], target: Path) -> None:
     """Draw the hits of a search to a file.
 
     Args:

@@ -70,8 +70,8 @@ def progress_bar() -> Iterator[Callable[["EvaluationProgress"], None]]:
 def print_evaluation(
     settings: "EvaluationSettings",
     evaluation: "Evaluation",
-    evaluator: "Evaluator",
     *,
+    evaluator: "Evaluator",
     out: Path | None,
 ) -> None:
     """Print the metrics, what they are over, and the videos that could not be used."""

@@ -155,7 +155,7 @@ def evaluate(
     return evaluate_clips(
         model,
         evaluator,
-        MediaClips(media, plan),
+        source=MediaClips(media, plan),
         store=store,
         progress=progress,
         num_threads=num_threads,
@@ -165,8 +165,8 @@ def evaluate(
 def evaluate_clips(
     model: ClipBert,
     evaluator: Evaluator,
-    source: ClipSource,
     *,
+    source: ClipSource,
     store: ScoreStore | None = None,
     progress: Callable[[EvaluationProgress], None] = lambda _: None,
     num_threads: int = 2,

@@ -51,6 +51,7 @@ def read_vectors(
 def score_by_recall(
     model: ClipBert,
     task: HeadName,
+    *,
     annotations: Sequence[Annotation],
     vectors: Mapping[str, Tensor],
 ) -> RecallScores:

@@ -184,7 +184,7 @@ def rates(evaluation: Evaluation) -> str:
     return f"{clips:,.1f} clips/s, {pairs:,.1f} pairs/s"
 
 
-def write_results(folder: Path, results: Mapping[str, Any], markdown: str) -> None:
+def write_results(folder: Path, results: Mapping[str, Any], *, markdown: str) -> None:
     """Write results.json and results.md into a folder.
 
     Raises:

@@ -61,7 +61,7 @@ def score_model(
     evaluation = evaluate_clips(
         model,
         evaluator,
-        _source(model, media, evaluator, num_clips),
+        source=_source(model, media, evaluator, num_clips),
         progress=lambda done: _tell(done, tell),
     )
     lines = [each.line for each in of_split(file, split)]
@@ -111,7 +111,7 @@ def score_recall(
     annotations = of_split(file, split)
     vectors, lost = read_vectors(tokens, annotations)
     tell(0, len(annotations))
-    found = score_by_recall(model, task, annotations, vectors)
+    found = score_by_recall(model, task, annotations=annotations, vectors=vectors)
     tell(len(annotations), len(annotations))
     return Scores(
         task=task,

@@ -255,7 +255,7 @@ class ClipBert:
             TextScore(
                 text,
                 float(scores[row]),
-                join_evidence(tokens.clips, logits[:, row], clip_shares(logits[:, row, -1])),
+                join_evidence(tokens.clips, logits[:, row], shares=clip_shares(logits[:, row, -1])),
             )
             for row, text in enumerate(texts)
         ]
@@ -471,7 +471,7 @@ class ClipBert:
             rank_by_similarity(
                 recall,
                 request.choices,
-                torch.stack([vectors[choice] for choice in request.choices]),  # (A, R)
+                vectors=torch.stack([vectors[choice] for choice in request.choices]),  # (A, R)
             )
             for request, recall in zip(requests, recalls, strict=True)
         ]
@@ -493,5 +493,5 @@ class ClipBert:
 
 
 def _as_answer(tokens: VideoTokens, result: AnswerResult) -> VideoAnswer:
-    evidence = join_evidence(tokens.clips, result.clip_logits, result.clip_shares)
+    evidence = join_evidence(tokens.clips, result.clip_logits, shares=result.clip_shares)
     return VideoAnswer(result.answers, evidence, result.zero_shot)

@@ -79,7 +79,7 @@ def read_clips(
     probe = probe_video(path)
     clips = plan_clips(probe, plan, window=span.window_in(probe.duration_seconds))
     frames = decode_planned_clips(
-        path, clips, plan, max_side_px=max_side_px, num_threads=num_threads
+        path, clips, plan=plan, max_side_px=max_side_px, num_threads=num_threads
     )
     return DecodedClips(tuple(clips), frames, probe.duration_seconds)
 
@@ -87,8 +87,8 @@ def read_clips(
 def decode_planned_clips(
     path: Path,
     clips: Sequence[Clip],
-    plan: SamplingPlan,
     *,
+    plan: SamplingPlan,
     max_side_px: int,
     num_threads: int = 0,
 ) -> list[NDArray[np.uint8]]:

@@ -96,7 +96,7 @@ class TextScore:
 
 
 def join_evidence(
-    clips: Sequence[Clip], logits: Tensor, shares: Tensor
+    clips: Sequence[Clip], logits: Tensor, *, shares: Tensor
 ) -> tuple[ClipEvidence, ...]:
     """Put what each clip says beside when it is: logits (K, O), shares (K,)."""
     return tuple(

@@ -106,7 +106,7 @@ def sum_up_count(logits: Tensor, *, aggregation: Aggregation) -> CountResult:
     return CountResult(float(aggregate(logits[:, 0], how)), logits)
 
 
-def rank_by_similarity(recall: Tensor, choices: Sequence[str], vectors: Tensor) -> AnswerResult:
+def rank_by_similarity(recall: Tensor, choices: Sequence[str], *, vectors: Tensor) -> AnswerResult:
     """Rank choices by their similarity to the best clip, which needs no trained head.
 
     Args:

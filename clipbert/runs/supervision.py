@@ -210,7 +210,7 @@ def limit_memory(share: float | None) -> None:
         torch.cuda.set_per_process_memory_fraction(share, int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def write_error(folder: Path, code: str, message: str) -> None:
+def write_error(folder: Path, *, code: str, message: str) -> None:
     """Write error.json; that it cannot be written is no further error.
 
     The first one stays: of several processes the others fail because one did.
@@ -257,7 +257,7 @@ def run_supervised(
         return EXIT_STOPPED
     except Exception as error:  # noqa: BLE001 (the edge of the process)
         code = code_of(error)
-        write_error(error_folder, code, str(error) or type(error).__name__)
+        write_error(error_folder, code=code, message=str(error) or type(error).__name__)
         if code == "internal_error":
             print_exc()
         sys.stderr.write(f"clipbert: {error}\n")

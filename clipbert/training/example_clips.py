@@ -67,7 +67,7 @@ class MediaClipReader:
         )
         # One thread: examples are decoded side by side by the workers of the loader.
         frames = decode_planned_clips(
-            source.path, clips, self._plan, max_side_px=self._max_side_px, num_threads=1
+            source.path, clips, plan=self._plan, max_side_px=self._max_side_px, num_threads=1
         )
         return ClipTensors(
             torch.tensor([clip.place_in(duration) for clip in clips]),

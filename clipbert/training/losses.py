@@ -25,7 +25,7 @@ IGNORED = -100
 """The label of a token that was not masked."""
 
 
-def clip_cross_entropy(logits: Tensor, labels: Tensor, how: Aggregation) -> Tensor:
+def clip_cross_entropy(logits: Tensor, labels: Tensor, *, how: Aggregation) -> Tensor:
     """Cross-entropy of the aggregated logits.
 
     With "lse" this is -log(sum over clips of exp s[i, y] / sum over clips and classes of
@@ -69,7 +69,7 @@ def clip_ranking(
     return shortfall.clamp(min=0).mean()
 
 
-def clip_binary_cross_entropy(logits: Tensor, targets: Tensor, how: Aggregation) -> Tensor:
+def clip_binary_cross_entropy(logits: Tensor, targets: Tensor, *, how: Aggregation) -> Tensor:
     """Judge each answer by itself, against soft labels.
 
     Args:
@@ -90,7 +90,7 @@ def clip_binary_cross_entropy(logits: Tensor, targets: Tensor, how: Aggregation)
 
 
 def clip_multiple_choice(
-    logits: Tensor, labels: Tensor, how: Aggregation, *, num_choices: int
+    logits: Tensor, labels: Tensor, *, how: Aggregation, num_choices: int
 ) -> Tensor:
     """Cross-entropy over a question's choices.
 
@@ -110,10 +110,10 @@ def clip_multiple_choice(
     if num_choices < 1 or logits.shape[1] % num_choices:
         raise ValueError(f"{logits.shape[1]} rows cannot be questions of {num_choices} choices")
     choices = logits[..., 0].unflatten(1, (-1, num_choices))  # (K, questions, num_choices)
-    return clip_cross_entropy(choices, labels, how)
+    return clip_cross_entropy(choices, labels, how=how)
 
 
-def clip_squared_error(logits: Tensor, counts: Tensor, how: Aggregation) -> Tensor:
+def clip_squared_error(logits: Tensor, counts: Tensor, *, how: Aggregation) -> Tensor:
     """Squared distance of the aggregated output from the right number.
 
     Args:

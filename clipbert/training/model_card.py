@@ -33,7 +33,7 @@ class CardFacts:
     report: RunReport
 
 
-def write_model_card(folder: Path, recipe: Recipe, facts: CardFacts) -> None:
+def write_model_card(folder: Path, recipe: Recipe, *, facts: CardFacts) -> None:
     """Write README.md into a model folder."""
     sections = [
         f"# CLIPBERT for {recipe.task.replace('_', ' ')}",

@@ -138,7 +138,7 @@ class Objective(nn.Module):
         targets = batch.targets.to(device)
         outputs = {
             "loss": masked_words(words.float(), labels)
-            + clip_cross_entropy(matches, targets, self._aggregation)
+            + clip_cross_entropy(matches, targets, how=self._aggregation)
         }
         if not self.training:
             masked = labels != IGNORED
@@ -172,6 +172,6 @@ def _loss_of(
         return lambda logits, _: clip_ranking(logits, how, num_texts=1 + negatives)
     if task == "multiple_choice":
         return lambda logits, right: clip_multiple_choice(
-            logits, right, how, num_choices=logits.shape[1] // len(right)
+            logits, right, how=how, num_choices=logits.shape[1] // len(right)
         )
     return partial(clip_cross_entropy, how=how)

@@ -101,7 +101,7 @@ def train(
     }
     control.check_fence()
     processes.from_main(
-        lambda: open_run_folder(request.out, request.recipe, facts, resume=request.resume)
+        lambda: open_run_folder(request.out, request.recipe, facts=facts, resume=request.resume)
     )
     num_clips = source.num_clips(recipe, data)
     objective, batches = Objective(starting.model, recipe), _load_training(parts, schedule)
@@ -344,7 +344,7 @@ def _write_card(
     write_model_card(
         request.out,
         request.recipe,
-        CardFacts(
+        facts=CardFacts(
             start=request.start,
             head_is_new=starting.head_is_new,
             data=request.data.name,

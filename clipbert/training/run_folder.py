@@ -30,7 +30,7 @@ _STATUS_FILES = (PROGRESS_FILE, ERROR_FILE, RECIPE_FILE, RUN_FILE)
 
 
 def open_run_folder(
-    folder: Path, recipe: Recipe, facts: Mapping[str, Any], *, resume: bool
+    folder: Path, recipe: Recipe, *, facts: Mapping[str, Any], resume: bool
 ) -> None:
     """Make the folder of a new run, or check that it is that of the run that is to go on.
 

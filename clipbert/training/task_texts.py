@@ -86,8 +86,8 @@ def make_task_texts(
         masking = WordMasking(tokenizer, probability=recipe.mask_probability)
         return PretrainingTexts(
             encoder,
-            _Others(annotations),
-            masking,
+            others=_Others(annotations),
+            masking=masking,
             mismatch_probability=recipe.mismatch_probability,
         )
     if recipe.task == "multiple_choice":
@@ -126,9 +126,9 @@ class PretrainingTexts:
     def __init__(
         self,
         encoder: "_Encoder",
+        *,
         others: "_Others",
         masking: "WordMasking",
-        *,
         mismatch_probability: float,
     ) -> None:
         self._encoder, self._others, self._masking = encoder, others, masking

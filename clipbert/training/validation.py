@@ -80,7 +80,7 @@ class Validation:
             network = copy.deepcopy(network).to(self.dtype)
         model = ClipBert(network, self.tokenizer)
         try:
-            evaluation = evaluate_clips(model, evaluator, self.source)
+            evaluation = evaluate_clips(model, evaluator, source=self.source)
         # No video is left, or tokens outgrew float16, which evaluation keeps them in. A run need
         # not end for it.
         except (NothingToEvaluate, CheckpointError) as error:

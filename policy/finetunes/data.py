@@ -161,7 +161,7 @@ def check_videos(session: Session, dataset: Dataset, recipe: Recipe, base: Model
             '"trained"',
             field="base_model_id",
         )
-    without = dataset_videos_without_clips(session, dataset.id, active.id)
+    without = dataset_videos_without_clips(session, dataset.id, generation_id=active.id)
     if without:
         raise _missing(
             "tokens_missing",

@@ -18,7 +18,7 @@ def rows_with_jobs(table: type[Row]) -> Select[Row, Job]:
     return query.execution_options(populate_existing=True)
 
 
-def find_with_job(session: Session, table: type[Row], id_: UUID) -> tuple[Row, Job] | None:
+def find_with_job(session: Session, table: type[Row], *, id_: UUID) -> tuple[Row, Job] | None:
     """Find the row with this id, with its job."""
     found = session.execute(rows_with_jobs(table).where(table.id == id_)).one_or_none()
     if found is None:
@@ -30,8 +30,8 @@ def find_with_job(session: Session, table: type[Row], id_: UUID) -> tuple[Row, J
 def list_with_jobs(
     session: Session,
     table: type[Row],
-    query: Select[Row, Job],
     *,
+    query: Select[Row, Job],
     tokens: PageTokens,
     page_size: int,
     page_token: str | None,

@@ -181,7 +181,9 @@ def _insert(session: Session, rows: list[dict[str, Any]]) -> int:
     return count
 
 
-def record_revision(session: Session, label_id: UUID, action: LabelAction, by: str | None) -> None:
+def record_revision(
+    session: Session, label_id: UUID, *, action: LabelAction, by: str | None
+) -> None:
     """Write down what a label says now."""
     parameters = {"id": label_id, "action": action.value, "by": by}
     session.execute(text(_INSERT_REVISION), parameters)

@@ -199,8 +199,8 @@ class DatasetRepository:
         self,
         dataset_id: UUID | None,
         task: Task | str,
-        filter: LabelFilter | None = None,
         *,
+        filter: LabelFilter | None = None,
         only_ready: bool = False,
     ) -> int:
         """Count the labels that a data set does not have, or has in an older revision.

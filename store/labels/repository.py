@@ -200,7 +200,7 @@ class LabelRepository:
         size, tokens = clamp_page_size(page_size), PageTokens("labels", filter=wanted.to_json())
         before = None if page_token is None else tokens.id_of(page_token)
         found = newest(
-            self._session, Label, wanted.filters(), before=before, limit=size, window=WINDOW
+            self._session, Label, wanted=wanted.filters(), before=before, limit=size, window=WINDOW
         )
         following = found.go_on_before
         return Page(found.rows, None if following is None else tokens.of_id(following))
@@ -252,7 +252,7 @@ class LabelRepository:
             .values(revision=Label.revision + 1, updated_at=func.now(), **values)
             .execution_options(synchronize_session=False)
         )
-        record_revision(self._session, label.id, action, by)
+        record_revision(self._session, label.id, action=action, by=by)
 
 
 def _changed(label: Label, changes: Mapping[str, Any]) -> NewLabel:

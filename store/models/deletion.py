@@ -53,7 +53,7 @@ class ModelDeletion:
         model = models.live(model_id)
         reason = self._why_needed(model)
         if reason is not None:
-            raise ModelNeeded(model.name, model.version, reason)
+            raise ModelNeeded(model.name, model.version, reason=reason)
         model.deleted_at = self._session.scalars(select(func.now())).one()
         self._session.flush()
 

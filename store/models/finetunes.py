@@ -97,7 +97,7 @@ class FinetuneRepository:
         Raises:
             FinetuneNotFound: there is none with this id.
         """
-        found = find_with_job(self._session, Finetune, finetune_id)
+        found = find_with_job(self._session, Finetune, id_=finetune_id)
         if found is None:
             raise FinetuneNotFound(finetune_id)
         return found
@@ -125,7 +125,7 @@ class FinetuneRepository:
         return list_with_jobs(
             self._session,
             Finetune,
-            query,
+            query=query,
             tokens=tokens,
             page_size=page_size,
             page_token=page_token,

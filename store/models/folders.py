@@ -51,7 +51,7 @@ def list_folder(folder: Path) -> Manifest:
     return Manifest({path.name: hash_file(path) for path in files if path.name != _MANIFEST})
 
 
-def put_folder(blobs: BlobStore, folder: Path, folder_key: str, manifest: Manifest) -> None:
+def put_folder(blobs: BlobStore, folder: Path, *, folder_key: str, manifest: Manifest) -> None:
     """Copy a model folder into the blob store; the manifest last: it names only what is there."""
     for name in manifest.files:
         blobs.put_file(f"{folder_key}/{name}", folder / name)

@@ -152,7 +152,7 @@ def is_waited_for(session: Session, generation_id: UUID) -> bool:
 
 
 def settle_videos(
-    session: Session, generation_id: UUID, seen: SeenVideos, *, failed: Sequence[UUID] = ()
+    session: Session, generation_id: UUID, *, seen: SeenVideos, failed: Sequence[UUID] = ()
 ) -> None:
     """Give some videos the state that they have in the generation which is searched.
 
@@ -177,7 +177,7 @@ def settle_videos(
 
 
 def dataset_videos_without_clips(
-    session: Session, dataset_id: UUID, generation_id: UUID
+    session: Session, dataset_id: UUID, *, generation_id: UUID
 ) -> Sequence[UUID]:
     """List the videos of a data set that are there and have no clips in a generation."""
     has_clips = exists().where(Clip.generation_id == generation_id, Clip.video_id == Video.id)

@@ -100,7 +100,7 @@ class QuestionRepository:
         Raises:
             QuestionNotFound: there is none with this id.
         """
-        found = find_with_job(self._session, Question, question_id)
+        found = find_with_job(self._session, Question, id_=question_id)
         if found is None:
             raise QuestionNotFound(question_id)
         return found
@@ -134,7 +134,7 @@ class QuestionRepository:
         return list_with_jobs(
             self._session,
             Question,
-            query,
+            query=query,
             tokens=tokens,
             page_size=page_size,
             page_token=page_token,

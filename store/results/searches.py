@@ -73,7 +73,7 @@ class SearchRepository:
         Raises:
             SearchNotFound: there is none with this id.
         """
-        found = find_with_job(self._session, Search, search_id)
+        found = find_with_job(self._session, Search, id_=search_id)
         if found is None:
             raise SearchNotFound(search_id)
         return found
@@ -91,7 +91,7 @@ class SearchRepository:
         return list_with_jobs(
             self._session,
             Search,
-            query,
+            query=query,
             tokens=tokens,
             page_size=page_size,
             page_token=page_token,

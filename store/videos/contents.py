@@ -54,8 +54,8 @@ def hold_content(session: Session, sha256: str) -> None:
 def remove_unneeded_content(
     sessions: sessionmaker[Session],
     blobs: BlobStore,
-    sha256: str,
     *,
+    sha256: str,
     retryable_for: timedelta = timedelta(0),
 ) -> None:
     """Remove a content's blobs that no video and no job needs, unless somebody is adding it now.

@@ -67,9 +67,9 @@ class FoundClip:
 def nearest_clips(
     session: Session,
     generation_id: UUID,
+    *,
     vector: Sequence[float],
     limit: int,
-    *,
     num_videos: int = 1,
     video_ids: Sequence[UUID] | None = None,
     tags: Sequence[str] | None = None,
@@ -127,9 +127,9 @@ def nearest_clips(
 def clips_nearest_in_videos(
     session: Session,
     generation_id: UUID,
+    *,
     vector: Sequence[float],
     video_ids: Sequence[UUID],
-    *,
     limit: int,
 ) -> Sequence[FoundClip]:
     """Find the clips of each of some videos that are nearest to a vector: these rows and no others.
@@ -174,8 +174,8 @@ def clips_nearest_in_videos(
 def count_matching(
     session: Session,
     generation_id: UUID,
-    limit: int,
     *,
+    limit: int,
     video_ids: Sequence[UUID] | None = None,
     tags: Sequence[str] | None = None,
 ) -> int:
@@ -186,9 +186,9 @@ def count_matching(
 def clips_after(
     session: Session,
     generation_id: UUID,
+    *,
     vector: Sequence[float],
     after: UUID | None,
-    *,
     num_videos: int,
     video_ids: Sequence[UUID] | None = None,
     tags: Sequence[str] | None = None,
@@ -228,7 +228,7 @@ def clips_after(
 
 
 def clips_at(
-    session: Session, generation_id: UUID, places: Collection[tuple[UUID, int]]
+    session: Session, generation_id: UUID, *, places: Collection[tuple[UUID, int]]
 ) -> Sequence[tuple[Clip, str]]:
     """Get clips by video and index, with their videos' uris; those that are gone are left out."""
     query = (

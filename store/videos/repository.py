@@ -136,7 +136,7 @@ class VideoRepository:
         wanted = VideoFilter(state=state, missing=missing, tag=tag, names=names)
         before = None if page_token is None else tokens.id_of(page_token)
         found = newest(
-            self._session, Video, wanted.filters(), before=before, limit=size, window=WINDOW
+            self._session, Video, wanted=wanted.filters(), before=before, limit=size, window=WINDOW
         )
         following = found.go_on_before
         return Page(found.rows, None if following is None else tokens.of_id(following))
@@ -315,7 +315,9 @@ class VideoRepository:
         counts = read_counts(self._session, "videos:")
         return {VideoState(state): count for state, count in counts.items()}
 
-    def replace_clips(self, video_id: UUID, generation_id: UUID, clips: Sequence[NewClip]) -> None:
+    def replace_clips(
+        self, video_id: UUID, generation_id: UUID, *, clips: Sequence[NewClip]
+    ) -> None:
         """Store the clips of a video in a generation, in place of any that were there.
 
         Args:

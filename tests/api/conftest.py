@@ -176,7 +176,7 @@ def make_video(sessions: Sessions, blobs: BlobStore) -> MakeVideo:
                 videos.mark_ready(video.id)
             if generation_id is not None:
                 clip = NewClip(0, 0.0, 2.0, [1.0], [1.0, 0.0, 0.0, 0.0], "tokens/x.safetensors")
-                videos.replace_clips(video.id, generation_id, [clip])
+                videos.replace_clips(video.id, generation_id, clips=[clip])
             return video.id
 
     return make

@@ -258,7 +258,7 @@ def test_an_upload_waits_for_a_deletion_of_its_content(client, make_video, sessi
         wait([uploading], timeout=1)  # it meets the row that is being deleted
         deleting.commit()
         answer = uploading.result()
-    remove_unneeded_content(sessions, blobs, sha256)
+    remove_unneeded_content(sessions, blobs, sha256=sha256)
 
     assert answer.status_code == 202
     assert answer.json()["video_id"] is None

@@ -47,7 +47,9 @@ def counts(service, batch_id):
 
 
 def test_a_batch_completes_although_redis_lost_everything(service, tmp_path, media_folder):
-    ensure_default(service.sessions, service.blobs, save_recall_model(tmp_path / "recall"))
+    ensure_default(
+        service.sessions, service.blobs, mini_folder=save_recall_model(tmp_path / "recall")
+    )
     batch_id = make_batch(service, media_folder)
     service.start_reconciler()
     service.start_worker("ingest", concurrency=2, look_seconds="0.5")

@@ -77,7 +77,9 @@ def test_a_batch_completes_although_the_servers_were_killed(
     own_servers, own_service, media_folder, tmp_path
 ):
     service = own_service
-    ensure_default(service.sessions, service.blobs, save_recall_model(tmp_path / "recall"))
+    ensure_default(
+        service.sessions, service.blobs, mini_folder=save_recall_model(tmp_path / "recall")
+    )
     batch_id = make_batch(service, media_folder)
     service.start_reconciler(**SETTINGS)
     service.start_worker("ingest", concurrency=2, **SETTINGS)

@@ -69,7 +69,9 @@ def killed(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def kill_in_the_middle(service: Service, folder: Path) -> Killed:
-    ensure_default(service.sessions, service.blobs, save_recall_model(folder / "recall"))
+    ensure_default(
+        service.sessions, service.blobs, mini_folder=save_recall_model(folder / "recall")
+    )
     embed_id = add_video(service, write_long_video(folder))[1]
     doomed = service.start_worker("interactive,embed", **ONE_FRAME_PASSES)
     service.start_reconciler()
@@ -82,7 +84,9 @@ def kill_in_the_middle(service: Service, folder: Path) -> Killed:
 
 @pytest.fixture
 def embed_id(service, tmp_path, long_video):
-    ensure_default(service.sessions, service.blobs, save_recall_model(tmp_path / "recall"))
+    ensure_default(
+        service.sessions, service.blobs, mini_folder=save_recall_model(tmp_path / "recall")
+    )
     return long_video()
 
 

@@ -88,11 +88,11 @@ def add_video_with_tokens(service):
         video, _ = videos.create(uri="file:///v.mp4", sha256="v", duration_seconds=8.0)
         key = tokens_key(generation.id, video.id)
         tokens = torch.randn(NUM_CLIPS, 7, 7, 384, generator=torch.Generator().manual_seed(0))
-        put_tokens(service.blobs, key, tokens.half())
+        put_tokens(service.blobs, key, tokens=tokens.half())
         videos.replace_clips(
             video.id,
             generation.id,
-            [NewClip(k, float(k), k + 1.0, [k + 0.5], None, key) for k in range(NUM_CLIPS)],
+            clips=[NewClip(k, float(k), k + 1.0, [k + 0.5], None, key) for k in range(NUM_CLIPS)],
         )
         videos.mark_ready(video.id)
     return video.id

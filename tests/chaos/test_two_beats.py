@@ -47,7 +47,9 @@ def end_finetunes(service):
 
 @pytest.mark.slow
 def test_two_beats_fire_each_schedule_once_each_time(service, tmp_path):
-    ensure_default(service.sessions, service.blobs, save_recall_model(tmp_path / "recall"))
+    ensure_default(
+        service.sessions, service.blobs, mini_folder=save_recall_model(tmp_path / "recall")
+    )
     with service.sessions.begin() as session:
         add_questions(session, [f"t{index}" for index in range(4)], split="train")
         add_questions(session, ["h"], split="holdout")

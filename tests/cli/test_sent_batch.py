@@ -57,7 +57,7 @@ def test_a_file_that_cannot_be_read_is_a_row_and_the_others_are_uploaded(
     names = ["dangling", "endless", "pipe", "secret", "good"]
 
     with ApiClient(outside.url, "key") as client, as_nobody():
-        not_sent = upload_files(client, ID, [folder / name for name in names])
+        not_sent = upload_files(client, ID, files=[folder / name for name in names])
 
     assert {each.path.name: each.message for each in not_sent} == {
         "dangling": "No such file or directory",
@@ -79,7 +79,7 @@ def test_a_file_that_the_api_refuses_is_a_row_and_the_others_are_uploaded(outsid
         (tmp_path / name).write_bytes(b"film")
 
     with ApiClient(outside.url, "key") as client:
-        not_sent = upload_files(client, ID, [tmp_path / "large", tmp_path / "good"])
+        not_sent = upload_files(client, ID, files=[tmp_path / "large", tmp_path / "good"])
 
     assert [(each.path.name, each.code) for each in not_sent] == [("large", "payload_too_large")]
     assert len(outside.sent("POST", "/v1/videos")) == 2
@@ -90,7 +90,7 @@ def test_a_name_of_any_bytes_is_uploaded(outside, tmp_path):
     path.write_bytes(b"film")
 
     with ApiClient(outside.url, "key") as client:
-        assert upload_files(client, ID, [path]) == []
+        assert upload_files(client, ID, files=[path]) == []
 
     (sent,) = outside.sent("POST", "/v1/videos")
     assert sent.filename == "bad\N{REPLACEMENT CHARACTER} .mp4"
@@ -167,7 +167,7 @@ def test_strict_is_said_of_every_file_wherever_it_is_sent(api, tmp_path):
     said = SaidOfAll(strict=True)
     with ApiClient(api.url, "key") as client:
         start_batch(client, [tmp_path / "a.mp4"], name=None, said=said)
-        upload_files(client, ID, [tmp_path / "a.mp4"], said)
+        upload_files(client, ID, files=[tmp_path / "a.mp4"], said=said)
 
     created, uploaded = api.requests
     assert json.loads(created.body)["items"][0]["strict"] is True

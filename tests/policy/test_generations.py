@@ -30,7 +30,7 @@ from workers.models.loaded_models import LoadedModels
 
 @pytest.fixture
 def mini(sessions, blobs, tmp_path):
-    return ensure_default(sessions, blobs, save_recall_model(tmp_path / "recall"))
+    return ensure_default(sessions, blobs, mini_folder=save_recall_model(tmp_path / "recall"))
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tests.workers.small_models import save_recall_model, save_tiny
 
 @pytest.fixture
 def mini(sessions, blobs, tmp_path):
-    return ensure_default(sessions, blobs, save_recall_model(tmp_path / "recall"))
+    return ensure_default(sessions, blobs, mini_folder=save_recall_model(tmp_path / "recall"))
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ def test_clips_written_after_the_look_keep_a_video_searchable(sessions, mini):
         seen = check_videos(session, generation_id, limit=10)
         with sessions.begin() as worker:
             add_clips(worker, video_id, generation_id)
-        settle_videos(session, generation_id, seen)
+        settle_videos(session, generation_id, seen=seen)
 
     assert seen.to_be_processing == [video_id]
     assert states(sessions) == {VideoState.READY: 1}

@@ -31,8 +31,8 @@ def generations(sessions):
 
 
 def test_the_default_model_serves_and_its_generation_is_searched(sessions, blobs, recall_folder):
-    model_id = ensure_default(sessions, blobs, recall_folder)
-    again = ensure_default(sessions, blobs, recall_folder)
+    model_id = ensure_default(sessions, blobs, mini_folder=recall_folder)
+    again = ensure_default(sessions, blobs, mini_folder=recall_folder)
 
     assert again == model_id
     (generation,) = generations(sessions)
@@ -44,13 +44,13 @@ def test_the_default_model_serves_and_its_generation_is_searched(sessions, blobs
 
 
 def test_a_promoted_model_is_not_replaced_by_the_default(sessions, blobs, recall_folder, tmp_path):
-    ensure_default(sessions, blobs, recall_folder)
+    ensure_default(sessions, blobs, mini_folder=recall_folder)
     other = register_model(
         sessions, blobs, save_recall_model(tmp_path / "b", seed=5), name="b", version="1"
     )
     promote(sessions, other)
 
-    ensure_default(sessions, blobs, recall_folder)
+    ensure_default(sessions, blobs, mini_folder=recall_folder)
 
     with sessions.begin() as session:
         assert ModelRepository(session).serving(Task.RECALL).id == other
@@ -59,7 +59,7 @@ def test_a_promoted_model_is_not_replaced_by_the_default(sessions, blobs, recall
 def test_a_model_that_sees_otherwise_builds_a_new_generation(
     sessions, blobs, recall_folder, tmp_path
 ):
-    ensure_default(sessions, blobs, recall_folder)
+    ensure_default(sessions, blobs, mini_folder=recall_folder)
     with sessions.begin() as session:
         VideoRepository(session).create(uri="file:///v.mp4", sha256="a")
     tiny = register_model(sessions, blobs, save_tiny(tmp_path / "tiny"), name="t", version="1")
@@ -76,7 +76,7 @@ def test_a_model_that_sees_otherwise_builds_a_new_generation(
 
 
 def test_a_model_with_the_same_eyes_keeps_the_generation(sessions, blobs, recall_folder, tmp_path):
-    ensure_default(sessions, blobs, recall_folder)
+    ensure_default(sessions, blobs, mini_folder=recall_folder)
     model = ClipBert.from_pretrained(recall_folder)
     with torch.no_grad():
         next(model.network.cross_encoder.parameters()).add_(1.0)  # finetuned behind the eyes only
@@ -91,7 +91,7 @@ def test_a_model_with_the_same_eyes_keeps_the_generation(sessions, blobs, recall
 
 
 def test_taking_a_promotion_back_abandons_its_generation(sessions, blobs, recall_folder, tmp_path):
-    first = ensure_default(sessions, blobs, recall_folder)
+    first = ensure_default(sessions, blobs, mini_folder=recall_folder)
     with sessions.begin() as session:
         VideoRepository(session).create(uri="file:///v.mp4", sha256="a")
     other = register_model(
@@ -122,7 +122,7 @@ def test_a_name_and_version_stand_for_one_set_of_files(sessions, blobs, recall_f
 
 
 def test_a_tampered_model_does_not_load(sessions, blobs, recall_folder):
-    model_id = ensure_default(sessions, blobs, recall_folder)
+    model_id = ensure_default(sessions, blobs, mini_folder=recall_folder)
     with sessions.begin() as session:
         model = ModelRepository(session).get(model_id)
     weights = blobs.local_path(f"{model.folder_key}/model.safetensors")

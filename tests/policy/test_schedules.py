@@ -26,7 +26,7 @@ DAILY = "30 2 * * *"
 
 @pytest.fixture
 def labelled(sessions, blobs, tmp_path):
-    ensure_default(sessions, blobs, save_recall_model(tmp_path / "recall"))
+    ensure_default(sessions, blobs, mini_folder=save_recall_model(tmp_path / "recall"))
     with sessions.begin() as session:
         add_questions(session, [f"t{index}" for index in range(4)], split="train")
         add_questions(session, ["h"], split="holdout")
@@ -150,7 +150,7 @@ def test_new_labels_are_counted_within_the_schedules_filter(context, sessions, l
     schedule_id = create(sessions, min_new_labels=2)
     with sessions.begin() as session:
         body = {"task": "qa", "labels": {"sources": ["people"]}}
-        change_schedule(session, schedule_id, {"finetune": body})
+        change_schedule(session, schedule_id, changes={"finetune": body})
         add_questions(session, ["p"], split="train", source="people")
     make_due(sessions, schedule_id)
 
@@ -190,7 +190,7 @@ def test_with_the_policy_queue_one_finetune_waits_for_the_other(context, session
 def test_a_refused_finetune_is_recorded_with_its_code_and_leaves_no_data_set(
     context, sessions, blobs, tmp_path
 ):
-    ensure_default(sessions, blobs, save_recall_model(tmp_path / "recall"))
+    ensure_default(sessions, blobs, mini_folder=save_recall_model(tmp_path / "recall"))
     with sessions.begin() as session:
         add_questions(session, ["a", "b"], split="train")
     schedule_id = create(sessions)
@@ -248,13 +248,13 @@ def test_run_now_needs_no_new_labels_but_no_running_finetune_either(context, ses
 def test_a_paused_schedule_does_not_make_up_for_what_it_missed(context, sessions, labelled):
     schedule_id = create(sessions, cron=EVERY_TEN_SECONDS)
     with sessions.begin() as session:
-        paused = change_schedule(session, schedule_id, {"enabled": False})
+        paused = change_schedule(session, schedule_id, changes={"enabled": False})
         assert paused.next_fire_at is None
     assert look(context) == 0
 
     with sessions.begin() as session:
         before = datetime.now(UTC)
-        resumed = change_schedule(session, schedule_id, {"enabled": True})
+        resumed = change_schedule(session, schedule_id, changes={"enabled": True})
 
     assert before < resumed.next_fire_at <= before + timedelta(seconds=11)
     assert fires(sessions, schedule_id) == []
@@ -264,8 +264,10 @@ def test_another_cron_or_zone_moves_the_next_fire(sessions, labelled):
     schedule_id = create(sessions, cron="0 12 1 1 *")
     before = read(sessions, schedule_id).next_fire_at
     with sessions.begin() as session:
-        tokyo = change_schedule(session, schedule_id, {"time_zone": "Asia/Tokyo"}).next_fire_at
-        renamed = change_schedule(session, schedule_id, {"name": "other"}).next_fire_at
+        tokyo = change_schedule(
+            session, schedule_id, changes={"time_zone": "Asia/Tokyo"}
+        ).next_fire_at
+        renamed = change_schedule(session, schedule_id, changes={"name": "other"}).next_fire_at
 
     assert before - tokyo == timedelta(hours=9)
     assert renamed == tokyo
@@ -283,7 +285,7 @@ def test_a_schedule_that_could_never_start_anything_is_refused(sessions, labelle
         create(sessions)
     wrong = {"finetune": {"task": "qa", "recipe": {"clps": 3}}}
     with sessions.begin() as session, pytest.raises(FinetuneRefused):
-        change_schedule(session, schedule_id, wrong)
+        change_schedule(session, schedule_id, changes=wrong)
     with sessions.begin() as session, pytest.raises(ScheduleNotFound):
         run_schedule_now(session, uuid4())
 

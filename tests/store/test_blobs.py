@@ -56,10 +56,10 @@ def test_a_file_is_taken_over(blobs):
 def test_ranges_end_before_their_end_and_at_the_end_of_the_blob(blobs):
     blobs.put_bytes(KEY, bytes(range(10)))
 
-    assert blobs.read_range(KEY, 0, 4) == bytes([0, 1, 2, 3])
-    assert blobs.read_range(KEY, 8, 100) == bytes([8, 9])
-    assert blobs.read_range(KEY, 10, 20) == b""
-    assert blobs.read_range(KEY, 5, 5) == b""
+    assert blobs.read_range(KEY, start=0, end=4) == bytes([0, 1, 2, 3])
+    assert blobs.read_range(KEY, start=8, end=100) == bytes([8, 9])
+    assert blobs.read_range(KEY, start=10, end=20) == b""
+    assert blobs.read_range(KEY, start=5, end=5) == b""
     with blobs.open_read(KEY) as file:
         file.seek(7)
         assert file.read(2) == bytes([7, 8])
@@ -69,7 +69,7 @@ def test_a_blob_is_replaced_whole(blobs):
     blobs.put_bytes(KEY, b"a long first content")
     blobs.put_bytes(KEY, b"short")
 
-    assert blobs.read_range(KEY, 0, 100) == b"short"
+    assert blobs.read_range(KEY, start=0, end=100) == b"short"
     assert blobs.size(KEY) == 5
 
 
@@ -85,7 +85,7 @@ def test_writing_that_breaks_off_leaves_what_was_there(blobs):
         with pytest.raises(RuntimeError, match="broken"):
             break_off(key)
 
-    assert blobs.read_range(KEY, 0, 100) == b"before"
+    assert blobs.read_range(KEY, start=0, end=100) == b"before"
     assert not blobs.exists("new")
 
 
@@ -96,7 +96,7 @@ def test_a_blob_that_is_not_there_is_not_found(blobs):
     for key in ("a", "a/c", "b"):
         for read in (
             blobs.size,
-            lambda key: blobs.read_range(key, 0, 1),
+            lambda key: blobs.read_range(key, start=0, end=1),
             lambda key: blobs.open_read(key).__enter__(),
             lambda key: blobs.as_local_file(key).__enter__(),
         ):
@@ -168,7 +168,7 @@ def test_local_blobs_are_files_already(tmp_path):
         with pytest.raises(BlobNotFound):
             blobs.local_path(key)
         with pytest.raises(BlobNotFound):
-            blobs.read_range(key, 0, 1)
+            blobs.read_range(key, start=0, end=1)
     blobs.delete(f"{KEY}/below")
 
 

@@ -172,8 +172,8 @@ def test_a_page_for_which_time_is_up_goes_on_behind_what_was_looked_at(sessions)
     looking = {"limit": 50, "window": 1000, "looking_seconds": 0}
 
     with sessions() as session:
-        first = newest(session, Video, wanted, before=None, **looking)
-        second = newest(session, Video, wanted, before=first.go_on_before, **looking)
+        first = newest(session, Video, wanted=wanted, before=None, **looking)
+        second = newest(session, Video, wanted=wanted, before=first.go_on_before, **looking)
 
     # The newest 1,000 are no holidays; the next thousand begins with one that is.
     assert (first.rows, first.go_on_before) == ([], UUID(int=4001))

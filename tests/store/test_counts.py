@@ -67,9 +67,9 @@ def test_the_counts_are_those_of_the_rows_whatever_changed_them(sessions, genera
         ids = [make_video(session) for _ in range(4)]
         videos.mark_ready(ids[0])
         for video_id in ids[:3]:
-            videos.replace_clips(video_id, generation_id, make_clips(3))
-        videos.replace_clips(ids[0], generation_id, make_clips(2))  # still one video
-        videos.replace_clips(ids[1], generation_id, [])
+            videos.replace_clips(video_id, generation_id, clips=make_clips(3))
+        videos.replace_clips(ids[0], generation_id, clips=make_clips(2))  # still one video
+        videos.replace_clips(ids[1], generation_id, clips=[])
     with sessions.begin() as session:
         VideoRepository(session).delete(ids[2])  # its clips go by the foreign key
         session.execute(text("UPDATE videos SET state = 'failed' WHERE state = 'processing'"))
@@ -87,7 +87,7 @@ def test_the_counts_are_those_of_the_rows_whatever_changed_them(sessions, genera
 def test_clips_that_come_in_several_statements_are_one_indexed_video(sessions, generation_id):
     with sessions.begin() as session:
         video_id = make_video(session)
-        VideoRepository(session).replace_clips(video_id, generation_id, make_clips(2500))
+        VideoRepository(session).replace_clips(video_id, generation_id, clips=make_clips(2500))
 
         assert GenerationRepository(session).coverage(generation_id).num_indexed == 1
 

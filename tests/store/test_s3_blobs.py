@@ -101,7 +101,7 @@ def test_two_processes_see_what_the_other_writes_lists_and_deletes(blobs, other)
     assert list(blobs.keys("media")) == [key]
     assert not blobs.exists(second)
     assert (blobs.exists(key), blobs.size(key)) == (True, 6)
-    assert blobs.read_range(key, 0, 100) == b"theirs"
+    assert blobs.read_range(key, start=0, end=100) == b"theirs"
 
     blobs.put_bytes(key, b"ours, and longer")
     assert other("size", key) == 16
@@ -114,7 +114,7 @@ def test_two_processes_see_what_the_other_writes_lists_and_deletes(blobs, other)
     assert not blobs.exists(key)
     for read in (
         lambda: blobs.size(key),
-        lambda: blobs.read_range(key, 0, 1),
+        lambda: blobs.read_range(key, start=0, end=1),
         lambda: blobs.open_read(key).__enter__(),
         lambda: blobs.as_local_file(key).__enter__(),
     ):

@@ -46,7 +46,9 @@ def add_library(service: Service, folder: Path, *, num_train: int = 24, num_hold
     Without held-out labels a finetune starts no scorer: to load torch once more takes longer than
     to train.
     """
-    ensure_default(service.sessions, service.blobs, save_recall_model(folder / "recall"))
+    ensure_default(
+        service.sessions, service.blobs, mini_folder=save_recall_model(folder / "recall")
+    )
     generator = torch.Generator().manual_seed(0)
     looks = torch.randn(len(COLOURS), WIDTH, generator=generator)
     with service.sessions.begin() as session:
@@ -62,13 +64,13 @@ def add_library(service: Service, folder: Path, *, num_train: int = 24, num_hold
             colour = index % len(COLOURS)
             noise = torch.randn(CLIPS, *GRID, WIDTH, generator=generator)
             key = tokens_key(generation.id, video.id)
-            put_tokens(service.blobs, key, (looks[colour] + 0.3 * noise).half())
+            put_tokens(service.blobs, key, tokens=(looks[colour] + 0.3 * noise).half())
             vector = torch.nn.functional.normalize(looks[colour] + 0.1 * noise[0, 0, 0], dim=0)
             clips = [
                 NewClip(clip, float(clip), clip + 1.0, [clip + 0.5], vector.tolist(), key)
                 for clip in range(CLIPS)
             ]
-            videos.replace_clips(video.id, generation.id, clips)
+            videos.replace_clips(video.id, generation.id, clips=clips)
             videos.mark_ready(video.id)
             split = "train" if index < num_train else "holdout"
             question = "What colour is it?"

@@ -13,7 +13,7 @@ from store.videos.repository import VideoRepository
 
 def add_clips(session: Session, video_id: UUID, generation_id: UUID) -> None:
     clip = NewClip(0, 0.0, 1.0, [0.5], None, f"tokens/{generation_id}/{video_id}.safetensors")
-    VideoRepository(session).replace_clips(video_id, generation_id, [clip])
+    VideoRepository(session).replace_clips(video_id, generation_id, clips=[clip])
 
 
 def add_indexed_video(session: Session, name: str, *, tags: Sequence[str] = ()) -> UUID:

@@ -25,7 +25,9 @@ TOLERANCE = 2e-2
 @pytest.fixture
 def gpu_service(service, tmp_path):
     """Samples indexed by a worker on the GPU, for a model with retrieval and QA heads."""
-    ensure_default(service.sessions, service.blobs, save_recall_model(tmp_path / "recall"))
+    ensure_default(
+        service.sessions, service.blobs, mini_folder=save_recall_model(tmp_path / "recall")
+    )
     model_id = register_model(
         service.sessions, service.blobs, save_tiny(tmp_path / "tiny"), name="tiny", version="1"
     )

@@ -17,7 +17,9 @@ from tests.workers.small_models import save_recall_model
 def test_a_stopped_worker_gives_its_job_back_and_the_next_one_ends_it(
     service, context, tmp_path, long_video
 ):
-    ensure_default(service.sessions, service.blobs, save_recall_model(tmp_path / "recall"))
+    ensure_default(
+        service.sessions, service.blobs, mini_folder=save_recall_model(tmp_path / "recall")
+    )
     embed_id = long_video()
     first = service.start_worker("interactive,embed", **ONE_FRAME_PASSES)
     wait_for(lambda: service.job(embed_id).progress_done > 0)

@@ -114,7 +114,7 @@ class LibraryScores:
         return sorted(self.videos, key=rank)
 
 
-def read_scores(session: Session, job_id: UUID, about: Mapping[str, Any]) -> LibraryScores:
+def read_scores(session: Session, job_id: UUID, *, about: Mapping[str, Any]) -> LibraryScores:
     """Read what the workers before have scored of a job, by the same models."""
     scores = LibraryScores(about)
     for piece in JobPieces(session).list(job_id):
@@ -152,7 +152,7 @@ def _unpack(content: bytes) -> list[VideoScores]:
 
 def _to_candidate(session: Session, generation_id: UUID, video: VideoScores) -> Candidate | None:
     indices = video.indices.tolist()
-    found = clips_at(session, generation_id, [(video.video_id, index) for index in indices])
+    found = clips_at(session, generation_id, places=[(video.video_id, index) for index in indices])
     if not found:
         return None
     clips = {clip.index: clip for clip, _ in found}

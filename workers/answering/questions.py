@@ -162,7 +162,9 @@ class QuestionDesk:
     def _choose_by_recall(self, questions: Sequence[Question], model: ClipBert) -> None:
         """Answer, without a trained head, as many questions as fit into a slice."""
         limit = self._models.match_limit
-        batch = next(batches_by_cost(questions, lambda each: len(each.request.choices), limit))
+        batch = next(
+            batches_by_cost(questions, lambda each: len(each.request.choices), limit=limit)
+        )
         going_on = [question for question in batch if self._group.advance(question.job)]
         outcomes = self._group.attempt(
             lambda: forward_each(
@@ -219,7 +221,10 @@ def _model_of(question: Question) -> tuple[str, UUID, bool]:
 
 def _rows_of(job: RunningJob, request: QuestionRequest) -> list[PairRow]:
     texts = [f"{request.question} {choice}" for choice in request.choices] or [request.question]
-    return [PairRow(job, text, request.places or (), lambda: request.tokens) for text in texts]
+    return [
+        PairRow(job, text, places=request.places or (), load=lambda: request.tokens)
+        for text in texts
+    ]
 
 
 def _choose_model(serving: Serving, *, has_choices: bool) -> tuple[str, Model]:

@@ -155,7 +155,7 @@ class SearchDesk:
             search.num_clips = count_matching(
                 session,
                 serving.generation.id,
-                settings.exhaustive_clips + 1,
+                limit=settings.exhaustive_clips + 1,
                 **search.filters,
             )
             if search.num_clips > settings.exhaustive_clips:
@@ -169,7 +169,7 @@ class SearchDesk:
                 "model_id": str(model.id),
                 "recall_model_id": str(serving.recall.id),
             }
-            search.library = read_scores(session, search.job.claim.id, about)
+            search.library = read_scores(session, search.job.claim.id, about=about)
 
     def _recall(self, search: Search, *, reranks: bool) -> None:
         """Find the videos whose clips are nearest, and which of their clips are to be scored."""
@@ -179,8 +179,8 @@ class SearchDesk:
             found = nearest_clips(
                 session,
                 generation_id,
-                search.vector,
-                max(settings.recall_clips, search.limit),
+                vector=search.vector,
+                limit=max(settings.recall_clips, search.limit),
                 num_videos=num_videos + (_SPARE_VIDEOS if reranks else 0),
                 **search.filters,
             )
@@ -198,8 +198,8 @@ class SearchDesk:
                 clips = clips_nearest_in_videos(
                     session,
                     generation_id,
-                    search.vector,
-                    [candidate.video_id for candidate in considered],
+                    vector=search.vector,
+                    video_ids=[candidate.video_id for candidate in considered],
                     limit=settings.rerank_clips_per_video,
                 )
         if reranks:
@@ -218,8 +218,10 @@ class SearchDesk:
         row = PairRow(
             search.job,
             search.text,
-            candidate.places,
-            partial(self._load_tokens, search, candidate.video_id, list(candidate.clips.values())),
+            places=candidate.places,
+            load=partial(
+                self._load_tokens, search, candidate.video_id, list(candidate.clips.values())
+            ),
         )
         search.candidates.append(candidate)
         search.candidate_of[id(row)] = candidate
@@ -239,8 +241,8 @@ class SearchDesk:
             clips = clips_after(
                 session,
                 search.serving.generation.id,
-                search.vector,
-                library.read_to,
+                vector=search.vector,
+                after=library.read_to,
                 num_videos=_PAGE_VIDEOS,
                 **search.filters,
             )
@@ -266,7 +268,7 @@ class SearchDesk:
             # A deletion removes rows first, then blobs: while there are rows, the blob is lost.
             with self._context.sessions.begin() as session:
                 places = [(video_id, index) for index in indices]
-                if clips_at(session, search.serving.generation.id, places):
+                if clips_at(session, search.serving.generation.id, places=places):
                     raise
             return None
 

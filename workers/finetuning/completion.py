@@ -100,13 +100,13 @@ class _Evaluation:
 
 
 def _evaluate(work: Work, serving: Model | None) -> _Evaluation:
-    candidate = score_candidate(work, work.data, "holdout")
-    reference = score_reference(work, work.data, "holdout", serving)
+    candidate = score_candidate(work, work.data, name="holdout")
+    reference = score_reference(work, work.data, name="holdout", serving=serving)
     regression = None
     if work.regression_data is not None:
         regression = (
-            score_candidate(work, work.regression_data, "regression"),
-            score_reference(work, work.regression_data, "regression", serving),
+            score_candidate(work, work.regression_data, name="regression"),
+            score_reference(work, work.regression_data, name="regression", serving=serving),
         )
     decision = decide(
         work.gate,
@@ -134,7 +134,7 @@ def _register(work: Work) -> UUID:
     folder = _model_folder(work)
     for name in _CURVES:
         with suppress(FileNotFoundError):
-            put_curves(work.context.blobs, work.folder, work.finetune.id, name)
+            put_curves(work.context.blobs, work.folder, finetune_id=work.finetune.id, name=name)
     return register_model(
         work.context.sessions,
         work.context.blobs,
@@ -187,7 +187,9 @@ def _write(
         serving = ModelRepository(session).serving(task)
         if (serving and serving.id) != (compared_with and compared_with.id):
             raise _ServingChanged
-        promote_in(session, model_id, [task], reason=decision.reason, finetune_id=work.finetune.id)
+        promote_in(
+            session, model_id, tasks=[task], reason=decision.reason, finetune_id=work.finetune.id
+        )
     # Here, not with its row: it may be compared again, where another model serves by now.
     ModelRepository(session).get(model_id).metrics = _model_metrics(evaluation)
     report = evaluation.to_json() | {"training": _training_report(work)}

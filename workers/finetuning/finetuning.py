@@ -5,6 +5,7 @@ started, watched and stopped. Never imports torch.
 """
 
 import time
+from functools import partial
 from typing import Final
 
 import structlog
@@ -17,6 +18,8 @@ from workers.finetuning.run_sweeping import sweep_runs
 from workers.finetuning.supervision import beat, watch_lease
 from workers.finetuning.training import train
 from workers.finetuning.work import Work, open_work, prepare
+from workers.jobs.best_effort import best_effort
+from workers.jobs.group import JobGroup
 from workers.jobs.lease import RunningJob
 
 log = structlog.get_logger(__name__)
@@ -30,15 +33,12 @@ def finetune_next(context: WorkerContext) -> int:
 
     It goes on from the last checkpoint if it was begun before, here or by another worker.
     """
+    group = JobGroup(context.leases)
     jobs = context.leases.claim([JobKind.FINETUNE], limit=1)
+    group.add(jobs)
     for job in jobs:
-        structlog.contextvars.bind_contextvars(job_id=str(job.claim.id))
-        try:
-            _finetune_through_outages(context, job)
-        except Exception as error:  # noqa: BLE001  the edge of a job: settle logs it
-            context.leases.settle(job, error)
-        finally:
-            structlog.contextvars.unbind_contextvars("job_id")
+        with structlog.contextvars.bound_contextvars(job_id=str(job.claim.id)):
+            group.attempt(partial(_finetune_through_outages, context, job), job)
     return len(jobs)
 
 
@@ -77,8 +77,6 @@ def _finetune(context: WorkerContext, job: RunningJob) -> None:
 
 def _clean_up(work: Work) -> None:
     """Remove what a finetune that has succeeded needs no more; what fails here is swept later."""
-    try:
+    with best_effort("finetune.not_cleaned_up"):
         work.folder.empty()
         work.mirror.remove()
-    except Exception:
-        log.exception("finetune.not_cleaned_up")

@@ -18,6 +18,7 @@ from store.blobs import BlobStore
 from store.errors import BlobNotFound
 from store.videos.contents import RUNS
 from workers.finetuning.folder import CHECKPOINT_STATE, FinetuneFolder
+from workers.jobs.best_effort import best_effort
 
 log = structlog.get_logger(__name__)
 
@@ -90,7 +91,8 @@ class Mirror:
             remove_mirror(self._blobs, self._prefix)
 
     def _copy(self, step: int, checkpoint: Path) -> None:
-        try:
+        # The checkpoint may be gone already; the next one will be copied.
+        with best_effort("checkpoint.not_copied", step=step):
             run = self._folder.run
             paths = [path for path in checkpoint.rglob("*") if path.is_file()]
             paths += [run / name for name in _RUN_FILES if (run / name).is_file()]
@@ -106,9 +108,6 @@ class Mirror:
                 if key.split("/")[2] not in (_LATEST, str(step)):
                     self._blobs.delete(key)
             log.info("checkpoint.copied", step=step)
-        except Exception:
-            # The edge of a thread. The checkpoint may be gone already; the next one will be copied.
-            log.exception("checkpoint.not_copied", step=step)
 
     def _read_latest(self) -> dict[str, Any] | None:
         try:

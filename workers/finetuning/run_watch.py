@@ -16,6 +16,7 @@ from store.jobs.repository import JobRepository
 from store.videos.contents import curves_key
 from workers.child.context import WorkerContext
 from workers.finetuning.folder import FinetuneFolder, TrainerProgress
+from workers.jobs.best_effort import best_effort
 from workers.jobs.lease import RunningJob
 
 log = structlog.get_logger(__name__)
@@ -35,7 +36,7 @@ class RunWatch:
         folder: of the finetune.
     """
 
-    def __init__(self, context: WorkerContext, job: RunningJob, folder: FinetuneFolder) -> None:
+    def __init__(self, context: WorkerContext, job: RunningJob, *, folder: FinetuneFolder) -> None:
         self._context, self._job, self._folder = context, job, folder
         # Steps that are done again after a loss have been told already.
         self._told_steps = _last_told_steps(context, job)
@@ -110,15 +111,13 @@ class RunWatch:
 
     def _put_curve(self, name: str) -> None:
         finetune_id = self._job.claim.id
-        try:
-            put_curves(self._context.blobs, self._folder, finetune_id, name)
-        except Exception:
-            # An edge: stores fail in ways of their own, and an outage of minutes must not end a
-            # training of days. The next version is tried again, and the last one at the end.
-            log.exception("curves.not_stored", job_id=str(finetune_id), name=name)
+        # An outage of minutes must not end a training of days. The next version is tried again, and
+        # the last one at the end.
+        with best_effort("curves.not_stored", job_id=str(finetune_id), name=name):
+            put_curves(self._context.blobs, self._folder, finetune_id=finetune_id, name=name)
 
 
-def put_curves(blobs: BlobStore, folder: FinetuneFolder, finetune_id: object, name: str) -> None:
+def put_curves(blobs: BlobStore, folder: FinetuneFolder, *, finetune_id: object, name: str) -> None:
     """Copy a finetune's curves to where the API finds them.
 
     Raises:

@@ -62,7 +62,7 @@ class Scored:
         }
 
 
-def score_candidate(work: Work, data: DataFolder, name: str) -> Scored:
+def score_candidate(work: Work, data: DataFolder, *, name: str) -> Scored:
     """Measure the finetuned model.
 
     Args:
@@ -78,7 +78,7 @@ def score_candidate(work: Work, data: DataFolder, name: str) -> Scored:
     return _score(work, data, f"{name}-candidate", scorer, called="the candidate", model=None)
 
 
-def score_reference(work: Work, data: DataFolder, name: str, serving: Model | None) -> Scored:
+def score_reference(work: Work, data: DataFolder, *, name: str, serving: Model | None) -> Scored:
     """Measure what the finetuned model is compared with: the model that serves, or a baseline.
 
     Raises:
@@ -163,7 +163,7 @@ def _run_scorer(
     ]
     if device.num_gpus:
         command += ["--memory-share", str(work.context.settings.finetune_memory_share)]
-    process = start_subprocess(work.context, work.folder, command, device=device)
+    process = start_subprocess(work.context, work.folder, command=command, device=device)
     log.info("scorer.started", job_id=str(work.finetune.id), pid=process.pid, scores=out.stem)
     status = supervise(process, context=work.context, job=work.job, poll=works_on_of(process))
     if status == 0:

@@ -72,7 +72,7 @@ class _Training:
 
     def __init__(self, work: Work) -> None:
         self._work = work
-        self._watch = RunWatch(work.context, work.job, work.folder)
+        self._watch = RunWatch(work.context, work.job, folder=work.folder)
         self._device = choose_device(work.context.settings.device)
         self._num_processes = count_processes(
             self._device.num_gpus, videos_per_step=work.recipe.videos_per_step
@@ -102,7 +102,7 @@ class _Training:
         process = start_subprocess(
             self._work.context,
             folder,
-            trainer_command(
+            command=trainer_command(
                 self._work,
                 recipe=_write_recipe(folder, recipe),
                 answers=_write_answers(self._work),
@@ -237,8 +237,8 @@ def python_module(module: str, *, num_processes: int = 1) -> list[str]:
 def start_subprocess(
     context: WorkerContext,
     folder: FinetuneFolder,
-    command: Sequence[str],
     *,
+    command: Sequence[str],
     device: TrainerDevice,
 ) -> BoundProcess:
     """Start a trainer or a scorer, after one that an earlier claim may have left."""

@@ -276,7 +276,7 @@ class Embedder:
         if not is_full and not is_old and not self._threads.is_idle:
             return []
         together.sort(key=lambda each: (each.video.level, each.video.order, each.clip.index))
-        clips = next(batches_by_cost(together, lambda each: each.cost, self._forward_limit))
+        clips = next(batches_by_cost(together, lambda each: each.cost, limit=self._forward_limit))
         for each in clips:
             self._decoded.remove(each)
         return clips

@@ -65,6 +65,8 @@ from workers.indexing.video_rows import (
     link_video,
     location_of,
 )
+from workers.jobs.best_effort import best_effort
+from workers.jobs.group import JobGroup
 from workers.jobs.lease import Outcome, RunningJob
 from workers.settings import WorkerSettings
 
@@ -89,26 +91,32 @@ class _StillGrowing(WorkerError):
 
 def ingest_next(context: WorkerContext) -> int:
     """Claim one due ingest job and do it. Returns how many were claimed: 1, or 0 if none is due."""
+    group = JobGroup(context.leases)
     jobs = context.leases.claim([JobKind.INGEST], limit=1)
+    group.add(jobs)
     for job in jobs:
-        try:
-            embed_is_due = _ingest(context, job)
-        except ContentInHand:
-            # When the other is done, this job finds its video.
-            delay = _SAME_CONTENT_DELAY_SECONDS * (0.5 + random.random())  # noqa: S311  jitter
-            context.leases.snooze(job, timedelta(seconds=delay))
-        except _StillGrowing as growing:
-            _look_again_later(context, job, growing)
-        except Exception as error:  # noqa: BLE001  the edge of a job: settle logs it
-            context.leases.settle(job, error)
-            if isinstance(error, _NO_VIDEOS):
-                _remove_unneeded_upload(context, job)
-        else:
-            if embed_is_due:
-                context.doorbell.ring(JobKind.EMBED)
-            else:
-                _remove_unneeded_upload(context, job)
+        group.attempt(partial(_ingest_or_put_off, context, job, group), job)
     return len(jobs)
+
+
+def _ingest_or_put_off(context: WorkerContext, job: RunningJob, group: JobGroup) -> None:
+    """Do one job, or hand it back if now is not the time for it."""
+    try:
+        embed_is_due = _ingest(context, job)
+    except ContentInHand:
+        # When the other is done, this job finds its video.
+        delay = _SAME_CONTENT_DELAY_SECONDS * (0.5 + random.random())  # noqa: S311  jitter
+        context.leases.snooze(job, timedelta(seconds=delay))
+    except _StillGrowing as growing:
+        _look_again_later(context, job, growing)
+    except _NO_VIDEOS as error:
+        group.settle(job, error)
+        _remove_unneeded_upload(context, job)
+    else:
+        if embed_is_due:
+            context.doorbell.ring(JobKind.EMBED)
+        else:
+            _remove_unneeded_upload(context, job)
 
 
 def _ingest(context: WorkerContext, job: RunningJob) -> bool:
@@ -181,21 +189,17 @@ def _growth_of(media: OpenMedia) -> Iterator[None]:
 def _look_again_later(context: WorkerContext, job: RunningJob, growing: _StillGrowing) -> None:
     """Hand a job back until its file may be whole; it costs no attempt, but not for ever."""
     settings = context.settings
-    try:
-        with context.sessions.begin() as session:
-            waited = seconds_growing(session, job.claim.id)
-        if waited > settings.growing_seconds:
-            message = (
-                f"{growing.name} is still being written to after {settings.growing_seconds:.0f} s "
-                "(WORKER_GROWING_SECONDS): index it when it is whole"
-            )
-            context.leases.settle(job, JobError("media_growing", message))
-            return
-        context.leases.add_event(job, GROWING, {"size_bytes": growing.size_bytes})
-        delay = min(max(settings.settle_seconds, _LEAST_DELAY_SECONDS, waited / 2), _MOST_DELAY)
-        context.leases.snooze(job, timedelta(seconds=delay))
-    except Exception as error:  # noqa: BLE001  the edge of a job: settle logs it
-        context.leases.settle(job, error)
+    with context.sessions.begin() as session:
+        waited = seconds_growing(session, job.claim.id)
+    if waited > settings.growing_seconds:
+        raise JobError(
+            "media_growing",
+            f"{growing.name} is still being written to after {settings.growing_seconds:.0f} s "
+            "(WORKER_GROWING_SECONDS): index it when it is whole",
+        )
+    context.leases.add_event(job, GROWING, {"size_bytes": growing.size_bytes})
+    delay = min(max(settings.settle_seconds, _LEAST_DELAY_SECONDS, waited / 2), _MOST_DELAY)
+    context.leases.snooze(job, timedelta(seconds=delay))
 
 
 def _note_missing(context: WorkerContext, uri: str) -> None:
@@ -299,10 +303,8 @@ def _remove_unneeded_upload(context: WorkerContext, job: RunningJob) -> None:
     blob_key = job.claim.input.get("blob_key")
     if blob_key is None:
         return
-    try:
-        remove_unneeded_content(context.sessions, context.blobs, PurePath(blob_key).name)
-    except Exception as error:  # noqa: BLE001  the job is over; the sweep removes it
-        log.warning("blob.not_deleted", key=blob_key, error=repr(error))
+    with best_effort("blob.not_deleted", key=blob_key):  # the sweep removes it
+        remove_unneeded_content(context.sessions, context.blobs, sha256=PurePath(blob_key).name)
 
 
 def _probe(context: WorkerContext, job: RunningJob, media: OpenMedia, sha256: str) -> VideoProbe:

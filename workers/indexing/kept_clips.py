@@ -45,7 +45,9 @@ def pack_clips(about: Mapping[str, Any], encoded: Mapping[int, Encoded]) -> Piec
     return Piece(dict(about), content)
 
 
-def read_kept_clips(session: Session, job_id: UUID, about: Mapping[str, Any]) -> dict[int, Encoded]:
+def read_kept_clips(
+    session: Session, job_id: UUID, *, about: Mapping[str, Any]
+) -> dict[int, Encoded]:
     """Read the clips that the workers before have finished, by index."""
     kept: dict[int, Encoded] = {}
     for piece in JobPieces(session).list(job_id):

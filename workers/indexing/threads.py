@@ -164,7 +164,7 @@ class DecodeThreads:
         video.clips = plan_clips(probe, plan)
         video.about = about_clips(video.generation_id, video.clips)
         with self._context.sessions.begin() as session:
-            kept = read_kept_clips(session, video.job.claim.id, video.about)
+            kept = read_kept_clips(session, video.job.claim.id, about=video.about)
         missing = sorted(
             (clip for clip in video.clips if clip.index not in kept),
             key=lambda clip: (max(clip.instants), clip.index),
@@ -183,7 +183,7 @@ class DecodeThreads:
         if video.media is not None:
             video.media.check_unwritten()  # or its clips would be of two contents
         tokens = [video.encoded[clip.index][0] for clip in video.clips]
-        put_tokens(self._context.blobs, video.key, torch.stack(tokens))  # (K, h, w, D)
+        put_tokens(self._context.blobs, video.key, tokens=torch.stack(tokens))  # (K, h, w, D)
         video.is_stored = True
         return []
 

@@ -125,7 +125,7 @@ class VideoAtWork:
         try:
             if self.damaged_spans:
                 videos.note_damage(self.video_id, self.damaged_spans)
-            videos.replace_clips(self.video_id, self.generation_id, rows)
+            videos.replace_clips(self.video_id, self.generation_id, clips=rows)
             # A video becomes searchable with its clips of the generation that searches use.
             active = GenerationRepository(session).active()
             if active is None or active.id == self.generation_id:

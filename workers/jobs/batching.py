@@ -53,7 +53,7 @@ class CostLimit:
 
 
 def batches_by_cost(
-    items: Iterable[Item], cost: Callable[[Item], float], limit: CostLimit
+    items: Iterable[Item], cost: Callable[[Item], float], *, limit: CostLimit
 ) -> Iterator[list[Item]]:
     """Group consecutive items so that each group's summed cost stays within the limit.
 

@@ -32,6 +32,7 @@ from workers.errors import (
     PauseRequested,
     Stopping,
 )
+from workers.jobs.best_effort import best_effort
 from workers.jobs.retry import GiveUp, StandBack, TryAgain, decide
 
 log = structlog.get_logger(__name__)
@@ -313,11 +314,9 @@ class LeaseKeeper:
 
     def _beat_until_closed(self) -> None:
         while not self._closed.wait(self._heartbeat_seconds):
-            try:
+            # A database that is away for less than a lease is harmless.
+            with best_effort("heartbeat.failed"):
                 self.beat()
-            except Exception:
-                # The edge of a thread. A database that is away for less than a lease is harmless.
-                log.exception("heartbeat.failed")
 
     def _let_go(self, job: RunningJob, write: Callable[[Session], None]) -> None:
         self._forget(job)

@@ -37,7 +37,7 @@ def prune(context: WorkerContext) -> None:
     with context.sessions.begin() as session:
         deleted_models = ModelDeletion(session).with_files()
     for model_id, _ in deleted_models:
-        remove_model_files(context.sessions, context.blobs, model_id)
+        remove_model_files(context.sessions, context.blobs, model_id=model_id)
 
 
 def delete_surplus_candidates(context: WorkerContext, *, kept: int) -> None:

@@ -98,7 +98,7 @@ def sweep_blobs(context: WorkerContext) -> None:
     """Remove uploads, thumbnails and tokens that belong to no video and no job."""
     for sha256 in chain(_uploads_without_video(context), _thumbnails_without_video(context)):
         remove_unneeded_content(
-            context.sessions, context.blobs, sha256, retryable_for=_RETRYABLE_FOR
+            context.sessions, context.blobs, sha256=sha256, retryable_for=_RETRYABLE_FOR
         )
     for key in _unneeded_tokens(context):
         context.blobs.delete(key)

@@ -33,6 +33,7 @@ class PairRow:
         self,
         job: RunningJob,
         text: str,
+        *,
         places: Sequence[float],
         load: Callable[[], Tensor | None],
     ) -> None:

@@ -89,7 +89,7 @@ class TokenCache:
 
     def _read(self, key: str, indices: Sequence[int] | None) -> Tensor:
         try:
-            return read_tokens(self._blobs, key, indices)
+            return read_tokens(self._blobs, key, indices=indices)
         except (BlobNotFound, FileNotFoundError) as error:
             raise JobError("video_not_ready", "the video's visual tokens are missing") from error
 
@@ -99,12 +99,12 @@ def tokens_key(generation_id: object, video_id: object) -> str:
     return f"{TOKENS}/{generation_id}/{video_id}.safetensors"
 
 
-def put_tokens(blobs: BlobStore, key: str, tokens: Tensor) -> None:
+def put_tokens(blobs: BlobStore, key: str, *, tokens: Tensor) -> None:
     """Store a video's tokens, (K, h, w, D) float16."""
     blobs.put_bytes(key, save({_TENSOR: tokens.contiguous()}))
 
 
-def read_tokens(blobs: BlobStore, key: str, indices: Sequence[int] | None = None) -> Tensor:
+def read_tokens(blobs: BlobStore, key: str, *, indices: Sequence[int] | None = None) -> Tensor:
     """Read the tokens that put_tokens stored: all, or those of some clips, and little else.
 
     Args:
@@ -123,7 +123,7 @@ def read_tokens(blobs: BlobStore, key: str, indices: Sequence[int] | None = None
         with blobs.open_read(key) as file:
             beginning = file.read()
     else:
-        beginning = blobs.read_range(key, 0, _FIRST_BYTES)
+        beginning = blobs.read_range(key, start=0, end=_FIRST_BYTES)
     shape, begin = _read_header(key, beginning)
     row_bytes = 2 * shape[1] * shape[2] * shape[3]
     wanted = range(shape[0]) if indices is None else indices
@@ -135,7 +135,7 @@ def read_tokens(blobs: BlobStore, key: str, indices: Sequence[int] | None = None
         piece = (
             beginning[start:end]
             if end <= len(beginning) or indices is None
-            else blobs.read_range(key, start, end)
+            else blobs.read_range(key, start=start, end=end)
         )
         if len(piece) != end - start:
             raise _damaged(key, "ends too early")

@@ -156,8 +156,8 @@ def test_a_moment_before_the_first_frame_is_refused(client, video_id):
 def test_turning_seconds_to_and_fro_gives_the_same():
     for starts_at in (0.0, 1.4, 0.1, 1 / 3):
         for start, end in ((2.7, 9.1), (None, 3.3), (1.5, None), (None, None)):
-            taken = take_span(start, end, starts_at)
+            taken = take_span(start, end, starts_at_seconds=starts_at)
             shown = [None if each is None else on_player_clock(each, starts_at) for each in taken]
             assert shown == [start, end]
     # What begins before the first frame begins with it.
-    assert take_span(0.5, 3.0, 1.0) == (0.0, 2.0)
+    assert take_span(0.5, 3.0, starts_at_seconds=1.0) == (0.0, 2.0)

@@ -94,7 +94,7 @@ def test_a_hit_whose_file_is_gone_is_shown_by_its_poster(api, tmp_path):
     hits = [hit(1, 0.9), {**hit(2, 0.8), "video_id": "w"}]
 
     with ApiClient(api.url, "key") as client:
-        write_sheet(client, "a dog", hits, tmp_path / "hits.png")
+        write_sheet(client, "a dog", hits=hits, target=tmp_path / "hits.png")
 
     with Image.open(tmp_path / "hits.png") as sheet:
         middle = MARGIN_PX + FRAME_WIDTH_PX // 2
@@ -139,7 +139,7 @@ def test_control_characters_in_texts_and_names_are_drawn_as_spaces():
 
 @pytest.mark.parametrize(("name", "image_format"), [("a.JPG", "JPEG"), ("a.webp", "WEBP")])
 def test_the_extension_says_the_format(tmp_path, name, image_format):
-    write_sheet(None, "a dog", [], tmp_path / name)
+    write_sheet(None, "a dog", hits=[], target=tmp_path / name)
 
     with Image.open(tmp_path / name) as sheet:
         assert sheet.format == image_format

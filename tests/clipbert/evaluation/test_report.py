@@ -114,7 +114,7 @@ def test_the_table_has_both_directions_or_each_answer_type():
 def test_json_has_what_is_needed_to_repeat_the_run(tmp_path):
     results = to_json(settings("msrvtt_qa", "qa"), evaluation(ACCURACY), FakeAssessment())
 
-    write_results(tmp_path / "new", results, "| a |\n")
+    write_results(tmp_path / "new", results, markdown="| a |\n")
 
     read = json.loads((tmp_path / "new" / "results.json").read_text())
     assert read == json.loads(json.dumps(results))

@@ -271,8 +271,8 @@ def test_recall_vectors_choose_and_rank(tokens):
     choices, captions = held_out(tokens, "multiple_choice"), held_out(tokens, "retrieval")
     vectors = {each.video: stored.read_vectors(each.video, range(4)) for each in captions}
 
-    chosen = score_by_recall(Texts(), "multiple_choice", choices, vectors)
-    ranked = score_by_recall(Texts(), "retrieval", captions, vectors)
+    chosen = score_by_recall(Texts(), "multiple_choice", annotations=choices, vectors=vectors)
+    ranked = score_by_recall(Texts(), "retrieval", annotations=captions, vectors=vectors)
 
     assert chosen.of_line == dict.fromkeys(HELD_OUT, 1.0)
     # Of each colour two videos are held out; equal scores are ranked by name.

@@ -251,7 +251,7 @@ def test_a_few_steps_of_training_fit_two_pairs():
 
     for _ in range(25):
         logits = model(ids, mask, model.encode_pixels(pixels), head="retrieval")
-        loss = clip_cross_entropy(logits.unsqueeze(0), labels, "lse")
+        loss = clip_cross_entropy(logits.unsqueeze(0), labels, how="lse")
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -58,8 +58,8 @@ class Reference:
     def loss(self, how: str) -> Tensor:
         labels = self.expected["labels"]
         if self.head == "multiple_choice":
-            return clip_multiple_choice(self.logits, labels, how, num_choices=NUM_CHOICES)
-        return clip_cross_entropy(self.logits, labels, how)
+            return clip_multiple_choice(self.logits, labels, how=how, num_choices=NUM_CHOICES)
+        return clip_cross_entropy(self.logits, labels, how=how)
 
 
 def load_reference(head: str, *, model: Network | None = None) -> Reference:

@@ -87,7 +87,7 @@ def clip_by_clip(objective: Objective, batch: Batch) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("recipe", "targets", "loss"),
     [
-        (recipe_of("retrieval"), LABELS, lambda x: clip_cross_entropy(x, LABELS, "lse")),
+        (recipe_of("retrieval"), LABELS, lambda x: clip_cross_entropy(x, LABELS, how="lse")),
         (
             recipe_of("retrieval", loss="rank", aggregation="max"),
             LABELS,
@@ -96,22 +96,22 @@ def clip_by_clip(objective: Objective, batch: Batch) -> torch.Tensor:
         (
             recipe_of("qa", aggregation="mean"),
             LABELS,
-            lambda x: clip_cross_entropy(x, LABELS, "mean"),
+            lambda x: clip_cross_entropy(x, LABELS, how="mean"),
         ),
         (
             recipe_of("qa", loss="bce", aggregation="max"),
             SOFT,
-            lambda x: clip_binary_cross_entropy(x, SOFT, "max"),
+            lambda x: clip_binary_cross_entropy(x, SOFT, how="max"),
         ),
         (
             recipe_of("multiple_choice"),
             LABELS[:2],
-            lambda x: clip_multiple_choice(x, LABELS[:2], "lse", num_choices=2),
+            lambda x: clip_multiple_choice(x, LABELS[:2], how="lse", num_choices=2),
         ),
         (
             recipe_of("count", loss="mse", aggregation="mean"),
             LABELS.float(),
-            lambda x: clip_squared_error(x, LABELS.float(), "mean"),
+            lambda x: clip_squared_error(x, LABELS.float(), how="mean"),
         ),
     ],
     ids=["retrieval", "ranking", "qa", "soft answers", "multiple choice", "count"],
@@ -137,7 +137,7 @@ def test_pretraining_adds_words_and_match():
     words, match = objective.model.pretrain(**pairs)
     labels = batch.word_labels.repeat(K, 1)
     expected = masked_words(words, labels) + clip_cross_entropy(
-        match.unflatten(0, (K, -1)), LABELS, "mean"
+        match.unflatten(0, (K, -1)), LABELS, how="mean"
     )
     torch.testing.assert_close(outputs["loss"], expected)
     assert (outputs["words"].item(), outputs["matches"].item()) == (4 * K, 4)
@@ -194,7 +194,7 @@ def test_counting_with_several_clips_has_the_gradients_of_clips_one_by_one_in_tr
 
     loss = together(batch)["loss"]
     loss.backward()
-    expected = clip_squared_error(clip_by_clip(one_by_one, batch), LABELS.float(), "mean")
+    expected = clip_squared_error(clip_by_clip(one_by_one, batch), LABELS.float(), how="mean")
     expected.backward()
 
     torch.testing.assert_close(loss, expected)

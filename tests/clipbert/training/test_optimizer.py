@@ -68,7 +68,7 @@ def retrieval_loss(model: Network, io: dict[str, torch.Tensor]) -> torch.Tensor:
         )
         for clip in range(NUM_CLIPS)
     ]
-    return clip_cross_entropy(torch.stack(logits), io["labels"], "lse")
+    return clip_cross_entropy(torch.stack(logits), io["labels"], how="lse")
 
 
 @pytest.mark.parametrize("decay", ["linear", "invsqrt", "multi_step"])

@@ -18,14 +18,14 @@ def test_a_folder_whose_making_was_broken_off_is_made_again(tmp_path, written, r
     for name in written:
         (tmp_path / name).write_text("")
 
-    open_run_folder(tmp_path, RECIPE, FACTS, resume=resume)
+    open_run_folder(tmp_path, RECIPE, facts=FACTS, resume=resume)
 
     assert json.loads((tmp_path / RUN_FILE).read_text()) == FACTS
-    open_run_folder(tmp_path, RECIPE, FACTS, resume=True)
+    open_run_folder(tmp_path, RECIPE, facts=FACTS, resume=True)
 
 
 def test_a_folder_with_a_run_is_not_begun_again(tmp_path):
-    open_run_folder(tmp_path, RECIPE, FACTS, resume=False)
+    open_run_folder(tmp_path, RECIPE, facts=FACTS, resume=False)
 
     with pytest.raises(ConfigError, match="not empty: choose another folder, or --resume"):
-        open_run_folder(tmp_path, RECIPE, FACTS, resume=False)
+        open_run_folder(tmp_path, RECIPE, facts=FACTS, resume=False)

@@ -31,7 +31,7 @@ QA = FinetuneRequest.from_json({"task": "qa"})
 
 @pytest.fixture
 def base_id(sessions, blobs, tmp_path):
-    return ensure_default(sessions, blobs, save_recall_model(tmp_path / "recall"))
+    return ensure_default(sessions, blobs, mini_folder=save_recall_model(tmp_path / "recall"))
 
 
 @pytest.fixture

@@ -435,7 +435,7 @@ def test_a_result_and_its_clips_are_dropped_together_when_the_lease_is_lost(sess
     def embed_and_finish():
         with sessions.begin() as session:
             clip = NewClip(0, 0.0, 1.0, [0.5], None, "tokens")
-            VideoRepository(session).replace_clips(video.id, generation.id, [clip])
+            VideoRepository(session).replace_clips(video.id, generation.id, clips=[clip])
             JobRepository(session).finish(held, {"clips": 1})
 
     with pytest.raises(LeaseLost):

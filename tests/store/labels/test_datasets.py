@@ -203,7 +203,7 @@ def test_new_labels_are_those_a_data_set_does_not_have(labels, datasets, session
     assert none == 0
     assert datasets.count_new(dataset.id, "qa") == 3
     assert datasets.count_new(dataset.id, "retrieval") == 0
-    assert datasets.count_new(dataset.id, "qa", LabelFilter(text="question 1")) == 1
+    assert datasets.count_new(dataset.id, "qa", filter=LabelFilter(text="question 1")) == 1
     assert datasets.count_new(None, "qa") == 4
 
 

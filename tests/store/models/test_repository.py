@@ -122,7 +122,7 @@ def test_vectors_of_another_length_are_refused_once_there_is_an_index(models, ge
 
     assert generation.recall_dim == 3
     with pytest.raises(DataError, match="expected 3 dimensions, not 2"):
-        videos.replace_clips(video.id, generation.id, [NewClip(0, 0, 1, [0.5], (1, 0), "k")])
+        videos.replace_clips(video.id, generation.id, clips=[NewClip(0, 0, 1, [0.5], (1, 0), "k")])
 
 
 @pytest.mark.parametrize("dim", [0, 4001])
@@ -139,6 +139,6 @@ def test_coverage_counts_sound_videos_and_those_with_clips(models, generations, 
     ids = [videos.create(uri=f"file:///{n}", sha256=str(n))[0].id for n in range(3)]
     fail_video(session, ids[2])
     clips = [NewClip(n, n, n + 1, [n], None, "k") for n in range(5)]
-    videos.replace_clips(ids[0], generation.id, clips)
+    videos.replace_clips(ids[0], generation.id, clips=clips)
 
     assert generations.coverage(generation.id) == Coverage(num_videos=2, num_indexed=1)

@@ -18,7 +18,7 @@ def left(sessions, blobs):
         blobs.put_bytes(key, b"x")
 
     def look(**options):
-        remove_unneeded_content(sessions, blobs, SHA256, **options)
+        remove_unneeded_content(sessions, blobs, sha256=SHA256, **options)
         return [key for key in (UPLOAD, POSTER) if blobs.exists(key)]
 
     return look

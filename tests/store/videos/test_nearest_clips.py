@@ -99,9 +99,11 @@ def test_the_most_similar_clips_come_first_with_their_similarity(session, videos
     video, _ = videos.create(uri="file:///a.mp4", sha256="a")
     vectors = [(0.0, 1.0), (1.0, 0.0), (0.6, 0.8), (-1.0, 0.0)]
     clips = [NewClip(i, i, i + 1, [i], vector, "k") for i, vector in enumerate(vectors)]
-    videos.replace_clips(video.id, generation.id, [*clips, NewClip(4, 4, 5, [4.5], None, "k")])
+    videos.replace_clips(
+        video.id, generation.id, clips=[*clips, NewClip(4, 4, 5, [4.5], None, "k")]
+    )
 
-    hits = nearest_clips(session, generation.id, [1.0, 0.0], 9)
+    hits = nearest_clips(session, generation.id, vector=[1.0, 0.0], limit=9)
 
     assert [clip.index for clip, _, _ in hits] == [1, 2, 0, 3]
     assert [uri for _, uri, _ in hits] == ["file:///a.mp4"] * 4
@@ -113,7 +115,7 @@ def test_a_small_library_is_searched_exactly(session, videos):
     video_ids, vectors = fill(session, generation.id, num_videos=500, clips_per_video=4)
 
     for query in unit_vectors(5, seed=1):
-        hits = nearest_clips(session, generation.id, query.tolist(), 20)
+        hits = nearest_clips(session, generation.id, vector=query.tolist(), limit=20)
 
         exact = np.argsort(-(vectors.astype(np.float16).astype(np.float64) @ query))[:20]
         assert places(hits, video_ids, 4) == exact.tolist()
@@ -127,7 +129,9 @@ def test_a_large_library_is_searched_by_its_index(session, videos):
     found, wanted = 0, 0
 
     for query in unit_vectors(10, seed=1):
-        hits = nearest_clips(session, generation.id, query.tolist(), 20, exact_up_to=9_999)
+        hits = nearest_clips(
+            session, generation.id, vector=query.tolist(), limit=20, exact_up_to=9_999
+        )
 
         exact = set(np.argsort(-(vectors @ query))[:20].tolist())
         found, wanted = found + len(exact & set(places(hits, video_ids, 4))), wanted + 20
@@ -140,11 +144,15 @@ def test_a_large_library_is_searched_by_its_index(session, videos):
     # A filter that leaves little: all of it is compared, so nothing is missed.
     few = video_ids[100:103]
     query = vectors[0].tolist()
-    hits = nearest_clips(session, generation.id, query, 50, video_ids=few, exact_up_to=9_999)
+    hits = nearest_clips(
+        session, generation.id, vector=query, limit=50, video_ids=few, exact_up_to=9_999
+    )
     assert len(hits) == 12
 
     # One that leaves half goes on along the index until there is enough.
-    hits = nearest_clips(session, generation.id, query, 200, tags=["odd"], exact_up_to=4_000)
+    hits = nearest_clips(
+        session, generation.id, vector=query, limit=200, tags=["odd"], exact_up_to=4_000
+    )
     assert len(hits) == 200
     assert {clip.video_id for clip, _, _ in hits} <= set(video_ids[1::2])
 
@@ -166,8 +174,8 @@ def test_what_the_index_does_not_reach_for_a_filter_is_found_all_the_same(sessio
     hits = nearest_clips(
         session,
         generation.id,
-        query.tolist(),
-        10,
+        vector=query.tolist(),
+        limit=10,
         tags=["far"],
         exact_up_to=300,
         filtered=500,
@@ -183,7 +191,7 @@ def test_found_clips_come_without_their_vectors(session, videos):
     generation = make_generation(session)
     _, vectors = fill(session, generation.id, num_videos=2, clips_per_video=1)
 
-    hits = nearest_clips(session, generation.id, vectors[0].tolist(), 2)
+    hits = nearest_clips(session, generation.id, vector=vectors[0].tolist(), limit=2)
 
     assert [inspect(clip).unloaded & {"vector"} for clip, _, _ in hits] == [{"vector"}] * 2
 
@@ -194,11 +202,15 @@ def test_filters_leave_only_clips_of_wanted_videos(session, videos):
     query = vectors[0].tolist()
     few = [video_ids[3], video_ids[4], video_ids[4]]
 
-    by_id = nearest_clips(session, generation.id, query, 50, video_ids=few)
-    by_tag = nearest_clips(session, generation.id, query, 50, tags=["odd"])
-    by_both = nearest_clips(session, generation.id, query, 50, video_ids=few, tags=["odd"])
-    by_two_tags = nearest_clips(session, generation.id, query, 50, tags=["odd", "even"])
-    by_none = nearest_clips(session, generation.id, query, 50, video_ids=[])
+    by_id = nearest_clips(session, generation.id, vector=query, limit=50, video_ids=few)
+    by_tag = nearest_clips(session, generation.id, vector=query, limit=50, tags=["odd"])
+    by_both = nearest_clips(
+        session, generation.id, vector=query, limit=50, video_ids=few, tags=["odd"]
+    )
+    by_two_tags = nearest_clips(
+        session, generation.id, vector=query, limit=50, tags=["odd", "even"]
+    )
+    by_none = nearest_clips(session, generation.id, vector=query, limit=50, video_ids=[])
 
     assert {clip.video_id for clip, _, _ in by_id} == set(few)
     assert {clip.video_id for clip, _, _ in by_tag} == set(video_ids[1::2])
@@ -212,10 +224,10 @@ def test_generations_are_never_mixed(session, videos):
     model_id = models.list()[0].id
     other = create_indexed(session, model_id, dim=3)
     video, _ = videos.create(uri="file:///a.mp4", sha256="a")
-    videos.replace_clips(video.id, one.id, [NewClip(0, 0, 1, [0.5], (1.0, 0.0), "k")])
-    videos.replace_clips(video.id, other.id, [NewClip(7, 0, 1, [0.5], (1.0, 0.0, 0.0), "k")])
+    videos.replace_clips(video.id, one.id, clips=[NewClip(0, 0, 1, [0.5], (1.0, 0.0), "k")])
+    videos.replace_clips(video.id, other.id, clips=[NewClip(7, 0, 1, [0.5], (1.0, 0.0, 0.0), "k")])
 
-    hits = nearest_clips(session, other.id, [1.0, 0.0, 0.0], 5)
+    hits = nearest_clips(session, other.id, vector=[1.0, 0.0, 0.0], limit=5)
 
     assert [clip.index for clip, _, _ in hits] == [7]
 
@@ -242,10 +254,21 @@ def test_long_videos_leave_room_for_others(session, exact_up_to):
     )
 
     hits = nearest_clips(
-        session, generation.id, query.tolist(), 400, num_videos=20, exact_up_to=exact_up_to
+        session,
+        generation.id,
+        vector=query.tolist(),
+        limit=400,
+        num_videos=20,
+        exact_up_to=exact_up_to,
     )
     odd = nearest_clips(
-        session, generation.id, query.tolist(), 400, num_videos=9, tags=["odd"], exact_up_to=50
+        session,
+        generation.id,
+        vector=query.tolist(),
+        limit=400,
+        num_videos=9,
+        tags=["odd"],
+        exact_up_to=50,
     )
 
     found = {clip.video_id for clip, _, _ in hits}
@@ -261,7 +284,7 @@ def test_where_fewer_videos_match_all_of_them_come(session):
     query = unit_vectors(1, seed=1)[0]
     fill_with_long_ones(session, generation.id, query, long_clips=30, num_short=3)
 
-    hits = nearest_clips(session, generation.id, query.tolist(), 40, num_videos=20)
+    hits = nearest_clips(session, generation.id, vector=query.tolist(), limit=40, num_videos=20)
 
     assert len({clip.video_id for clip, _, _ in hits}) == 5
 
@@ -271,7 +294,7 @@ def test_equal_clips_come_in_the_order_of_their_videos(session):
     same = np.repeat(unit_vectors(1), 60, axis=0)
     video_ids = insert_clips(session, generation.id, same, clips_per_video=2)
 
-    hits = nearest_clips(session, generation.id, same[0].tolist(), 10, num_videos=5)
+    hits = nearest_clips(session, generation.id, vector=same[0].tolist(), limit=10, num_videos=5)
 
     wanted = [(id_, index) for id_ in sorted(video_ids)[:5] for index in (0, 1)]
     assert [(clip.video_id, clip.index) for clip, _, _ in hits] == wanted
@@ -283,7 +306,11 @@ def test_the_nearest_clips_of_given_videos_are_found_and_no_more(session):
     query = unit_vectors(1, seed=1)[0]
 
     found = clips_nearest_in_videos(
-        session, generation.id, query.tolist(), [video_ids[4], new_id(), video_ids[1]], limit=3
+        session,
+        generation.id,
+        vector=query.tolist(),
+        video_ids=[video_ids[4], new_id(), video_ids[1]],
+        limit=3,
     )
 
     likeness = vectors.astype(np.float16).astype(np.float64) @ query
@@ -301,18 +328,18 @@ def test_a_library_is_read_page_by_page_in_whole_videos(session):
     query = vectors[0].tolist()
 
     pages, after = [], None
-    while page := clips_after(session, generation.id, query, after, num_videos=3):
+    while page := clips_after(session, generation.id, vector=query, after=after, num_videos=3):
         pages.append([(each.clip.video_id, each.clip.index) for each in page])
         after = page[-1].clip.video_id
-    odd = clips_after(session, generation.id, query, None, num_videos=9, tags=["odd"])
+    odd = clips_after(session, generation.id, vector=query, after=None, num_videos=9, tags=["odd"])
 
     assert [len(page) for page in pages] == [9, 9, 3]
     assert [place for page in pages for place in page] == [
         (id_, index) for id_ in sorted(video_ids) for index in range(3)
     ]
     assert {each.clip.video_id for each in odd} == set(video_ids[1::2])
-    assert count_matching(session, generation.id, 100) == 21
-    assert count_matching(session, generation.id, 100, tags=["odd"]) == 9
-    assert count_matching(session, generation.id, 10) == 10
+    assert count_matching(session, generation.id, limit=100) == 21
+    assert count_matching(session, generation.id, limit=100, tags=["odd"]) == 9
+    assert count_matching(session, generation.id, limit=10) == 10
     places = [(video_ids[0], 1), (new_id(), 0)]
-    assert [clip.index for clip, _ in clips_at(session, generation.id, places)] == [1]
+    assert [clip.index for clip, _ in clips_at(session, generation.id, places=places)] == [1]

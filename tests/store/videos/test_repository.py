@@ -145,9 +145,9 @@ def test_videos_are_listed_the_newest_first_by_state_and_tag(videos):
 
 def test_clips_replace_those_that_were_there(videos, generation_id):
     video_id = create(videos)
-    videos.replace_clips(video_id, generation_id, [clip(0), clip(1), clip(2)])
+    videos.replace_clips(video_id, generation_id, clips=[clip(0), clip(1), clip(2)])
 
-    videos.replace_clips(video_id, generation_id, [clip(1), clip(0, vector=None)])
+    videos.replace_clips(video_id, generation_id, clips=[clip(1), clip(0, vector=None)])
 
     found = videos.clips(video_id, generation_id)
     assert [(c.index, c.start_seconds, c.end_seconds, c.instants) for c in found] == [
@@ -160,8 +160,10 @@ def test_clips_replace_those_that_were_there(videos, generation_id):
 
 def test_clips_of_two_generations_live_side_by_side(videos, session):
     video_id, one, other = create(videos), make_generation(session), make_generation(session)
-    videos.replace_clips(video_id, one, [clip(0)])
-    videos.replace_clips(video_id, other, [clip(0, vector=(1.0, 2.0, 3.0)), clip(1, (0, 0, 1))])
+    videos.replace_clips(video_id, one, clips=[clip(0)])
+    videos.replace_clips(
+        video_id, other, clips=[clip(0, vector=(1.0, 2.0, 3.0)), clip(1, (0, 0, 1))]
+    )
 
     assert len(videos.clips(video_id, one)) == 1
     assert len(videos.clips(video_id, other)) == 2
@@ -191,7 +193,7 @@ def test_a_deleted_video_takes_its_clips_and_jobs_and_names_its_blobs(
 ):
     jobs = JobRepository(session)
     video_id = create(videos, "a", blob_key="media/a/a")
-    videos.replace_clips(video_id, generation_id, [clip(0), clip(1)])
+    videos.replace_clips(video_id, generation_id, clips=[clip(0), clip(1)])
     embed = jobs.enqueue(NewJob(JobKind.EMBED, {}, video_id=video_id))
     question = jobs.enqueue(NewJob(JobKind.QUESTION, {"text": "why?"}, video_id=video_id))
     QuestionRepository(session).create(question, text="why?")
@@ -211,7 +213,7 @@ def test_a_worker_learns_that_its_video_was_deleted(videos, generation_id):
     videos.delete(video_id)
 
     for write in (
-        lambda: videos.replace_clips(video_id, generation_id, [clip(0)]),
+        lambda: videos.replace_clips(video_id, generation_id, clips=[clip(0)]),
         lambda: videos.mark_ready(video_id),
         lambda: videos.delete(video_id),
     ):

@@ -28,7 +28,9 @@ from workers.models.loaded_models import LoadedModels
 @pytest.fixture
 def library(service, context, media_folder, tmp_path):
     """Three indexed videos; recall serves."""
-    ensure_default(service.sessions, service.blobs, save_recall_model(tmp_path / "recall"))
+    ensure_default(
+        service.sessions, service.blobs, mini_folder=save_recall_model(tmp_path / "recall")
+    )
     videos = {
         name: add_video(
             service,

@@ -41,7 +41,7 @@ GRID = (2, 2, 64)
 @pytest.fixture
 def recall_folder(service, tmp_path):
     folder = save_recall_model(tmp_path / "recall")
-    ensure_default(service.sessions, service.blobs, folder)
+    ensure_default(service.sessions, service.blobs, mini_folder=folder)
     return folder
 
 
@@ -72,12 +72,14 @@ def fill(service, tiny_folder):
                     uri=f"file:///{number}-{num_clips}.mp4", sha256=new_id().hex
                 )
                 key = tokens_key(generation.id, video.id)
-                put_tokens(service.blobs, key, torch.randn(shape, generator=generator).half())
+                put_tokens(
+                    service.blobs, key, tokens=torch.randn(shape, generator=generator).half()
+                )
                 clips = [
                     NewClip(i, i, i + 1, [i + 0.5], vectors[i].tolist(), key)
                     for i in range(num_clips)
                 ]
-                videos.replace_clips(video.id, generation.id, clips)
+                videos.replace_clips(video.id, generation.id, clips=clips)
                 videos.mark_ready(video.id)
                 ids.append(video.id)
         return ids

@@ -90,7 +90,9 @@ def test_nothing_may_get_worse_on_the_regression_data_set(service, context, tmp_
 @pytest.fixture
 def seen_library(service, context, media_folder, tmp_path):
     """Videos that are files, indexed for the default model, with labels."""
-    ensure_default(service.sessions, service.blobs, save_recall_model(tmp_path / "recall"))
+    ensure_default(
+        service.sessions, service.blobs, mini_folder=save_recall_model(tmp_path / "recall")
+    )
     ids = [
         add_video(service, write_counting_video(media_folder / f"{index}.mp4", 20 + index, fps=10))[
             0

@@ -90,7 +90,7 @@ def add_clips(service, video_id, generation_id, blobs):
     with service.sessions.begin() as session:
         videos = VideoRepository(session)
         videos.replace_clips(
-            video_id, generation_id, [NewClip(0, 0.0, 1.0, [0.5], [1.0, 0.0], key)]
+            video_id, generation_id, clips=[NewClip(0, 0.0, 1.0, [0.5], [1.0, 0.0], key)]
         )
         videos.mark_ready(video_id)
     return key
@@ -250,7 +250,7 @@ def test_clips_that_come_after_their_video_was_superseded_are_refused(
     clip = NewClip(0, 0.0, 1.0, [0.5], [1.0, 0.0], "tokens/g/v.safetensors")
     embedding = service.sessions()
     embedding.begin()
-    VideoRepository(embedding).replace_clips(first.video_id, generation_id, [clip])
+    VideoRepository(embedding).replace_clips(first.video_id, generation_id, clips=[clip])
     VideoRepository(embedding).mark_ready(first.video_id)
     ingesting = threading.Thread(target=index, args=(service, context, location))
     ingesting.start()
@@ -262,7 +262,7 @@ def test_clips_that_come_after_their_video_was_superseded_are_refused(
     assert all_videos(service)[first.video_id].state == VideoState.SUPERSEDED
     assert found(service, generation_id) == set()
     with pytest.raises(VideoSuperseded), service.sessions.begin() as session:
-        VideoRepository(session).replace_clips(first.video_id, generation_id, [clip])
+        VideoRepository(session).replace_clips(first.video_id, generation_id, clips=[clip])
 
 
 def test_other_content_of_a_path_is_taken_in_while_what_was_there_is_being_deleted(

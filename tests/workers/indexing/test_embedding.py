@@ -32,7 +32,7 @@ from workers.models.loaded_models import LoadedModels
 @pytest.fixture
 def model_folder(service, tmp_path):
     folder = save_recall_model(tmp_path / "recall")
-    ensure_default(service.sessions, service.blobs, folder)
+    ensure_default(service.sessions, service.blobs, mini_folder=folder)
     return folder
 
 

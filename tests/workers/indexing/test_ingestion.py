@@ -41,7 +41,9 @@ def videos(service):
 
 @pytest.fixture
 def generation(service, tmp_path):
-    ensure_default(service.sessions, service.blobs, save_recall_model(tmp_path / "recall"))
+    ensure_default(
+        service.sessions, service.blobs, mini_folder=save_recall_model(tmp_path / "recall")
+    )
 
 
 def test_a_new_file_becomes_a_video_with_thumbnails_and_an_embed_job(service, context, generation):

@@ -7,7 +7,7 @@ from workers.jobs.batching import CostLimit, batches_by_cost, forward_each
 
 @given(costs=st.lists(st.integers(1, 20)), limit=st.integers(1, 40))
 def test_batches_keep_all_items_in_order_and_the_limit(costs, limit):
-    batches = list(batches_by_cost(costs, float, CostLimit(limit)))
+    batches = list(batches_by_cost(costs, float, limit=CostLimit(limit)))
 
     assert [cost for batch in batches for cost in batch] == costs
     assert all(sum(batch) <= limit or len(batch) == 1 for batch in batches)
@@ -15,7 +15,7 @@ def test_batches_keep_all_items_in_order_and_the_limit(costs, limit):
 
 def test_a_lowered_limit_holds_from_the_next_batch_on():
     limit = CostLimit(4)
-    batches = batches_by_cost([1] * 8, float, limit)
+    batches = batches_by_cost([1] * 8, float, limit=limit)
 
     first = next(batches)
     limit.lower_below(4)
@@ -27,7 +27,7 @@ def test_batches_are_handed_on_before_the_items_run_out():
     taken = []
     items = (taken.append(item) or item for item in range(1000))
 
-    next(batches_by_cost(items, lambda _: 1, CostLimit(3)))
+    next(batches_by_cost(items, lambda _: 1, limit=CostLimit(3)))
 
     assert len(taken) == 4
 
@@ -107,4 +107,4 @@ def test_memory_bounds_a_slice_whatever_time_allows():
     limit = CostLimit(8, seconds_per_cost=0.0001)
 
     assert limit.allowed == 8
-    assert [len(batch) for batch in batches_by_cost([1] * 20, float, limit)] == [8, 8, 4]
+    assert [len(batch) for batch in batches_by_cost([1] * 20, float, limit=limit)] == [8, 8, 4]

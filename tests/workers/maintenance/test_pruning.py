@@ -25,12 +25,12 @@ def test_files_go_after_the_commit_and_what_a_crash_left_goes_with_the_sweep(
         register_model(sessions, blobs, folder, name="t", version=str(number))
         for number in range(3)
     )
-    remove_model_files(sessions, blobs, removed)
+    remove_model_files(sessions, blobs, model_id=removed)
     assert files_of(blobs, removed)  # it was not deleted
     delete(sessions, removed)
     delete(sessions, left)
 
-    remove_model_files(sessions, blobs, removed)
+    remove_model_files(sessions, blobs, model_id=removed)
     before = files_of(blobs, left)
     sweep(context)
 

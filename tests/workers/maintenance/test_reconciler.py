@@ -53,7 +53,7 @@ def make_video(sessions, sha256):
 def add_clip(sessions, video_id, generation_id):
     clip = NewClip(0, 0.0, 1.0, [0.5], [1.0, 0.0], "tokens/a/b.safetensors")
     with sessions.begin() as session:
-        VideoRepository(session).replace_clips(video_id, generation_id, [clip])
+        VideoRepository(session).replace_clips(video_id, generation_id, clips=[clip])
 
 
 def lose(sessions):

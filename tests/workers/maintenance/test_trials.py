@@ -39,7 +39,9 @@ COLOUR, SHAPE = "What colour is it?", "which shape?"
 @pytest.fixture
 def library(service, context, media_folder, tmp_path):
     """Four indexed videos; recall serves, open-ended questions are answered by nobody."""
-    ensure_default(service.sessions, service.blobs, save_recall_model(tmp_path / "recall"))
+    ensure_default(
+        service.sessions, service.blobs, mini_folder=save_recall_model(tmp_path / "recall")
+    )
     videos = {
         name: add_video(
             service, write_counting_video(media_folder / f"{name}.mp4", frames, fps=10)

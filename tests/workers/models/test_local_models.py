@@ -35,7 +35,7 @@ def model(blobs, tmp_path):
     (folder / "config.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(b"weights")
     manifest = list_folder(folder)
-    put_folder(blobs, folder, "models/m", manifest)
+    put_folder(blobs, folder, folder_key="models/m", manifest=manifest)
     return Model(name="m", folder_key="models/m", sha256=manifest.sha256)
 
 

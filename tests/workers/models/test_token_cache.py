@@ -7,7 +7,7 @@ from workers.models.token_cache import TokenCache, put_tokens, read_tokens, toke
 
 def stored(blobs, name):
     tokens = torch.randn(4, 2, 2, 8).half()  # 256 bytes
-    put_tokens(blobs, tokens_key("g", name), tokens)
+    put_tokens(blobs, tokens_key("g", name), tokens=tokens)
     return tokens
 
 
@@ -55,8 +55,8 @@ class CountingBlobs:
         self._blobs = blobs
         self.num_bytes = 0
 
-    def read_range(self, key, start, end):
-        content = self._blobs.read_range(key, start, end)
+    def read_range(self, key, *, start, end):
+        content = self._blobs.read_range(key, start=start, end=end)
         self.num_bytes += len(content)
         return content
 
@@ -64,7 +64,7 @@ class CountingBlobs:
 @pytest.mark.parametrize("indices", [[0], [7, 255], [100, 101, 103], [255], list(range(256))])
 def test_rows_are_those_of_the_whole(blobs, indices):
     tokens = torch.randn(256, 7, 7, 8).half()
-    put_tokens(blobs, "tokens/g/long.safetensors", tokens)
+    put_tokens(blobs, "tokens/g/long.safetensors", tokens=tokens)
 
     rows = TokenCache(blobs, capacity_bytes=0).rows("tokens/g/long.safetensors", indices)
 
@@ -73,7 +73,7 @@ def test_rows_are_those_of_the_whole(blobs, indices):
 
 def test_only_the_rows_that_are_asked_for_are_read(blobs):
     tokens = torch.randn(256, 7, 7, 384).half()  # 37,632 bytes a clip, 9.6 MB in all
-    put_tokens(blobs, "tokens/g/long.safetensors", tokens)
+    put_tokens(blobs, "tokens/g/long.safetensors", tokens=tokens)
     counting = CountingBlobs(blobs)
     cache = TokenCache(counting, capacity_bytes=10**6)
 
@@ -93,6 +93,6 @@ def test_a_damaged_blob_is_named(blobs, content):
 
     for indices in (None, [0]):
         with pytest.raises(JobError, match="not a video's visual tokens") as caught:
-            read_tokens(blobs, "tokens/g/bad.safetensors", indices)
+            read_tokens(blobs, "tokens/g/bad.safetensors", indices=indices)
 
         assert caught.value.code == "tokens_damaged"
