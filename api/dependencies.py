@@ -57,10 +57,10 @@ async def _key_name(request: Request) -> str | None:
 
 async def _page_query(
     page_size: Annotated[
-        int, Query(ge=1, description="how many at most; more than 500 are 500")
+        int, Query(ge=1, description="at most this many; more than 500 counts as 500")
     ] = 50,
     page_token: Annotated[
-        str | None, Query(max_length=200, description="next_page_token of the page before")
+        str | None, Query(max_length=200, description="next_page_token of the previous page")
     ] = None,
 ) -> PageQuery:
     return PageQuery(page_size=page_size, page_token=page_token)

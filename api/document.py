@@ -13,14 +13,26 @@ from api.schemas.resources import Problem, RequestBody, Resource
 from api.schemas.videos import NewVideo
 
 _TAGS: Final = [
-    {"name": "videos", "description": "Put in, watched, taken out."},
-    {"name": "batches", "description": "Many videos in one request."},
-    {"name": "jobs", "description": "What the service is doing, did, and will do."},
-    {"name": "searches", "description": "A text in, moments out."},
-    {"name": "questions", "description": "Multiple choice and open-ended, about one video."},
-    {"name": "labels", "description": "What people say about videos, and data sets frozen of it."},
-    {"name": "finetunes", "description": "From labels to a better model."},
-    {"name": "models", "description": "What is registered, what serves, what was indexed for it."},
+    {"name": "videos", "description": "Add videos, look at them, remove them."},
+    {"name": "batches", "description": "Add many videos in one request."},
+    {"name": "jobs", "description": "What the service is doing, has done and will do."},
+    {"name": "searches", "description": "Find moments by text."},
+    {
+        "name": "questions",
+        "description": "Multiple-choice and open-ended questions about one video.",
+    },
+    {
+        "name": "labels",
+        "description": "What people say about videos, and data sets frozen from it.",
+    },
+    {
+        "name": "finetunes",
+        "description": "Train a model on labels, and promote it if it is better.",
+    },
+    {
+        "name": "models",
+        "description": "Which models are registered, what they serve, what is indexed for them.",
+    },
     {"name": "schedules", "description": "Finetunes that start by themselves."},
     {"name": "system", "description": "Counts and health."},
 ]

@@ -28,7 +28,7 @@ EVENTS_ANSWER: Final[dict[str, Any]] = {
 
 AfterSeq = Annotated[int, Query(ge=0, le=_MAX_SEQ, description="only events with a higher `seq`")]
 LastEventId = Annotated[
-    str | None, Header(description="of a stream that broke off: goes on after this `seq`")
+    str | None, Header(description="of an interrupted stream: it continues after this `seq`")
 ]
 
 

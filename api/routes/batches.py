@@ -41,7 +41,7 @@ _NDJSON_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "applic
     response_model=BatchResource,
     openapi_extra={"requestBody": NEW_BATCH_BODY},
     responses={
-        202: {"description": "All items are stored; the batch at Location tells how they go"},
+        202: {"description": "All items are stored; follow the batch at Location"},
         **refusals(
             "malformed_json",
             "outside_media_roots",
@@ -132,10 +132,10 @@ def list_batch_items(
     batch_id: UUID,
     state: ItemState | None = None,
     is_partial: Annotated[
-        bool, Query(description="only those of which the video is read in part only")
+        bool, Query(description="only items whose video is indexed in part only")
     ] = False,
 ) -> Page[ItemResource]:
-    """List the items of a batch in the order they came."""
+    """List the items of a batch in their order."""
     with services.sessions() as session:
         batches = BatchRepository(session)
         batches.get(batch_id)
@@ -156,7 +156,7 @@ def list_batch_items(
     "/{batch_id}:cancel", response_model=BatchResource, responses=refusals("batch_not_found")
 )
 def cancel_batch(services: ServicesDep, batch_id: UUID) -> BatchResource:
-    """Cancel all jobs of a batch that are not over. Videos that are done stay."""
+    """Cancel all unfinished jobs of a batch. Videos that are done stay."""
     run_in_transaction(services.sessions, lambda session: BatchRepository(session).cancel(batch_id))
     return _read(services, batch_id)
 
@@ -165,7 +165,7 @@ def cancel_batch(services: ServicesDep, batch_id: UUID) -> BatchResource:
     "/{batch_id}:retry_failed", response_model=BatchResource, responses=refusals("batch_not_found")
 )
 def retry_failed_items(services: ServicesDep, batch_id: UUID) -> BatchResource:
-    """Send the items round again that failed or were quarantined."""
+    """Retry the items that failed or were quarantined."""
     count = run_in_transaction(
         services.sessions, lambda session: BatchRepository(session).retry_failed(batch_id)
     )

@@ -59,8 +59,8 @@ _ACTS: Final = refusals("finetune_not_found", "illegal_state")
     status_code=202,
     response_model=FinetuneResource,
     responses={
-        200: {"model": FinetunePlan, "description": "With `validate_only`: what it would be"},
-        202: {"description": "Accepted; ask at Location how it goes"},
+        200: {"model": FinetunePlan, "description": "With `validate_only`: what would be trained"},
+        202: {"description": "Accepted; follow it at Location"},
         **refusals(
             "malformed_json",
             "payload_too_large",
@@ -81,8 +81,9 @@ def create_finetune(
 ) -> Response:
     """Train a model on labels, compare it with the one that serves, promote it if it is better.
 
-    Checked at once is all that can be: labels, holdout, base model, recipe, videos. The labels are
-    frozen as a data set, so that the finetune can be repeated whatever is labelled meanwhile.
+    All that can be checked is checked at once: labels, holdout, base model, recipe, videos. The
+    labels are frozen as a data set, so that the finetune can be repeated whatever is labelled
+    meanwhile.
     """
     try:
         if validate_only:
@@ -137,7 +138,7 @@ async def get_finetune(
     wait: WaitSeconds = 0,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Get a finetune: how far it is, and what came of it. With `wait`, when it is over."""
+    """Get a finetune: its progress, its outcome. With `wait`, the answer comes when it is over."""
     resource = await run_in_threadpool(_read, services, finetune_id)
     if not resource.done and wait > 0:
         await wait_for_job(services, request, job_id=finetune_id, wait_seconds=wait)
@@ -175,7 +176,7 @@ def resume_finetune(services: ServicesDep, finetune_id: UUID) -> FinetuneResourc
 
 @router.post("/{finetune_id}:retry", response_model=FinetuneResource, responses=_ACTS)
 def retry_finetune(services: ServicesDep, finetune_id: UUID) -> FinetuneResource:
-    """Send a finetune round again that failed or was cancelled, on the same data set."""
+    """Retry a finetune that failed or was cancelled, on the same data set."""
     with services.sessions.begin() as session:
         FinetuneRepository(session).get(finetune_id)
         JobRepository(session).retry(finetune_id)

@@ -142,7 +142,7 @@ def resume_job(services: ServicesDep, job_id: UUID) -> JobResource:
     responses=refusals("job_not_found", "illegal_state"),
 )
 def retry_job(services: ServicesDep, job_id: UUID) -> JobResource:
-    """Send a job round again that failed, was cancelled or quarantined."""
+    """Retry a job that failed, was cancelled or was quarantined."""
     job = run_in_transaction(
         services.sessions, lambda session: JobRepository(session).retry(job_id)
     )

@@ -74,7 +74,8 @@ async def _label_filter(
     source: Name | None = None,
     tag: Annotated[Name | None, Query(description="of the video")] = None,
     text: Annotated[
-        Name | None, Query(description="a part of the text or the answer, in any case")
+        Name | None,
+        Query(description="a part of the text or of the answer, in upper or lower case"),
     ] = None,
 ) -> LabelFilter:
     return LabelFilter(

@@ -54,7 +54,7 @@ def list_models(services: ServicesDep) -> Page[ModelResource]:
 def get_model(
     services: ServicesDep, *, model_id: UUID, if_none_match: Annotated[str | None, Header()] = None
 ) -> Response:
-    """Get a model: what it serves, how it did, where it comes from."""
+    """Get a model: what it serves, how it was evaluated, where it comes from."""
     return fresh_or_304(_read(services, model_id), if_none_match=if_none_match)
 
 
@@ -69,7 +69,7 @@ def list_model_promotions(
     model_id: UUID,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> Page[PromotionResource]:
-    """List when a model began and ended to serve, the latest first. There is one page."""
+    """List when a model started and stopped serving, the latest first. There is one page."""
     with services.sessions() as session:
         models = ModelRepository(session)
         models.live(model_id)

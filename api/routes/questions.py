@@ -68,7 +68,7 @@ def list_questions(
     *,
     video_id: UUID | None = None,
     trials: Annotated[
-        bool, Query(description="list those too that the service put by itself")
+        bool, Query(description="include questions that the service asked by itself")
     ] = False,
 ) -> Page[QuestionResource]:
     """List questions with their answers, the newest first."""

@@ -44,7 +44,7 @@ IfMatch = Annotated[str | None, Header(description="the ETag of the schedule as 
     responses={
         200: {
             "model": ScheduleResource,
-            "description": "With an Idempotency-Key: just this schedule was made before",
+            "description": "With an Idempotency-Key: this schedule was made before",
         },
         **refusals(*_WRONG, *_WRONG_TOO),
     },
@@ -54,7 +54,7 @@ def add_schedule(
 ) -> Response:
     """Create a schedule: finetunes start by a cron expression and when there are new labels.
 
-    A name is given once: another schedule of the same name is refused. With an Idempotency-Key the
+    Names are unique: another schedule of the same name is refused. With an Idempotency-Key the
     very same schedule again is answered with the one that is there.
     """
     columns = {

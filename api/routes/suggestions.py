@@ -32,7 +32,7 @@ def list_label_suggestions(
         TrialSource | None, Query(description="only what was asked, or only unlabelled videos")
     ] = None,
 ) -> Page[SuggestionResource]:
-    """List the questions whose answer by a person is worth most, the best first.
+    """List the questions that are most worth answering, the best first.
 
     They come from the answers that people asked for and from questions that the service puts to
     unlabelled videos while it has nothing else to do. Worth a label is an answer that the model is

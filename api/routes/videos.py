@@ -42,7 +42,7 @@ router = APIRouter(prefix="/v1/videos", tags=["videos"])
 
 _MEDIA_RESPONSES: Responses = {
     200: {"description": "The whole file", "content": {"video/*": {}, "image/*": {}}},
-    206: {"description": "The part asked for by Range", "content": {"video/*": {}}},
+    206: {"description": "The part that Range asks for", "content": {"video/*": {}}},
     304: {"description": "The client has it already"},
     **refusals(
         "video_not_found",
@@ -74,7 +74,7 @@ class Thumbnail(StrEnum):
     response_model=JobResource,
     openapi_extra={"requestBody": NEW_VIDEO_BODY},
     responses={
-        202: {"description": "Accepted; the job at Location tells how it goes"},
+        202: {"description": "Accepted; follow the job at Location"},
         **refusals(
             "malformed_json",
             "malformed_multipart",
@@ -91,7 +91,7 @@ class Thumbnail(StrEnum):
 async def create_video(
     request: Request, services: ServicesDep, *, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """Index a video: an upload (multipart form, part `file`), or a file of the service's machine.
+    """Index a video: an upload (multipart form, part `file`), or a file on the service's machine.
 
     The same content twice is one video. The answer is the ingest job; its `video_id` is set when
     the file was found sound, and at once when an upload's content is known already.
@@ -120,14 +120,12 @@ def list_videos(
     page: PageDep,
     *,
     state: Annotated[
-        ShownState | None, Query(description="superseded ones are listed only if asked for")
+        ShownState | None, Query(description="superseded videos are listed only if asked for")
     ] = None,
     tag: Annotated[str | None, Query(max_length=200, pattern="^[^\0]*$")] = None,
-    name: Annotated[
-        FileName | None, Query(description="its file name, or that of a copy of it")
-    ] = None,
+    name: Annotated[FileName | None, Query(description="its file name, or that of a copy")] = None,
     name_part: Annotated[
-        FileName | None, Query(description="a part of such a name, in upper or lower case")
+        FileName | None, Query(description="a part of such a name, in any case")
     ] = None,
 ) -> Page[VideoResource]:
     """List videos, the newest first."""
@@ -157,13 +155,13 @@ def get_video(services: ServicesDep, video_id: UUID) -> VideoResource:
 
 @router.head("/{video_id}", response_model=VideoResource, responses=refusals("video_not_found"))
 def head_video(services: ServicesDep, video_id: UUID) -> VideoResource:
-    """Check that there is such a video."""
+    """Check that a video exists."""
     return get_video(services, video_id)
 
 
 @router.delete("/{video_id}", status_code=204, responses=refusals("video_not_found"))
 def delete_video(services: ServicesDep, video_id: UUID) -> None:
-    """Take a video out, with its clips. A file that lies under a media root stays there."""
+    """Remove a video and its clips. A file that lies under a media root stays there."""
     deleted = run_in_transaction(
         services.sessions, lambda session: VideoRepository(session).delete(video_id)
     )
@@ -245,7 +243,7 @@ def head_video_thumbnail(
 
 @router.get("/{video_id}/clips", response_model=ClipList, responses=refusals("video_not_found"))
 def list_video_clips(services: ServicesDep, video_id: UUID) -> ClipList:
-    """List the clips of a video in the generation that is searched now."""
+    """List the clips of a video in the generation that is searched."""
     with services.sessions() as session:
         videos = VideoRepository(session)
         video = videos.get(video_id)

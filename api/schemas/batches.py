@@ -108,7 +108,7 @@ class BatchResource(Resource):
 
 
 class ItemResource(Resource):
-    """One file of a batch: done when its video can be searched, or cannot ever."""
+    """One file of a batch: done when its video can be searched, or never can be."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [ITEM_EXAMPLE]})
 
@@ -117,7 +117,7 @@ class ItemResource(Resource):
     external_id: str | None
     state: ItemState
     is_partial: bool = Field(
-        description="whether it succeeded in part only: its video's `damaged_spans` say what lacks"
+        description="whether only a part was indexed; its video's `damaged_spans` say which"
     )
     error: Failure | None
     job_id: UUID

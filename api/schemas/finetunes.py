@@ -133,7 +133,7 @@ class Difference(Resource):
 
 
 class Decision(Resource):
-    """What became of the finetuned model, and why."""
+    """The decision on the finetuned model, with its reason."""
 
     promoted: bool
     code: str = Field(
@@ -146,7 +146,7 @@ class Decision(Resource):
 
 
 class FinetunePlan(Resource):
-    """What a finetune would be; it was not started."""
+    """What would be trained; it was not started."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [PLAN_EXAMPLE]})
 
@@ -198,7 +198,7 @@ class FinetuneResource(Resource):
 
 
 class Curves(Resource):
-    """How the training went, as numbers."""
+    """The course of a training, as numbers."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [CURVES_EXAMPLE]})
 

@@ -40,14 +40,14 @@ JOB_EXAMPLE: JsonDict = {
 
 
 class Progress(Resource):
-    """How far a job is, in its own units (clips for an embed job)."""
+    """The progress of a job, in its own units (clips for an embed job)."""
 
     done: int
     total: int | None = Field(description="null while it is not known")
 
 
 class JobResource(Resource):
-    """A piece of work: indexing a file, a search, a question, a finetune."""
+    """A unit of work: indexing a file, a search, a question, a finetune."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [JOB_EXAMPLE]})
 
@@ -62,7 +62,7 @@ class JobResource(Resource):
     stage: str | None = Field(description="what the job is doing, or did last")
     progress: Progress
     cancel_requested: bool
-    pause_requested: bool = Field(description="a running finetune is about to stand still")
+    pause_requested: bool = Field(description="a running finetune is about to pause")
     input: dict[str, Any]
     result: dict[str, Any] | None
     error: Failure | None

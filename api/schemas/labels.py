@@ -113,11 +113,11 @@ class NewLabel(RequestBody):
         "first label settles, by the hash of its content",
     )
     source: Name | None = Field(default=None, description="who or what says it")
-    provenance: Metadata = Field(default={}, description="where exactly it comes from")
+    provenance: Metadata = Field(default={}, description="its exact origin")
 
 
 class LabelChanges(RequestBody):
-    """What is to change of a label; what is left out stays."""
+    """Changes to a label; fields that are left out stay as they are."""
 
     model_config = ConfigDict(
         json_schema_extra=never_null("question", "caption", "split", example=LABEL_CHANGES_EXAMPLE)
@@ -196,7 +196,7 @@ class RefusedLine(Resource):
 
 
 class LabelsImported(Resource):
-    """What became of the lines of an import."""
+    """The outcome of an import."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [IMPORT_EXAMPLE]})
 

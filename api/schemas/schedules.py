@@ -80,7 +80,7 @@ class NewSchedule(RequestBody):
 
 
 class ScheduleChanges(RequestBody):
-    """What is to change of a schedule; what is left out stays. `finetune` is replaced whole."""
+    """Changes to a schedule; what is left out stays. `finetune` is replaced as a whole."""
 
     model_config = ConfigDict(json_schema_extra=never_null(example=SCHEDULE_CHANGES_EXAMPLE))
 

@@ -54,7 +54,7 @@ class LabelToFill(Resource):
     choices: list[str] | None
     answer: None = Field(default=None, description="to be filled in")
     start_seconds: None = Field(
-        default=None, description="null: the label is about all of the video"
+        default=None, description="null: the label is about the whole video"
     )
     end_seconds: None = None
 

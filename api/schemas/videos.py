@@ -164,7 +164,7 @@ class ClipResource(Resource):
 
 
 class ClipList(Resource):
-    """The clips of a video in the generation that is searched now."""
+    """The clips of a video in the generation that is searched."""
 
     model_config = ConfigDict(
         json_schema_extra={

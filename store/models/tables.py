@@ -48,14 +48,14 @@ class PromotionAction(StrEnum):
 
 
 class MisfirePolicy(StrEnum):
-    """What becomes of fires that nobody was there for."""
+    """What happens to fires that were missed."""
 
     SKIP = "skip"
     RUN_ONCE = "run_once"
 
 
 class OverlapPolicy(StrEnum):
-    """What becomes of a fire while the finetune of the one before is not over."""
+    """What happens to a fire while the previous one's finetune is still running."""
 
     SKIP = "skip"
     QUEUE = "queue"
