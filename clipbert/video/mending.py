@@ -319,10 +319,13 @@ def part_recordings(times: Ticks, starts: list[int], step: int) -> None:
         starts: rows with which recordings begin, ascending.
         step: how long a last frame is shown.
     """
-    for start, stop in pairwise([*starts[1:], len(times)]):
-        overlap = int(times[:start].max()) + step - int(times[start:stop].min())
-        if overlap > 0:
-            times[start:] += overlap
+    bounds = [*starts[1:], len(times)]
+    latest, moved = int(times[: bounds[0]].max()), 0
+    for start, stop in pairwise(bounds):
+        recording = times[start:stop]
+        moved += max(0, latest + step - moved - int(recording.min()))
+        recording += moved
+        latest = max(latest, int(recording.max()))
 
 
 def gaps_of(times: Ticks, traits: ClockTraits) -> tuple[tuple[int, int], ...]:
