@@ -8,8 +8,8 @@ HEAD_BYTES = 4096
 _MP4_BOXES = frozenset(
     {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp", b"pdin", b"uuid"}
 )
-# MPEG-TS, and the same with a time before each packet. A packet begins with a G.
-_TS_PACKET_BYTES = (188, 192)
+# MPEG-TS, the same with a time before each packet, and with parity after it. One begins with a G.
+_TS_PACKET_BYTES = (188, 192, 204)
 # So many packets in a row tell MPEG-TS from chance; a copied recording may begin within a packet.
 _TS_PACKETS = 4
 _TS_BYTES = 1024

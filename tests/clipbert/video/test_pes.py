@@ -307,3 +307,21 @@ def test_a_frame_of_a_mended_file_is_read_from_the_keyframe_before_it(tmp_path):
     first = num_read() - before - last
 
     assert last < first + path.stat().st_size / 3
+
+
+@pytest.mark.parametrize("packet_bytes", [192, 204])
+def test_transport_streams_with_longer_packets(packet_bytes, tmp_path):
+    """With a time before each (M2TS of cameras), or with parity after it (broadcast captures)."""
+    parts = []
+    for first in (0, 100):
+        part = write_video(tmp_path / f"{first}.ts", map(counting_frame, range(first, first + 40)))
+        data = part.read_bytes()
+        packets = [data[start : start + 188] for start in range(0, len(data), 188)]
+        extra = bytes(packet_bytes - 188)
+        longer = [extra + each if packet_bytes == 192 else each + extra for each in packets]
+        part.write_bytes(b"".join(longer))
+        parts.append(part)
+    path = join(tmp_path / "v.ts", *parts)
+
+    assert probe_video(path).mended == ("joined_recordings",)
+    check_numbers(path, [*range(40), *range(100, 140)])
