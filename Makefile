@@ -35,11 +35,12 @@ test: setup  ## run every test, with real PostgreSQL, Redis and workers (15 to 3
 	@# By default xdist starts the files with the fewest tests last, which here are the longest.
 	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/api/test_contract.py
 
-check: setup  ## lint, formatting, types, import contracts
+check: setup  ## lint, formatting, types, import contracts, links and commands of the documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/docs
 
 docs: setup $(DOCS_STAMP)  ## build the site of the documents in build/docs, with the references of API and library
 	@$(BIN)/python -m api.openapi docs/openapi.json
