@@ -17,6 +17,7 @@ from cli.errors import CliError
 from cli.ports import address_for_clients, bind_port
 from cli.readiness import api_is_ready
 from cli.up_options import UpOptions
+from clipbert.model.config import CONFIG_FILE
 from embedded.deployment import Services, plan_processes, service_environment
 from embedded.lock import hold_lock
 from embedded.log import unfailing_output
@@ -170,7 +171,7 @@ def _start_service_watch(
 
 
 def _build_model_if_missing(model: Path, options: UpOptions, stop: threading.Event) -> None:
-    if (model / "config.json").is_file():
+    if (model / CONFIG_FILE).is_file():
         return
     if options.model is not None:
         raise CliError(

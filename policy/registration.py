@@ -13,6 +13,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
+from clipbert.model.config import CONFIG_FILE
 from policy.generations import follow_serving
 from policy.library_walk import advance
 from store.blobs import BlobStore
@@ -67,7 +68,7 @@ def register_model(
     with sessions.begin() as session:
         known = ModelRepository(session).find(name, version)
     if known is None:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / CONFIG_FILE).read_text())
         model_id = new_id()
         folder_key = f"models/{model_id}"
         put_folder(blobs, folder, folder_key=folder_key, manifest=manifest)

@@ -27,6 +27,7 @@ from api.schemas.finetunes import (
     model_title,
 )
 from api.schemas.resources import Page
+from clipbert.runs.contract import CURVES_PICTURE
 from policy.finetunes.admission import (
     FinetuneGate,
     FinetuneRefused,
@@ -225,7 +226,7 @@ def get_finetune_picture(services: ServicesDep, finetune_id: UUID) -> Response:
     """Get the curves of a finetune as a picture, drawn anew at each checkpoint."""
     with services.sessions() as session:
         FinetuneRepository(session).get(finetune_id)
-    key = curves_key(finetune_id, "curves.png")
+    key = curves_key(finetune_id, CURVES_PICTURE)
     try:
         with services.blobs.open_read(key) as file:
             content = file.read()

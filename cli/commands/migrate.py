@@ -8,6 +8,7 @@ import typer
 from cli.data_folder import DataOption, find_data_folder
 from cli.errors import CliError
 from cli.local_store import store_environment
+from clipbert.model.config import CONFIG_FILE
 
 
 def migrate(
@@ -29,7 +30,7 @@ def migrate(
     data: DataOption = None,
 ) -> None:
     """Bring the database to the newest schema; safe to run again, and by two at once."""
-    if model is not None and not (model / "config.json").is_file():
+    if model is not None and not (model / CONFIG_FILE).is_file():
         raise CliError(f"no model in {model}", f"build one: clipbert weights mini {model}")
     from sqlalchemy.exc import OperationalError
 

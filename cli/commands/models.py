@@ -14,6 +14,7 @@ from cli.local_store import open_store
 from cli.model_names import find_model, model_name, serving_model
 from cli.show.console import JsonOption, format_time, print_facts, print_json, print_table
 from cli.show.facts import facts_of
+from clipbert.model.config import CONFIG_FILE
 from clipbert_client.client import ApiClient, Json
 
 SERVED_TASKS = (*TASKS, "recall")
@@ -148,8 +149,8 @@ def register_model(
     data: DataOption = None,
 ) -> None:
     """Copy a model folder into the blob store and note it in the database."""
-    if not (folder / "config.json").is_file():
-        raise CliError(f"{folder} is not a model folder: it has no config.json")
+    if not (folder / CONFIG_FILE).is_file():
+        raise CliError(f"{folder} is not a model folder: it has no {CONFIG_FILE}")
     sessions, blobs = open_store(find_data_folder(data))
     from clipbert.errors import ClipBertError
     from policy import registration as deployment

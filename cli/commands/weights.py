@@ -11,6 +11,7 @@ from cli.commands.weights_import import base, export_checkpoint, import_checkpoi
 from cli.data_folder import cache_folder
 from cli.errors import CliError
 from cli.show.console import JsonOption, print_facts, print_json
+from clipbert.model.config import WEIGHTS_FILE
 
 app = typer.Typer(help="Build, import and look into model folders.", no_args_is_help=True)
 app.command("import")(import_checkpoint)
@@ -73,7 +74,7 @@ def _read_facts(folder: Path) -> dict[str, Any]:
 
     config = ClipBertConfig.from_folder(folder)
     backbone = config.backbone
-    weights = folder / "model.safetensors"
+    weights = folder / WEIGHTS_FILE
     if not weights.is_file():
         raise CliError(f"no {weights.name} in {folder}")
     return {

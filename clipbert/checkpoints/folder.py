@@ -13,12 +13,11 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from clipbert.errors import CheckpointError
-from clipbert.model.config import CONFIG_FILE, ClipBertConfig
+from clipbert.model.config import CONFIG_FILE, WEIGHTS_FILE, ClipBertConfig
 from clipbert.model.network import Network
 from clipbert.model.text import TOKENIZER_FILE, TextTokenizer
 from clipbert.runs.whole_files import replace_file, write_beside
 
-WEIGHTS_FILE = "model.safetensors"
 # What cached visual tokens depend on, in parameter names and in configuration fields.
 VISUAL_PREFIXES = ("backbone.", "grid_encoder.")
 _VISUAL_FIELDS = (

@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 
-from clipbert.checkpoints.folder import WEIGHTS_FILE
 from clipbert.checkpoints.tensor_files import hash_file
 from clipbert.datasets.annotation_files import AnnotationKind
 from clipbert.evaluation.evaluate import Evaluation
 from clipbert.evaluation.evaluators import Evaluator, RetrievalReport
 from clipbert.evaluation.metrics import CountMetrics, GroupedScore, RetrievalMetrics
 from clipbert.evaluation.paper_figures import PAPER_FIGURES
-from clipbert.model.config import CONFIG_FILE, Aggregation
+from clipbert.model.config import CONFIG_FILE, WEIGHTS_FILE, Aggregation
 from clipbert.model.head_names import HeadName
 from clipbert.model.text import TOKENIZER_FILE
 from clipbert.sampling.plan import SamplingPlan

@@ -18,6 +18,7 @@ from clipbert.sampling.plan import SamplingPlan
 Aggregation = Literal["mean", "max", "lse"]
 
 CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
 MODEL_TYPE = "clipbert"
 # Cells of the backbone's last feature map; the grid encoder then halves each side.
 BACKBONE_STRIDE_PX = 32

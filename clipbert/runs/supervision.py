@@ -22,12 +22,10 @@ from types import FrameType, TracebackType
 from typing import Any, Literal
 
 from clipbert.errors import FenceLost, TrainingStopped
+from clipbert.runs.contract import ERROR_FILE, RunExit
 from clipbert.runs.failures import code_of
 from clipbert.runs.whole_files import replace_file
 
-PROGRESS_FILE = "progress.json"
-ERROR_FILE = "error.json"
-EXIT_FAILED, EXIT_FENCED, EXIT_OUT_OF_MEMORY, EXIT_STOPPED = 1, 3, 4, 5
 Stage = Literal["starting", "reading", "training", "validating", "saving", "scoring", "done"]
 
 _WRITE_SECONDS = 2.0
@@ -168,7 +166,7 @@ class RunControl:
 
         def stop(_number: int, _frame: FrameType | None) -> None:
             if os.getpid() != own:  # a process that loads data
-                os._exit(EXIT_STOPPED)
+                os._exit(RunExit.STOPPED)
             self._is_wanted_to_stop = True
             if not self._waits:
                 raise TrainingStopped
@@ -235,8 +233,7 @@ def run_supervised(
     """Do some work for a parent process, and turn what it raises into an exit status.
 
     Returns:
-        0; 1 after an error, which error.json tells; 3 if the fence was lost; 4 out of memory;
-        5 after SIGTERM.
+        A RunExit; after FAILED and OUT_OF_MEMORY error.json says why.
     """
     try:
         if fence is not None:
@@ -251,15 +248,15 @@ def run_supervised(
             progress.enter("done")
     except FenceLost as error:
         sys.stderr.write(f"clipbert: {error}\n")
-        return EXIT_FENCED
+        return RunExit.FENCED
     except TrainingStopped as error:
         sys.stderr.write(f"clipbert: {error}\n")
-        return EXIT_STOPPED
+        return RunExit.STOPPED
     except Exception as error:  # noqa: BLE001 (the edge of the process)
         code = code_of(error)
         write_error(error_folder, code=code, message=str(error) or type(error).__name__)
         if code == "internal_error":
             print_exc()
         sys.stderr.write(f"clipbert: {error}\n")
-        return EXIT_OUT_OF_MEMORY if code == "out_of_memory" else EXIT_FAILED
-    return 0
+        return RunExit.OUT_OF_MEMORY if code == "out_of_memory" else RunExit.FAILED
+    return RunExit.DONE

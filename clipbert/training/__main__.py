@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipbert.errors import ClipBertError
+from clipbert.runs.contract import PROGRESS_FILE
 from clipbert.runs.supervision import (
-    PROGRESS_FILE,
     Fence,
     RunControl,
     add_supervision,

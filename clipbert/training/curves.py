@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from clipbert.runs.contract import CURVES_FILE, CURVES_PICTURE
 from clipbert.runs.whole_files import replace_file, write_beside
 from clipbert.training.run_log import read_metrics
 
-CURVES_FILE, PICTURE_FILE = "curves.json", "curves.png"
 _LOSS, _VALIDATION, _RATE = "loss", "validation_loss", "transformer_lr"
 _SIZE_INCHES, _DPI = (8.0, 4.5), 100
 
@@ -25,7 +25,7 @@ def draw_curves(metrics: Path) -> None:
     if not points:
         return
     replace_file(metrics.with_name(CURVES_FILE), json.dumps({"points": points}) + "\n")
-    _draw(points, metrics.with_name(PICTURE_FILE))
+    _draw(points, metrics.with_name(CURVES_PICTURE))
 
 
 def _point(line: dict[str, float]) -> dict[str, float]:

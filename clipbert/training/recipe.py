@@ -21,7 +21,6 @@ Loss = Literal["ce", "rank", "bce", "mse"]
 Precision = Literal["auto", "bf16", "fp32"]
 Visual = Literal["trained", "frozen"]
 
-RECIPE_FILE = "recipe.toml"
 _LEAST_COUNTED_TEXTS = 2
 _SEEDS = 2**32  # NumPy's generators know so many
 _LOSSES: Mapping[HeadName, tuple[Loss, ...]] = {

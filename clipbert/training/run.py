@@ -8,19 +8,14 @@ from functools import partial
 import torch
 from torch.utils.data import DataLoader
 
-from clipbert.checkpoints.folder import (
-    VISUAL_PREFIXES,
-    WEIGHTS_FILE,
-    Checkpoint,
-    load_folder,
-    save_folder,
-)
+from clipbert.checkpoints.folder import VISUAL_PREFIXES, Checkpoint, load_folder, save_folder
 from clipbert.checkpoints.tensor_files import hash_file, read_tensors
 from clipbert.engines.devices import default_dtype
 from clipbert.errors import ConfigError, TrainingStopped
 from clipbert.evaluation.evaluate import choose_plan
 from clipbert.evaluation.evaluator_builder import build_evaluator
-from clipbert.model.config import ClipBertConfig
+from clipbert.model.config import WEIGHTS_FILE, ClipBertConfig
+from clipbert.runs.contract import CHECKPOINTS_FOLDER, METRICS_FILE
 from clipbert.sampling.plan import SamplingPlan
 from clipbert.training.batch import Batch, collate
 from clipbert.training.curves import draw_curves
@@ -30,8 +25,8 @@ from clipbert.training.objective import Objective
 from clipbert.training.processes import Processes
 from clipbert.training.recipe import Recipe
 from clipbert.training.run_data import RunData, choose_answers, read_run_data
-from clipbert.training.run_folder import CHECKPOINTS_FOLDER, hash_json, open_run_folder
-from clipbert.training.run_log import METRICS_FILE, read_metrics
+from clipbert.training.run_folder import hash_json, open_run_folder
+from clipbert.training.run_log import read_metrics
 from clipbert.training.run_request import RunReport, RunRequest
 from clipbert.training.sources import Source, open_source
 from clipbert.training.starting_model import StartingModel, prepare_model

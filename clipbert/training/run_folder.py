@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from clipbert.errors import ConfigError
-from clipbert.runs.supervision import ERROR_FILE, PROGRESS_FILE
+from clipbert.runs.contract import ERROR_FILE, PROGRESS_FILE, RECIPE_FILE, RUN_FILE
 from clipbert.runs.whole_files import replace_file
-from clipbert.training.recipe import RECIPE_FILE, Recipe, read_recipe
+from clipbert.training.recipe import Recipe, read_recipe
 
-RUN_FILE = "run.json"
-CHECKPOINTS_FOLDER = "checkpoints"
 # What may change when a run goes on: none of it decides which examples make a step.
 _FREE_FIELDS = (
     "videos_per_forward",

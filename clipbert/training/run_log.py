@@ -25,7 +25,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from clipbert.errors import TrainingDiverged
 from clipbert.training.schedule import RateOf
 
-METRICS_FILE = "metrics.jsonl"
 _VALIDATION_PREFIX = "eval_"
 _SIGNIFICANT_DIGITS = 6
 _TELL_SECONDS = 30.0  # where no terminal shows the bar, and a step may take minutes

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, get_args
 from clipbert.errors import ConfigError
 from clipbert.evaluation.majority import score_majority
 from clipbert.model.head_names import EvaluatedTask
+from clipbert.runs.contract import PROGRESS_FILE
 from clipbert.runs.supervision import (
-    PROGRESS_FILE,
     Fence,
     RunControl,
     add_supervision,

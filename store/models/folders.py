@@ -11,7 +11,10 @@ from store.errors import BlobNotFound, InvalidModelFolder
 from store.media_files import hash_file
 
 _MANIFEST: Final = "manifest.json"
-_NEEDED: Final = ("config.json", "model.safetensors")
+# As clipbert.model.config calls them; the store does not know the library.
+_CONFIG_FILE: Final = "config.json"
+_WEIGHTS_FILE: Final = "model.safetensors"
+_NEEDED: Final = (_CONFIG_FILE, _WEIGHTS_FILE)
 _HEADER_LENGTH_BYTES: Final = 8
 # Everything before the visual embedding: what the cached tokens depend on.
 _VISUAL_WEIGHTS: Final = ("backbone.", "grid_encoder.")
@@ -77,10 +80,10 @@ def hash_visual_side(folder: Path) -> str:
     Two models with the same hash share cached tokens. Reads the safetensors file by its header,
     without torch.
     """
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / _CONFIG_FILE).read_text())
     fields = {name: config.get(name) for name in _VISUAL_FIELDS}
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
-    path = folder / "model.safetensors"
+    path = folder / _WEIGHTS_FILE
     with path.open("rb") as file:
         header_bytes = int.from_bytes(file.read(_HEADER_LENGTH_BYTES), "little")
         header = json.loads(file.read(header_bytes))

@@ -10,6 +10,14 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
+from clipbert.runs.contract import (
+    CURVES_FILE,
+    CURVES_PICTURE,
+    ERROR_FILE,
+    METRICS_FILE,
+    PROGRESS_FILE,
+    RUN_FILE,
+)
 from policy.finetunes.gate import Compared, Decision, decide
 from policy.registration import promote_in, register_model
 from store.models.finetunes import FinetuneRepository
@@ -27,8 +35,8 @@ log = structlog.get_logger(__name__)
 
 _VERSION_LENGTH: Final = 12
 # Of the run alone: they would make two equal models differ.
-_NOT_OF_THE_MODEL: Final = ("run.json", "metrics.jsonl", "progress.json", "error.json")
-_CURVES: Final = ("curves.json", "curves.png")
+_NOT_OF_THE_MODEL: Final = (RUN_FILE, METRICS_FILE, PROGRESS_FILE, ERROR_FILE)
+_CURVES: Final = (CURVES_FILE, CURVES_PICTURE)
 
 
 class _ServingChanged(Exception):

@@ -23,14 +23,18 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
+from clipbert.runs.contract import (
+    CHECKPOINT_PREFIX,
+    CHECKPOINT_STATE,
+    CHECKPOINTS_FOLDER,
+    ERROR_FILE,
+    METRICS_FILE,
+    PROGRESS_FILE,
+)
 from clipbert.runs.whole_files import write_beside
 from workers.errors import JobLost
 
 FENCE_FILE: Final = "fence"
-CHECKPOINTS: Final = "checkpoints"
-_CHECKPOINT_PREFIX: Final = "checkpoint-"
-# The trainer writes it last: a checkpoint without it is not whole.
-CHECKPOINT_STATE: Final = "trainer_state.json"
 _TRAINED_FILE: Final = "trained"
 _TAIL_BYTES: Final = 4000
 
@@ -67,10 +71,10 @@ class FinetuneFolder:
         self.fence = self.path / FENCE_FILE
         self.log = self.path / "trainer.log"
         self.trainer = self.path / "trainer.json"
-        self.metrics = self.run / "metrics.jsonl"
-        self.progress = self.run / "progress.json"
-        self.error = self.run / "error.json"
-        self.checkpoints = self.run / CHECKPOINTS
+        self.metrics = self.run / METRICS_FILE
+        self.progress = self.run / PROGRESS_FILE
+        self.error = self.run / ERROR_FILE
+        self.checkpoints = self.run / CHECKPOINTS_FOLDER
         self._state = self.path / "state.json"
         self._trained = self.path / _TRAINED_FILE
 
@@ -116,7 +120,7 @@ class FinetuneFolder:
     def last_checkpoint(self) -> tuple[int, Path] | None:
         """Find the newest whole checkpoint, with its step."""
         found = []
-        for path in self.checkpoints.glob(f"{_CHECKPOINT_PREFIX}*"):
+        for path in self.checkpoints.glob(f"{CHECKPOINT_PREFIX}*"):
             state = read_json(path / CHECKPOINT_STATE)
             if state is not None and isinstance(state.get("global_step"), int):
                 found.append((state["global_step"], path))

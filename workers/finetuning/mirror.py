@@ -14,17 +14,18 @@ from uuid import UUID
 
 import structlog
 
+from clipbert.runs.contract import CHECKPOINT_STATE, METRICS_FILE, RECIPE_FILE, RUN_FILE
 from store.blobs import BlobStore
 from store.errors import BlobNotFound
 from store.videos.contents import RUNS
-from workers.finetuning.folder import CHECKPOINT_STATE, FinetuneFolder
+from workers.finetuning.folder import FinetuneFolder
 from workers.jobs.best_effort import best_effort
 
 log = structlog.get_logger(__name__)
 
 _LATEST: Final = "latest.json"
 # Beside the checkpoint: what the trainer needs to see that it is the same run, and the curves.
-_RUN_FILES: Final = ("run.json", "recipe.toml", "metrics.jsonl")
+_RUN_FILES: Final = (RUN_FILE, RECIPE_FILE, METRICS_FILE)
 
 
 class Mirror:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import structlog
 
+from clipbert.runs.contract import CURVES_FILE, CURVES_PICTURE
 from store.blobs import BlobStore
 from store.jobs.repository import JobRepository
 from store.videos.contents import curves_key
@@ -24,7 +25,6 @@ log = structlog.get_logger(__name__)
 METRICS_EVENT: Final = "metrics"
 _TRAINING: Final = "training"
 _MAX_EVENTS_PER_LOOK: Final = 10
-_CURVES: Final = ("curves.json", "curves.png")
 
 
 class RunWatch:
@@ -101,7 +101,7 @@ class RunWatch:
         return has_new_steps
 
     def _put_curves(self) -> None:
-        for name in _CURVES:
+        for name in (CURVES_FILE, CURVES_PICTURE):
             path = self._folder.run / name
             with suppress(FileNotFoundError):
                 written_at = path.stat().st_mtime_ns

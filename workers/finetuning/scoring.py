@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import structlog
 
+from clipbert.runs.contract import RunExit
 from store.models.repository import ModelRepository
 from store.models.tables import Model
 from store.table_base import Task
@@ -19,7 +20,6 @@ from workers.finetuning.subprocesses import works_on_of
 from workers.finetuning.supervision import supervise
 from workers.finetuning.training import (
     MAX_LOSSES,
-    TrainerExit,
     python_module,
     start_subprocess,
 )
@@ -168,10 +168,10 @@ def _run_scorer(
     status = supervise(process, context=work.context, job=work.job, poll=works_on_of(process))
     if status == 0:
         return
-    if status == TrainerExit.FENCED:
+    if status == RunExit.FENCED:
         work.job.is_lost = True
         raise JobLost(f"another worker goes on with job {work.finetune.id}")
-    if status in (TrainerExit.FAILED, TrainerExit.OUT_OF_MEMORY) or is_last:
+    if status in (RunExit.FAILED, RunExit.OUT_OF_MEMORY) or is_last:
         error = read_json(out.with_name(work.folder.error.name)) or {}
         why = error.get("message") or "its log says why"
         detail = {"log": work.folder.log_tail(), "code": error.get("code")}

@@ -7,12 +7,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
+from clipbert.runs.contract import RECIPE_FILE, RunExit
 from clipbert.training.recipe import Recipe
 from store.labels.datasets import DatasetRepository
 from workers.child.context import WorkerContext
@@ -34,19 +34,8 @@ log = structlog.get_logger(__name__)
 MAX_LOSSES: Final = 3
 """Times that a trainer is started again without having got any further."""
 
-_RECIPE_FILE: Final = "recipe.toml"
 _ANSWERS_FILE: Final = "answers.json"
 _PAUSE_AFTER_LOSS_SECONDS: Final = 1.0
-
-
-class TrainerExit(IntEnum):
-    """How `python -m clipbert.training --supervised` ends."""
-
-    DONE = 0
-    FAILED = 1
-    FENCED = 3
-    OUT_OF_MEMORY = 4
-    STOPPED = 5
 
 
 def train(work: Work) -> None:
@@ -82,14 +71,14 @@ class _Training:
         self._losses, self._lost_at_step = 0, -1
 
     def run(self) -> None:
-        while (status := self._run_once()) != TrainerExit.DONE:
+        while (status := self._run_once()) != RunExit.DONE:
             match status:
-                case TrainerExit.FENCED:
+                case RunExit.FENCED:
                     self._work.job.is_lost = True
                     raise JobLost(f"another worker goes on with job {self._work.finetune.id}")
-                case TrainerExit.OUT_OF_MEMORY:
+                case RunExit.OUT_OF_MEMORY:
                     self._take_less_memory()
-                case TrainerExit.FAILED:
+                case RunExit.FAILED:
                     self._fail()
                 case _:
                     self._note_loss(status)
@@ -127,7 +116,7 @@ class _Training:
             return self._watch.check() or (not self._watch.counts_steps and works_on())
 
         status = supervise(process, context=self._work.context, job=self._work.job, poll=poll)
-        if status == TrainerExit.FAILED and self._num_processes > 1:
+        if status == RunExit.FAILED and self._num_processes > 1:
             return self._status_of_processes()
         return status
 
@@ -135,14 +124,14 @@ class _Training:
         """Return how torchrun's processes ended; its own status is one for all that is wrong."""
         folder = self._work.folder
         if folder.token() != self._work.job.claim.lease_token:
-            return TrainerExit.FENCED
+            return RunExit.FENCED
         match (read_json(folder.error) or {}).get("code"):
             case None | "process_lost":
-                return TrainerExit.STOPPED
+                return RunExit.STOPPED
             case "out_of_memory":
-                return TrainerExit.OUT_OF_MEMORY
+                return RunExit.OUT_OF_MEMORY
             case _:
-                return TrainerExit.FAILED
+                return RunExit.FAILED
 
     def _take_less_memory(self) -> None:
         before = self._videos_per_forward
@@ -256,7 +245,7 @@ def start_subprocess(
 
 
 def _write_recipe(folder: FinetuneFolder, recipe: Recipe) -> Path:
-    path = folder.path / _RECIPE_FILE
+    path = folder.path / RECIPE_FILE
     write_text(path, recipe.to_toml())
     return path
 

@@ -11,6 +11,7 @@ from uuid import UUID
 import structlog
 
 from clipbert.errors import CheckpointError, ConfigError
+from clipbert.model.config import WEIGHTS_FILE
 from clipbert.model.config_json import dataclass_from_json
 from clipbert.training.recipe import Recipe
 from policy.finetunes.request import FinetuneGate
@@ -212,7 +213,7 @@ def prepare(work: Work) -> None:
     if not work.folder.is_trained():
         check_disk(
             work.folder,
-            work.local_model(work.base) / "model.safetensors",
+            work.local_model(work.base) / WEIGHTS_FILE,
             checkpoints_kept=work.recipe.checkpoints_kept,
         )
 

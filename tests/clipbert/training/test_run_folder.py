@@ -5,8 +5,9 @@ import json
 import pytest
 
 from clipbert.errors import ConfigError
-from clipbert.training.recipe import RECIPE_FILE, Recipe
-from clipbert.training.run_folder import RUN_FILE, open_run_folder
+from clipbert.runs.contract import RECIPE_FILE, RUN_FILE
+from clipbert.training.recipe import Recipe
+from clipbert.training.run_folder import open_run_folder
 
 RECIPE = Recipe("qa")
 FACTS = {"data_sha256": "0"}

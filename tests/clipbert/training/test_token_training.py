@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from token_corpus import ANSWERS, write_tokens
 
-from clipbert.checkpoints.folder import VISUAL_PREFIXES, WEIGHTS_FILE, load_folder, visual_sha256
+from clipbert.checkpoints.folder import VISUAL_PREFIXES, load_folder, visual_sha256
 from clipbert.datasets.token_index import StoredVideo, write_index
 from clipbert.errors import AnnotationError, ConfigError
 from clipbert.inference.clipbert import ClipBert
 from clipbert.inference.clips import decode_clips
-from clipbert.model.config import ClipBertConfig
+from clipbert.model.config import WEIGHTS_FILE, ClipBertConfig
 from clipbert.sampling.plan import SamplingPlan
 from clipbert.sampling.plan_clips import plan_clips
 from clipbert.training.finetune_recipes import default_recipe

@@ -16,14 +16,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from videos import cut
 
-from clipbert.checkpoints.folder import WEIGHTS_FILE, Checkpoint, load_folder
+from clipbert.checkpoints.folder import Checkpoint, load_folder
 from clipbert.datasets.annotation_files import read_annotations
 from clipbert.datasets.media_folder import MediaFolder
 from clipbert.errors import AnnotationError, CheckpointError, ConfigError, TrainingDiverged
 from clipbert.evaluation.clips import MediaClips
 from clipbert.evaluation.evaluator_builder import build_evaluator
 from clipbert.inference.clipbert import ClipBert
-from clipbert.model.config import ClipBertConfig, HeadConfig
+from clipbert.model.config import WEIGHTS_FILE, ClipBertConfig, HeadConfig
 from clipbert.model.text import TextTokenizer
 from clipbert.sampling.plan import SamplingPlan
 from clipbert.training.objective import Objective
