@@ -37,6 +37,9 @@ _MEMORY = Path("/dev/shm")  # noqa: S108
 _MEMORY_BYTES = 8 << 30  # free there, for three processes with servers of their own
 _DAY_SECONDS = 24 * 3600
 _BEGUN_FIRST = {"workers": 0, "chaos": 1}
+# Who asks for these has servers, and workers on them, or the default model, which is built first.
+_FIXTURES_OF_SERVERS = frozenset({"services", "mini_folder"})
+_FOLDERS_OF_SERVERS = frozenset({"chaos", "end_to_end", "embedded"})
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -46,20 +49,31 @@ structlog.configure(logger_factory=structlog.stdlib.LoggerFactory())
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add what makes a test longer."""
+    """Add what makes tests longer, and what leaves the long ones out."""
     help_text = "damaged files of each kind that clipbert/video/test_format_fuzz.py reads"
     parser.addoption("--fuzz-mutations", type=int, default=5, help=help_text)
+    help_text = "leave out what has servers or workers, and what is marked slow"
+    parser.addoption("--fast", action="store_true", help=help_text)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with what takes longest, and leave out what needs a GPU where there is none."""
     # Begun last, a file of minutes would run alone at the end, with cores idle.
     items.sort(key=lambda item: _BEGUN_FIRST.get(item.path.relative_to(_TESTS).parts[0], 2))
-    if NVIDIA_DRIVER.exists():
-        return
-    needing = [item for item in items if item.get_closest_marker("gpu")]
-    items[:] = [item for item in items if item not in needing]
-    config.hook.pytest_deselected(items=needing)
+    kept = [item for item in items if _is_wanted(item, fast=config.getoption("--fast"))]
+    left_out = set(items) - set(kept)
+    items[:] = kept
+    config.hook.pytest_deselected(items=list(left_out))
+
+
+def _is_wanted(item: pytest.Item, *, fast: bool) -> bool:
+    if item.get_closest_marker("gpu") and not NVIDIA_DRIVER.exists():
+        return False
+    return not fast or not (
+        item.get_closest_marker("slow")
+        or item.path.relative_to(_TESTS).parts[0] in _FOLDERS_OF_SERVERS
+        or _FIXTURES_OF_SERVERS & set(getattr(item, "fixturenames", ()))
+    )
 
 
 def can_mount() -> bool:

@@ -62,6 +62,7 @@ def test_the_parent_of_a_worker_imports_no_torch():
     assert "transformers" not in json.loads(answer.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("given", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
 def test_openmp_waits_without_spinning_unless_it_is_told_to(given, found):
     others = {name: text for name, text in os.environ.items() if name != "OMP_WAIT_POLICY"}

@@ -9,8 +9,6 @@ gets a kind only where an everyday word is clear and says more than the name; ot
 
 from functools import cache
 
-from torchvision.models import ResNet50_Weights
-
 NUM_CLASSES = 1000
 
 # Inclusive ranges of class indices, in WordNet's order.
@@ -198,6 +196,9 @@ def class_names() -> tuple[str, ...]:
     Returns:
         1,000 names as torchvision has them, a few replaced by clearer ones.
     """
+    # It takes longer to import than torch, and a model that was built needs none of it.
+    from torchvision.models import ResNet50_Weights  # noqa: PLC0415
+
     names = list(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
     for index, name in _CLEARER_NAMES.items():
         names[index] = name

@@ -11,6 +11,8 @@ from videos import cut, write_counting_video
 from clipbert.inference.clipbert import ClipBert
 from clipbert.model.config import ClipBertConfig
 
+pytestmark = pytest.mark.slow
+
 
 def check(*arguments, cwd):
     return subprocess.run(

@@ -17,6 +17,8 @@ from cli.main import main
 from clipbert.inference.clipbert import ClipBert
 from clipbert.model.config import ClipBertConfig
 
+pytestmark = pytest.mark.slow
+
 EVALUATE = [sys.executable, "-m", "cli.main", "evaluate"]
 
 

@@ -14,6 +14,8 @@ from clipbert.model.config import ClipBertConfig
 from clipbert.training import __main__ as torchrun_program
 from clipbert.training.run_log import read_metrics
 
+pytestmark = pytest.mark.slow
+
 RECIPE = Path(__file__).parents[3] / "recipes" / "tgif_action.toml"
 NARROW = (
     "--set=max_side_px=64",

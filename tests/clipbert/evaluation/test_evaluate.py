@@ -26,6 +26,8 @@ from clipbert.sampling.plan import SamplingPlan
 from clipbert.sampling.plan_clips import plan_clips
 from clipbert.video.decode import probe_video
 
+pytestmark = pytest.mark.slow
+
 PLAN = SamplingPlan("segments", num_clips=2)
 TOKENIZER = TextTokenizer.from_characters()
 ANSWERS = ("red", "green", "one", "two", "three", "yes")  # not blue

@@ -30,6 +30,8 @@ from clipbert.training.run_request import RunRequest
 from clipbert.training.trainer import find_last_checkpoint
 from clipbert.video.decode import probe_video
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[3]
 SETTINGS = (
     "clips=2",
@@ -270,7 +272,6 @@ def test_a_resumed_run_may_hold_fewer_videos_at_once(tmp_path, base, tokens):
     assert losses(parts) == pytest.approx(losses(whole), rel=1e-5)
 
 
-@pytest.mark.slow
 def test_a_run_killed_and_resumed_ends_with_the_same_weights(tmp_path, base, tokens, whole_run):
     out = tmp_path / "out"
     arguments = command_line(tokens, base, out, "steps=8", "checkpoint_steps=2")
@@ -286,7 +287,6 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(tmp_path, base, tok
     assert_same_weights(out, whole_run)
 
 
-@pytest.mark.slow
 def test_sigterm_ends_a_run_after_a_checkpoint(tmp_path, base, tokens):
     out = tmp_path / "out"
     arguments = command_line(tokens, base, out, "steps=100000", "log_steps=100000")
@@ -303,7 +303,6 @@ def test_sigterm_ends_a_run_after_a_checkpoint(tmp_path, base, tokens):
     assert not (out / "error.json").exists()
 
 
-@pytest.mark.slow
 def test_who_lost_the_fence_writes_nothing_more(tmp_path, base, tokens):
     out = tmp_path / "out"
     arguments = command_line(tokens, base, out, "steps=100000", "checkpoint_steps=50")
@@ -322,7 +321,6 @@ def test_who_lost_the_fence_writes_nothing_more(tmp_path, base, tokens):
     assert progress_of(out) == told
 
 
-@pytest.mark.slow
 def test_a_trainer_dies_with_its_parent(tmp_path, base, tokens):
     out = tmp_path / "out"
     arguments = command_line(tokens, base, out, "steps=100000")
@@ -345,7 +343,6 @@ def test_a_trainer_dies_with_its_parent(tmp_path, base, tokens):
         time.sleep(5)  # it is replaced every two seconds
 
 
-@pytest.mark.slow
 def test_a_failure_is_told_by_a_file(tmp_path, base, tokens):
     out = tmp_path / "out"
     with start(*command_line(tokens, base, out, "loss=bce", "aggregation=mean")) as running:
@@ -359,7 +356,6 @@ def test_a_failure_is_told_by_a_file(tmp_path, base, tokens):
     assert "the run in" in error["message"]
 
 
-@pytest.mark.slow
 def test_two_processes_compute_what_one_does(tmp_path, base, tokens):
     folder = tmp_path / "plain"
     config = dataclasses.replace(ClipBertConfig.from_folder(base), dropout=0.0)

@@ -35,6 +35,8 @@ from clipbert.training.starting_model import prepare_model
 from clipbert.training.trainer import count_forwards, find_last_checkpoint, plan_steps
 from clipbert.training.validation import Validation
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[3]
 RECIPES = REPOSITORY / "recipes"
 # Each recipe of the paper, and the file of the corpus that it learns from.
@@ -166,7 +168,6 @@ def test_resuming_a_finished_run_changes_nothing(corpus, whole_run):
     assert all(torch.equal(weight, before[name]) for name, weight in weights(whole_run).items())
 
 
-@pytest.mark.slow
 def test_a_run_killed_and_resumed_ends_with_the_same_weights(tmp_path, corpus, whole_run):
     arguments = command_line(corpus, tmp_path, "steps=6", "checkpoint_steps=2")
     with start(*arguments) as running:
@@ -181,7 +182,6 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(tmp_path, corpus, w
     assert_same_weights(tmp_path, whole_run)
 
 
-@pytest.mark.slow
 def test_two_processes_compute_what_one_does(tmp_path, corpus, plain_folder):
     settings = ("steps=4", "learning_rate=1e-3", "cnn_learning_rate=1e-3")
     one, two = tmp_path / "one", tmp_path / "two"
