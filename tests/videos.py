@@ -1,6 +1,7 @@
 """Writers of small test videos. A frame shows its own number, so a decoded frame can tell it."""
 
 import random
+import re
 import shutil
 import struct
 from collections.abc import Iterable, Sequence
@@ -256,6 +257,38 @@ def shift_ts_stamps(
                 (ticks >> 15 & 0x7FFF) << 1 | 1,
                 (ticks & 0x7FFF) << 1 | 1,
             )
+    target.write_bytes(data)
+    return target
+
+
+def shift_pes_stamp(source: Path, target: Path, *, stamp: int, seconds: float, fields: str) -> Path:
+    """Copy an MPEG-2 program stream (VOB) with one damaged stamp.
+
+    Args:
+        source: the file.
+        target: the copy.
+        stamp: which of those that PES packets of video state, negative from the end.
+        seconds: by which it is later, or earlier.
+        fields: "pts", "dts" or "pts dts"; a packet may state the first alone.
+    """
+    data = bytearray(source.read_bytes())
+    starts = [found.end() for found in re.finditer(rb"\x00\x00\x01[\xe0-\xef]", data)]
+    stated = [start for start in starts if data[start + 2] >> 6 == 2 and data[start + 3] >> 6]
+    start = stated[stamp]
+    places = {"pts": start + 5} | ({"dts": start + 10} if data[start + 3] >> 6 == 3 else {})
+    for field in fields.split():
+        if field not in places:
+            continue
+        place = places[field]
+        first, middle, last = struct.unpack(">BHH", data[place : place + 5])
+        ticks = (first >> 1 & 7) << 30 | middle >> 1 << 15 | last >> 1
+        ticks = (ticks + round(seconds * 90_000)) % (1 << 33)
+        parts = (
+            first & 0xF0 | ticks >> 29 & 0xE | 1,
+            ticks >> 14 & 0xFFFE | 1,
+            ticks << 1 & 0xFFFE | 1,
+        )
+        data[place : place + 5] = struct.pack(">BHH", *parts)
     target.write_bytes(data)
     return target
 

@@ -141,7 +141,7 @@ def _mended_line(
         packet_step: as in mend.
     """
     num_packets = np.diff(places[:-1])
-    steps = _wrapped(np.diff(stated), traits)
+    steps = wrapped(np.diff(stated), traits)
     step = _usual_step_of(steps)
     jump = _jump(step, traits)
     line = _Line(stated.copy(), np.zeros(len(stated), dtype=bool), [0])
@@ -166,7 +166,7 @@ def _mended_line(
             continue
         back = _row_after_damage(stated, good, row, breaks, step, jump, traits)
         if back is not None:
-            ahead = int(_wrapped(stated[back] - stated[good], traits))
+            ahead = int(wrapped(stated[back] - stated[good], traits))
             for place in range(good + 1, back):
                 share = (places[place] - places[good]) / (places[back] - places[good])
                 line.times[place] = line.times[good] + round(ahead * share)
@@ -175,7 +175,7 @@ def _mended_line(
             line.times[back] = line.times[good] + ahead
             good, row = back, back + 1
             continue
-        ahead = int(_wrapped(stated[row] - stated[good], traits))
+        ahead = int(wrapped(stated[row] - stated[good], traits))
         num_after = int(places[-1] - places[row])
         if ahead > 0 and traits.states_durations:
             line.times[row] = line.times[good] + ahead
@@ -201,7 +201,7 @@ def _packet_step(steps: Ticks, num_packets: Ticks, jump: int, step: int) -> int:
     if num_packets.max() == 1:
         return step
     is_sound = (steps > 0) & (steps <= jump)
-    return _lower_median(steps[is_sound] // num_packets[is_sound], default=step)
+    return lower_median(steps[is_sound] // num_packets[is_sound], default=step)
 
 
 def _usual_pause(steps: Ticks, step: int) -> int:
@@ -228,7 +228,7 @@ def _row_after_damage(  # noqa: PLR0917 (one loop's state)
         is_back = (stated[back] < stated[back - 1]) != (stated[row] < stated[row - 1])
         if not is_back and back - row > _MAX_MIXED:  # two pauses, rather
             continue
-        ahead = int(_wrapped(stated[back] - stated[good], traits))
+        ahead = int(wrapped(stated[back] - stated[good], traits))
         if not 0 < ahead <= max(jump, 2 * step * (back - good)):
             continue
         if back + 1 in breaks and back + 1 < len(stated):  # that one is damaged as well
@@ -263,7 +263,7 @@ def _shown_times(
     shown: Ticks, decoded: Ticks, line: _Line, step: int, traits: ClockTraits
 ) -> Ticks:
     """Put each frame on the mended clock, and find places for those whose own time is damaged."""
-    times = line.times + _wrapped(shown - decoded, traits)
+    times = line.times + wrapped(shown - decoded, traits)
     damaged = set()
     for row in np.flatnonzero(line.is_damaged).tolist():
         recording = int(np.searchsorted(line.starts, row, side="right")) - 1
@@ -274,7 +274,7 @@ def _shown_times(
             continue
         # The time of decoding alone may be damaged.
         start = line.starts[recording]
-        own = line.times[start] + int(_wrapped(shown[row] - decoded[start], traits))
+        own = line.times[start] + int(wrapped(shown[row] - decoded[start], traits))
         if -step <= own - line.times[row] <= MAX_REORDERED * step:
             times[row] = own
         else:
@@ -339,8 +339,8 @@ def gaps_of(times: Ticks, traits: ClockTraits) -> tuple[tuple[int, int], ...]:
     return tuple((int(ascending[row]) + step, int(ascending[row + 1])) for row in before)
 
 
-def _wrapped(difference: Ticks, traits: ClockTraits) -> Ticks:
-    """Take a difference of stamps the shorter way round the clock."""
+def wrapped(difference: Ticks, traits: ClockTraits) -> Ticks:
+    """Return a difference of stamps as the shorter way round the clock."""
     if traits.wraps_after is None:
         return difference
     half = traits.wraps_after // 2
@@ -352,10 +352,10 @@ def _usual_step(times: Ticks) -> int:
 
 
 def _usual_step_of(steps: Ticks) -> int:
-    return _lower_median(steps[steps > 0], default=1)
+    return lower_median(steps[steps > 0], default=1)
 
 
-def _lower_median(steps: Ticks, *, default: int) -> int:
+def lower_median(steps: Ticks, *, default: int) -> int:
     """Return a median that is one of the steps: between a frame's and a pause nothing is usual."""
     return int(np.sort(steps)[(len(steps) - 1) // 2]) if len(steps) else default
 

@@ -13,6 +13,38 @@ _NEIGHBOURS = 24
 _MAX_FLAGGED = 64
 
 
+# So many stamps in a row may be damaged.
+_MAX_LEAVING = 16
+
+
+def leaving(off_line: Ticks, threshold: int) -> NDArray[np.bool_]:
+    """Find the stamps that leave a line to which those after them return.
+
+    Pauses, joints and holes shift all that comes after; only damage comes back to where it was.
+
+    Args:
+        off_line: int64 (N,), of each stamp from where an even clock would be.
+        threshold: what is no more than this is jitter.
+    """
+    is_leaving = np.zeros(len(off_line), dtype=bool)
+    starts = [0, *(np.flatnonzero(np.abs(np.diff(off_line)) > threshold) + 1).tolist()]
+    run = 0
+    while run < len(starts) - 2:
+        away = starts[run + 1]
+        level = off_line[away - 1]
+        for back in range(run + 2, len(starts)):
+            if starts[back] - away > min(_MAX_LEAVING, len(off_line) // 2):
+                run += 1
+                break
+            if abs(off_line[starts[back]] - level) <= threshold:
+                is_leaving[away : starts[back]] = True
+                run = back
+                break
+        else:
+            run += 1
+    return is_leaving
+
+
 def misplaced(times: Ticks, *, threshold: int) -> tuple[list[int], list[int]]:
     """Find the rows that more packets around them contradict than any codec reorders."""
     late: list[int] = []

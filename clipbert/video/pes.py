@@ -2,15 +2,13 @@
 
 A PES packet states the time of the first picture whose start code begins in it (ISO/IEC 13818-1,
 2.4.3.7). FFmpeg's parser takes a picture whose start code lies across two packets for one that
-begins in the second, gives it the stamp of the next picture, and reckons on from there; the frames
-without a stamp after the last one it puts where others might have come before them. So where
-packets are shared, the stamps are read once more, as the file states them, and the frames in
-between are reckoned here: of MPEG-1 and MPEG-2 video the picture types tell how.
+begins in the second, gives it the stamp of the next picture, and reckons on from there. So where
+frames may share packets, the stamps are read once more, as the file states them.
 """
 
 from array import array
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import av.error
 import numpy as np
@@ -18,14 +16,7 @@ from av.container import InputContainer
 from av.stream import Discard
 from numpy.typing import NDArray
 
-from clipbert.video.mending import (
-    UNKNOWN,
-    ClockTraits,
-    MendedClock,
-    gaps_of,
-    mend,
-    part_recordings,
-)
+from clipbert.video.mending import UNKNOWN
 from clipbert.video.outliers import Ticks
 from clipbert.video.streams import demuxed
 
@@ -148,48 +139,6 @@ def read_pes(container: InputContainer, index: int) -> PesPackets:
     return PesPackets(np.array(starts), np.array(pts), np.array(dts))
 
 
-def restamped(
-    pictures: Pictures,
-    pes: PesPackets,
-    durations: Ticks,
-    is_key: NDArray[np.bool_],
-    traits: ClockTraits,
-) -> MendedClock | None:
-    """Read the clock of a stream from what its PES packets state.
-
-    Args:
-        pictures: of the packets as parsed.
-        pes: of the same stream.
-        durations: int64 (N,), of each picture, in ticks; 0 where it is unknown.
-        is_key: which packets decode alone.
-        traits: of the container.
-
-    Returns:
-        None if that is not the same stream after all, or nothing is stated.
-    """
-    if pes.starts[-1] != pictures.num_bytes:
-        return None
-    is_b = pictures.is_b
-    line = _decoding_line(durations, is_b, is_delayed=traits.is_reordered)
-    pts, dts = pictures.stated(pes, line)
-    is_stated = dts != UNKNOWN
-    if not is_stated.any():
-        return None
-    traits = replace(traits, has_rate=pictures.is_typed)
-    clock = mend(pts, dts, is_key, traits, packet_step=int(np.median(np.diff(line))))
-    if not pictures.is_typed:
-        return replace(clock, is_sparse=True)
-    references = is_stated & ~is_b
-    is_delayed = traits.is_reordered
-    if references.any():
-        is_delayed = bool(np.median(pts[references] != dts[references]))
-    line = _decoding_line(durations, is_b, is_delayed=is_delayed)
-    times = _reckoned(clock, line, is_b, is_delayed=is_delayed)
-    gaps = gaps_of(times, traits)
-    codes = {*clock.codes} - {"clock_gap"} | ({"clock_gap"} if gaps else set())
-    return replace(clock, pts=times, gaps=gaps, codes=tuple(sorted(codes)))
-
-
 def _is_field(payload: bytes, header: int) -> bool:
     extension = payload.find(_EXTENSION, header)
     while extension >= 0:
@@ -231,64 +180,3 @@ def _num_uneven(dts: Ticks, line: Ticks) -> int:
     known = np.flatnonzero(dts != UNKNOWN)
     off_line = np.abs(np.diff(dts[known] - line[known]))
     return int((off_line > np.median(np.diff(line)) / 2).sum())  # less is rounding
-
-
-def _decoding_line(durations: Ticks, is_b: NDArray[np.bool_], *, is_delayed: bool) -> Ticks:
-    """Reckon when packets are decoded from how long their pictures are shown.
-
-    While a picture that others refer to is decoded, the one before it of that kind is shown.
-
-    Args:
-        durations: int64 (N,), of each picture, in ticks; 0 where it is unknown.
-        is_b: which packets are B-pictures.
-        is_delayed: whether the others are shown when the next of them is decoded.
-
-    Returns:
-        int64 (N + 1,), from 0: the last is the end.
-    """
-    stated = durations[durations > 0]
-    usual = int(np.median(stated)) if len(stated) else 0
-    lasting = np.where(durations > 0, durations, usual)
-    steps = lasting.copy()
-    if is_delayed:
-        references = np.flatnonzero(~is_b)
-        steps[references[1:]] = lasting[references[:-1]]
-    return np.concatenate([[0], np.cumsum(steps)])
-
-
-def _reckoned(
-    clock: MendedClock, line: Ticks, is_b: NDArray[np.bool_], *, is_delayed: bool
-) -> Ticks:
-    """Reckon when the frames of MPEG-1 or MPEG-2 video are shown that state nothing.
-
-    A B-picture is shown when it is decoded, another when the next other one is (ISO/IEC 13818-2,
-    6.1.1.11).
-
-    Args:
-        clock: what is known, of each packet.
-        line: _decoding_line of them.
-        is_b: which packets are B-pictures.
-        is_delayed: as in _decoding_line.
-    """
-    known = np.flatnonzero(clock.dts != UNKNOWN)
-    rows = np.arange(len(clock.dts))
-    anchors = known[np.maximum(np.searchsorted(known, rows, side="right") - 1, 0)]
-    ahead = line[rows] - line[anchors]
-    # Where there is less time than that to the next stamp, it is divided evenly.
-    after = np.searchsorted(known, rows, side="right")
-    is_between = (after > 0) & (after < len(known))
-    following = known[np.minimum(after, len(known) - 1)]
-    span = clock.dts[following] - clock.dts[anchors]
-    wanted = line[following] - line[anchors]
-    is_short = is_between & (span < wanted) & (wanted > 0)
-    ahead = np.where(is_short, ahead * span // np.maximum(wanted, 1), ahead)
-    decoded = clock.dts[anchors] + ahead
-    shown = decoded.copy()
-    if is_delayed:
-        references = np.flatnonzero(~is_b)
-        last_before = np.append(references[1:], len(rows)) - 1
-        shown[references] = decoded[last_before] + line[last_before + 1] - line[last_before]
-    times = np.where(clock.pts == UNKNOWN, shown, clock.pts)
-    step = int(np.median(np.diff(line))) if len(rows) else 0
-    part_recordings(times, list(clock.starts), step)
-    return times

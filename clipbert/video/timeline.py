@@ -17,7 +17,8 @@ from clipbert.video.frame_clock import NUM_FIRST_PACKETS, FrameClock
 from clipbert.video.mending import UNKNOWN, ClockTraits, MendedClock, gaps_of, mend
 from clipbert.video.outliers import Ticks
 from clipbert.video.packets import Stamping, clock_traits, is_end, packets_of, stamp_of, stamping_of
-from clipbert.video.pes import PES_DEMUXERS, Pictures, read_pes, restamped
+from clipbert.video.pes import PES_DEMUXERS, Pictures, read_pes
+from clipbert.video.pes_clock import restamped
 from clipbert.video.streams import demuxer_name
 
 _IS_FRAME, _IS_KEY = 1, 2

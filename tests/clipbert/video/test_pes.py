@@ -6,11 +6,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from videos import counting_frame, frame_number, join, write_video
+from videos import counting_frame, frame_number, join, shift_pes_stamp, write_video
 
 from clipbert.video.decode import DEFAULT_LIMITS, decode_frames, probe_video
-from clipbert.video.mending import UNKNOWN
+from clipbert.video.mending import UNKNOWN, ClockTraits
 from clipbert.video.pes import PesPackets, Pictures
+from clipbert.video.pes_clock import restamped
 from clipbert.video.timelines import timeline_of
 
 FPS = 25
@@ -125,6 +126,54 @@ def test_a_gap_begins_after_the_last_frame_also_where_that_states_no_time(name, 
     instants += [end + (place + 0.5) / FPS for place in range(28)]
     numbers = [*range(33), *range(100, 128)]
     assert [frame_number(frame) for frame in decode_frames(path, instants)] == numbers
+
+
+@pytest.mark.parametrize("fields", ["pts", "dts", "pts dts"])
+@pytest.mark.parametrize("seconds", [1.3, -1.3, 7.0, -600.0, 36_000.0])
+@pytest.mark.parametrize("name", ["mpeg2", "mpeg2_b_frames", "h264", "h264_b_frames"])
+def test_one_damaged_stamp_of_a_program_stream(name, seconds, fields, tmp_path):
+    """Many frames are reckoned from each: the first, one in the middle, and the last."""
+    frames = noisy_frames(100, seed=3)
+    whole = write_video(tmp_path / "whole.vob", frames, fps=Fraction(FPS), **FILMS[name][1])
+    for stamp in (0, 1, 4, -2, -1):
+        path = shift_pes_stamp(
+            whole, tmp_path / "v.vob", stamp=stamp, seconds=seconds, fields=fields
+        )
+
+        probe = probe_video(path)
+
+        assert (probe.num_frames, probe.gaps) == (100, ())
+        assert probe.duration_seconds == pytest.approx(100 / FPS, abs=1e-4)
+        instants = [(place + 0.5) / FPS for place in range(100)]
+        assert [frame_number(frame) for frame in decode_frames(path, instants)] == list(range(100))
+
+
+@pytest.mark.parametrize("is_keyframe", [False, True])
+def test_a_last_stamp_of_a_new_recording_is_no_damaged_one(is_keyframe):
+    """A recording begins with a keyframe, so that no other can be the first after a jump."""
+    units = [picture(1 if place in (0, 30) and is_keyframe else 2, 3) for place in range(40)]
+    pictures = Pictures("mpeg2video")
+    for unit in units:
+        pictures.add(memoryview(unit))
+    stated = np.array([0, 10, 20, 9000]) * 100
+    pes = PesPackets(np.array([0, 400, 800, 1200, 1600]), stated, stated)
+    is_key = np.isin(np.arange(40), [0, 30] if is_keyframe else [0])
+    traits = ClockTraits(
+        ticks_per_second=1000,
+        wraps_after=1 << 33,
+        states_dts=True,
+        states_durations=False,
+        is_reordered=True,
+        states_all=False,
+    )
+
+    clock = restamped(pictures, pes, np.full(40, 100), is_key, traits)
+
+    assert clock is not None
+    assert clock.codes == (("clock_gap",) if is_keyframe else ("damaged_timestamps",))
+    assert clock.pts[:30].tolist() == [100 * place for place in range(30)]
+    begin = 900_000 if is_keyframe else 3000
+    assert clock.pts[30:].tolist() == [begin + 100 * place for place in range(10)]
 
 
 def encoded(codec: str, options: dict[str, str], num_frames: int) -> list[av.Packet]:
