@@ -20,10 +20,10 @@ import json, sys
 from store.blobs import open_blobs
 blobs = open_blobs(sys.argv[1])
 for line in sys.stdin:
-    name, *arguments = json.loads(line)
+    name, arguments, named = json.loads(line)
     if name == "put_bytes":
         arguments[1] = arguments[1].encode()
-    answer = getattr(blobs, name)(*arguments)
+    answer = getattr(blobs, name)(*arguments, **named)
     if name == "keys":
         answer = sorted(answer)
     if isinstance(answer, bytes):
@@ -74,8 +74,8 @@ def other(bucket):
         cwd=Path(__file__).parents[2],
     ) as process:
 
-        def call(*command):
-            process.stdin.write(json.dumps(command) + "\n")
+        def call(name, *arguments, **named):
+            process.stdin.write(json.dumps([name, arguments, named]) + "\n")
             process.stdin.flush()
             return json.loads(process.stdout.readline())
 
@@ -105,7 +105,7 @@ def test_two_processes_see_what_the_other_writes_lists_and_deletes(blobs, other)
 
     blobs.put_bytes(key, b"ours, and longer")
     assert other("size", key) == 16
-    assert other("read_range", key, 0, 4) == "ours"
+    assert other("read_range", key, start=0, end=4) == "ours"
 
     blobs.put_bytes(second, b"x")
     assert other("keys", "media") == [key, second]
@@ -152,4 +152,4 @@ def test_writing_that_breaks_off_leaves_what_was_there(blobs, other):
     with pytest.raises(InterruptedError):
         break_off()
 
-    assert other("read_range", "a/b", 0, 100) == "before"
+    assert other("read_range", "a/b", start=0, end=100) == "before"

@@ -112,7 +112,7 @@ def test_settings_change_fields():
         ("clips=0", "clips is 0: must be at least 1"),
         ("steps=0", "steps is 0: must be at least 1"),
         ("clips", "'clips' is not a setting: must be field=value"),
-        ("task=captioning", "task is 'captioning': must be one of pretraining, "),
+        ("task=captioning", "task is 'captioning': must be one of retrieval, "),
         ("plan=dense", "plan is 'dense': must be one of segments, authors, keyframes"),
         ("loss=mse", "loss is 'mse': must be one of ce, rank"),
         ("loss=rank", "aggregation is 'lse': with loss 'rank' take mean or max"),
@@ -143,7 +143,7 @@ def test_a_wrong_setting_is_named(setting, problem):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("clips = 4", "task is missing: must be one of pretraining, retrieval, "),
+        ("clips = 4", "task is missing: must be one of retrieval, qa, "),
         ('task = "retrieval"\nclipz = 4', "clipz is unknown"),
         ("task = retrieval", "is not TOML in UTF-8"),
         ("[task]\nname = 1", "task is {'name': 1}: must be"),

@@ -54,7 +54,7 @@ def test_the_same_instant_is_the_same_filter():
         ({"video_ids": ["x"]}, "video_ids cannot be"),
         ({"created_after": "yesterday"}, "created_after cannot be 'yesterday'"),
         ({"task": "dancing"}, "dancing"),
-        ({"split": "trial"}, "no split"),
+        ({"split": "trial"}, "is not a split: say train or holdout"),
     ],
 )
 def test_impossible_filters_are_refused(content, sentence):
