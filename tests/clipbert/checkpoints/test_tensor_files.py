@@ -72,10 +72,10 @@ def test_writing_into_what_was_read_leaves_the_file_alone(tmp_path):
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (Payload(), r"no file of tensors alone: it asks for \S*print"),
-        ({"a": Payload()}, r"no file of tensors alone: it asks for \S*print"),
-        ([torch.ones(1)], "no dict of names and tensors, but a list"),
-        (torch.ones(1), "no dict of names and tensors, but a Tensor"),
+        (Payload(), r"is not a file of tensors alone: it asks for \S*print"),
+        ({"a": Payload()}, r"is not a file of tensors alone: it asks for \S*print"),
+        ([torch.ones(1)], "is not a dict of names and tensors, but a list"),
+        (torch.ones(1), "is not a dict of names and tensors, but a Tensor"),
         ({"step": 3, "a": torch.ones(1)}, "1 of its 2 entries are something else: 'step'"),
         ({1: torch.ones(1)}, "1 of its 1 entries are something else: 1"),
         ({"a": torch.ones(2, device="meta")}, "something else: 'a'"),

@@ -78,5 +78,5 @@ def test_a_folder_without_a_tokenizer_is_an_error_that_names_it(tmp_path):
 def test_a_broken_tokenizer_file_is_a_checkpoint_error(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
 
-    with pytest.raises(CheckpointError, match="no tokenizer"):
+    with pytest.raises(CheckpointError, match="is not a tokenizer"):
         TextTokenizer.from_folder(tmp_path)
