@@ -143,7 +143,7 @@ def _mended_line(
     num_packets = np.diff(places[:-1])
     steps = wrapped(np.diff(stated), traits)
     step = _usual_step_of(steps)
-    jump = _jump(step, traits)
+    jump = jump_of(step, traits)
     line = _Line(stated.copy(), np.zeros(len(stated), dtype=bool), [0])
     line.packet_step = _packet_step(steps, num_packets, jump, step)
     if packet_step and (traits.has_rate or not (steps > 0).any()):
@@ -283,10 +283,10 @@ def _shown_times(
     for start, stop in zip(line.starts, [*line.starts[1:], len(times)], strict=True):
         late, early = misplaced(times[start:stop], threshold=threshold)
         damaged.update(start + row for row in (*late, *early))
-        early = lonely(times[start:stop], jump=_jump(step, traits))
+        early = lonely(times[start:stop], jump=jump_of(step, traits))
         damaged.update(start + row for row in early)
     if traits.states_dts and not traits.states_durations:
-        damaged.update(_far_from_decoding(times, line, step, _jump(step, traits)))
+        damaged.update(_far_from_decoding(times, line, step, jump_of(step, traits)))
     if damaged:
         line.codes.add("damaged_timestamps")
         fill_in(times, sorted(damaged), line.times, step)
@@ -335,7 +335,7 @@ def gaps_of(times: Ticks, traits: ClockTraits) -> tuple[tuple[int, int], ...]:
     ascending = np.unique(times)
     steps = np.diff(ascending)
     step = _usual_step_of(steps)
-    before = np.flatnonzero(steps > _jump(step, traits))
+    before = np.flatnonzero(steps > jump_of(step, traits))
     return tuple((int(ascending[row]) + step, int(ascending[row + 1])) for row in before)
 
 
@@ -360,5 +360,6 @@ def lower_median(steps: Ticks, *, default: int) -> int:
     return int(np.sort(steps)[(len(steps) - 1) // 2]) if len(steps) else default
 
 
-def _jump(step: int, traits: ClockTraits) -> int:
+def jump_of(step: int, traits: ClockTraits) -> int:
+    """Return the step that is no frame's any more: a second, and so many usual steps."""
     return max(round(_JUMP_SECONDS * traits.ticks_per_second), _JUMP_STEPS * step)

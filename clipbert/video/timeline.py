@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from clipbert.errors import MediaTooLarge
 from clipbert.video.frame_clock import NUM_FIRST_PACKETS, FrameClock
-from clipbert.video.mending import UNKNOWN, ClockTraits, MendedClock, gaps_of, mend
+from clipbert.video.mending import UNKNOWN, ClockTraits, MendedClock, gaps_of, jump_of, mend
 from clipbert.video.outliers import Ticks
 from clipbert.video.packets import Stamping, clock_traits, is_end, packets_of, stamp_of, stamping_of
 from clipbert.video.pes import PES_DEMUXERS, Pictures, read_pes
@@ -22,9 +22,6 @@ from clipbert.video.pes_clock import restamped
 from clipbert.video.streams import demuxer_name
 
 _IS_FRAME, _IS_KEY = 1, 2
-# Where times are stated for some frames only, a jump is longer than this, and so many steps.
-_JUMP_SECONDS = 1.0
-_JUMP_STEPS = 10
 # So many packets before a keyframe are looked at for one whose place is known.
 _MAX_UNPLACED = 1000
 # A last frame that is shown no longer than this, or ten times the longest other, is believed.
@@ -231,7 +228,7 @@ def _timeline_of(
     last_duration = _last_duration(times[is_timed], stamps.durations[is_timed])
     gaps = () if clock is None else clock.gaps
     if traits is not None and (stamping is Stamping.SPARSE or (clock and clock.is_sparse)):
-        jump = round(_JUMP_SECONDS * traits.ticks_per_second)
+        jump = jump_of(last_duration, traits)
         frame_pts = _filled(times[is_frame], step=last_duration, jump=jump)
         gaps = gaps_of(frame_pts, traits)
         codes = codes - {"clock_gap"} | ({"clock_gap"} if gaps else set())
@@ -322,7 +319,7 @@ def _filled(times: Ticks, *, step: int, jump: int) -> Ticks:
     rows = rows[times[rows].argsort(kind="stable")]
     known = times[rows]
     excess = np.diff(known) - step * np.abs(np.diff(rows))
-    splits = np.flatnonzero(excess > max(jump, _JUMP_STEPS * step)) + 1
+    splits = np.flatnonzero(excess > jump) + 1
     begins = [0, *(int(part.min()) for part in np.split(rows, splits)[1:]), len(times)]
     parts = [
         _spread(part, num_frames=stop - begin, step=step)
