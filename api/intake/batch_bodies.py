@@ -174,6 +174,9 @@ class DocumentReader:
             else:
                 # A number near the end may go on: 12|34, 1.|5, 1e+|5.
                 is_whole = not isinstance(value, int | float) or len(self._text) - end >= _MARGIN
+                if end - self._position > _MAX_ITEM_LENGTH:
+                    # Also where the buffer happens to hold all of it.
+                    self._fail(f"a value is longer than {_MAX_ITEM_LENGTH} characters")
                 if is_whole or self._is_at_end:
                     self._position = end
                     return value

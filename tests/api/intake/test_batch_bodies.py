@@ -107,6 +107,18 @@ def test_a_document_of_another_form_is_invalid(content, field):
     assert (caught.value.status, caught.value.errors[0]["field"]) == (422, f"body.{field}")
 
 
+@pytest.mark.parametrize("before", [b"", b"{}," * 60_000], ids=["early", "late"])
+def test_an_item_may_be_long_up_to_a_bound_wherever_it_stands(before):
+    at_bound = b'"' + b"x" * (batch_bodies._MAX_ITEM_LENGTH - 2) + b'"'
+
+    found, _ = read_document(b'{"items":[' + before + at_bound + b"]}", step=65536)
+    with pytest.raises(ApiError, match="a value is longer than 65536 characters") as caught:
+        read_document(b'{"items":[' + before + b'"' + at_bound[1:-1] + b'y"]}', step=65536)
+
+    assert found[-1].value == at_bound[1:-1].decode()
+    assert (caught.value.status, caught.value.code) == (400, "malformed_json")
+
+
 def test_lines_are_items_and_a_broken_line_does_not_end_them():
     content = b'{"a": 1}\n\n  \r\nnonsense\r\n[2]\n"\xff"\n' + b"[" * 10_000 + b"\n{}"
 
