@@ -12,7 +12,7 @@ from starlette.types import Lifespan
 from api.dependencies import Services
 from api.document import install_openapi
 from api.errors import install_error_handlers
-from api.middleware.access_log import AccessLogMiddleware, configure_logging
+from api.middleware.access_log import AccessLogMiddleware
 from api.middleware.authentication import AuthenticationMiddleware, KeyVerifier
 from api.middleware.body_limit import BodyLimitMiddleware
 from api.middleware.methods import HeadMiddleware
@@ -47,12 +47,6 @@ _UPLOAD_THREADS = 4
 _TRANSFER_THREADS = 8  # to a remote blob store; others wait, as their clients do
 _LABEL_THREADS = 1  # the database lets one import of labels work at a time anyway
 _SPARE_CONNECTIONS = 8  # for batches and for requests that wait for a job
-
-
-def create_app_from_environment() -> FastAPI:
-    """Make the app for `uvicorn --factory api.main:create_app_from_environment`."""
-    configure_logging()
-    return create_app(ApiSettings())
 
 
 def create_app(settings: ApiSettings) -> FastAPI:

@@ -148,16 +148,6 @@ def promote_in(
     return building
 
 
-def rollback(
-    sessions: Sessions, model_id: UUID, *, reason: str | None = None
-) -> Sequence[Promotion]:
-    """Bring back what served before a model, in a transaction of its own; see `rollback_in`."""
-    with sessions.begin() as session:
-        changes = rollback_in(session, model_id, reason=reason)
-    follow_up(sessions)
-    return changes
-
-
 def rollback_in(
     session: Session, model_id: UUID, *, reason: str | None = None
 ) -> Sequence[Promotion]:

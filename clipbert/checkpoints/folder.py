@@ -1,6 +1,5 @@
 """Model folders in the Hugging Face form: config.json, model.safetensors, tokenizer.json."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,27 +17,11 @@ from clipbert.model.network import Network
 from clipbert.model.text import TOKENIZER_FILE, TextTokenizer
 from clipbert.runs.whole_files import replace_file, write_beside
 
-# What cached visual tokens depend on, in parameter names and in configuration fields.
+# The parameters on which cached visual tokens depend.
 VISUAL_PREFIXES = ("backbone.", "grid_encoder.")
-_VISUAL_FIELDS = (
-    "max_side_px",
-    "mean",
-    "std",
-    "channel_order",
-    "backbone",
-    "grid_encoder",
-    "frame_positions",
-)
 _NAMED_KEYS = 5
 # Methods of tensors and functions of torch.nn.init, by which layers begin.
 _DRAWING = frozenset({"normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_"})
-# As a safetensors file calls them.
-_DTYPE_NAMES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-}
 
 
 @dataclass(frozen=True)
@@ -191,26 +174,6 @@ def check_state(
             problems.append(f"{len(names)} {kind}: {first_few(names)}")
     if problems:
         raise CheckpointError(f"{source} does not fit the configuration; {'; '.join(problems)}")
-
-
-def visual_sha256(network: Network) -> str:
-    """Fingerprint what a clip's visual tokens depend on: the CNN's weights and the pixel settings.
-
-    Two models with the same fingerprint share cached tokens. It is the one that the bytes of the
-    saved model give, so that it can be had without torch as well.
-
-    Returns:
-        64 hexadecimal digits.
-    """
-    config = network.config.to_json()
-    fields = {name: config[name] for name in _VISUAL_FIELDS}
-    digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
-    for name, tensor in sorted(_state(network).items()):
-        if name.startswith(VISUAL_PREFIXES):
-            digest.update(f"{name} {_DTYPE_NAMES[tensor.dtype]} {list(tensor.shape)}".encode())
-            flat = tensor.detach().cpu().contiguous().flatten()
-            digest.update(flat.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _state(network: Network) -> dict[str, Tensor]:

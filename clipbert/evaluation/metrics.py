@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 _AUTHORS_DECIMALS = 4
 _SMALLEST_COUNT, _LARGEST_COUNT = 1, 10
-_IGNORED_LABEL = -100
 
 
 @dataclass(frozen=True)

@@ -181,8 +181,7 @@ class StepSampler(Sampler[list[Draw]]):
                 f"of {videos_per_forward} videos a forward pass"
             )
         self._num_examples, self._total_steps = num_examples, total_steps
-        self._videos_per_step, self._videos_per_forward = videos_per_step, videos_per_forward
-        self._seed = seed
+        self._videos_per_forward, self._seed = videos_per_forward, seed
         self._process, self._num_processes = process, num_processes
         self.forwards_per_step = videos_per_step // (videos_per_forward * num_processes)
 

@@ -19,11 +19,12 @@ import torch
 from clipbert.inference.clipbert import ClipBert
 from clipbert.model.config import ClipBertConfig, HeadConfig
 from clipbert.model.text import TextTokenizer
-from policy.registration import MINI_NAME, promote, register_model, rollback
+from policy.registration import MINI_NAME, promote, register_model
 from store.api_keys import ApiKeyRepository
 from store.models.repository import GenerationRepository
 from store.videos.records import NewClip
 from store.videos.repository import VideoRepository
+from tests.workers.library import roll_back
 from tests.workers.service import REPOSITORY, wait_for
 from workers.models.token_cache import put_tokens, tokens_key
 
@@ -207,7 +208,7 @@ def test_no_question_fails_while_models_are_promoted_and_rolled_back(
         promote(service.sessions, new)
         load.go_on(6, until=new)
         rolled_back_at = time.monotonic()
-        rollback(service.sessions, new, reason="only to see")
+        roll_back(service.sessions, new, reason="only to see")
         load.go_on(3, until=old)
         answers = load.answers()
 

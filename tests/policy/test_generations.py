@@ -6,7 +6,7 @@ from videos import write_counting_video
 
 from policy.generations import embed_job, generations_in_use
 from policy.library_walk import embed_forgotten
-from policy.registration import ensure_default, promote, register_model, rollback
+from policy.registration import ensure_default, promote, register_model
 from policy.serving import read_serving
 from store.errors import IllegalRollback
 from store.jobs.repository import JobRepository, NewJob
@@ -19,7 +19,7 @@ from store.table_base import Task
 from store.videos.repository import VideoRepository
 from store.videos.tables import VideoState
 from tests.workers.labelled import add_clips, add_indexed_video
-from tests.workers.library import add_video, embed_all
+from tests.workers.library import add_video, embed_all, roll_back
 from tests.workers.small_models import save_recall_model, save_tiny
 from workers.answering.interactive import serve_interactive
 from workers.indexing.embedding import embed_next
@@ -198,7 +198,7 @@ def test_rollback_brings_the_kept_generation_back_at_once(context, sessions, vid
     with sessions.begin() as session:
         newer = add_indexed_video(session, "newer")  # in the new generation only
 
-    changes = rollback(sessions, tiny, reason="it was worse")
+    changes = roll_back(sessions, tiny, reason="it was worse")
 
     assert {(change.task, change.model_id) for change in changes} == {
         (Task.QA, None),
@@ -216,7 +216,7 @@ def test_what_was_promoted_again_is_searched_at_once_if_it_is_kept(context, sess
     promote(sessions, tiny)
     fill(sessions, generations(sessions)[1], videos)
     switch_generation(context)
-    rollback(sessions, tiny)
+    roll_back(sessions, tiny)
 
     promote(sessions, tiny)
 
@@ -228,7 +228,7 @@ def test_a_building_that_was_abandoned_goes_on_where_it_stopped(sessions, videos
     promote(sessions, tiny)
     new = generations(sessions)[1]
     fill(sessions, new, videos[:1])
-    rollback(sessions, tiny)
+    roll_back(sessions, tiny)
     assert states(sessions) == [GenerationState.ACTIVE, GenerationState.RETIRED]
 
     promote(sessions, tiny)
@@ -241,9 +241,9 @@ def test_a_building_that_was_abandoned_goes_on_where_it_stopped(sessions, videos
 
 def test_the_only_model_with_recall_vectors_cannot_be_rolled_back(sessions, mini, tiny):
     with pytest.raises(ValueError, match="recall vectors"):
-        rollback(sessions, mini)
+        roll_back(sessions, mini)
     with pytest.raises(IllegalRollback):
-        rollback(sessions, tiny)
+        roll_back(sessions, tiny)
 
     with sessions.begin() as session:
         assert read_serving(session).recall.id == mini
@@ -256,7 +256,7 @@ def test_jobs_of_a_retired_generation_compute_nothing(
     add_video(service, path)
     embed_all(context)
     promote(sessions, tiny)
-    rollback(sessions, tiny)
+    roll_back(sessions, tiny)
 
     embed_all(context)
 
@@ -352,7 +352,7 @@ def test_after_its_retention_a_generation_is_built_anew(context, sessions, video
         )
     remove_old_generations(context)
 
-    rollback(sessions, tiny)
+    roll_back(sessions, tiny)
 
     assert states(sessions) == [
         GenerationState.DELETED,

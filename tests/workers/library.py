@@ -1,5 +1,6 @@
 """Videos that are indexed in a test's own process, without the ingest job before it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -7,10 +8,13 @@ from videos import write_counting_video
 
 from clipbert.video.decode import probe_video
 from policy.generations import embed_job
+from policy.registration import follow_up, rollback_in
+from store.database import Sessions
 from store.jobs.records import BULK_PRIORITY
 from store.jobs.repository import JobRepository
 from store.media_files import hash_file
 from store.models.repository import GenerationRepository
+from store.models.tables import Promotion
 from store.videos.repository import VideoRepository
 from store.videos.tables import Clip, Video
 from tests.workers.service import Service
@@ -49,6 +53,16 @@ def write_long_video(folder: Path) -> Path:
 def embed_all(context: WorkerContext) -> None:
     while embed_next(context):
         pass
+
+
+def roll_back(
+    sessions: Sessions, model_id: UUID, *, reason: str | None = None
+) -> Sequence[Promotion]:
+    """Bring back what served before a model, as the API does."""
+    with sessions.begin() as session:
+        changes = rollback_in(session, model_id, reason=reason)
+    follow_up(sessions)
+    return changes
 
 
 def read_video(service: Service, video_id: UUID) -> Video:

@@ -9,8 +9,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
-import structlog
-
 from clipbert.runs.contract import CURVES_FILE, CURVES_PICTURE
 from store.blobs import BlobStore
 from store.jobs.repository import JobRepository
@@ -19,8 +17,6 @@ from workers.child.context import WorkerContext
 from workers.finetuning.folder import FinetuneFolder, TrainerProgress
 from workers.jobs.best_effort import best_effort
 from workers.jobs.lease import RunningJob
-
-log = structlog.get_logger(__name__)
 
 METRICS_EVENT: Final = "metrics"
 _TRAINING: Final = "training"

@@ -4,13 +4,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from clipbert.checkpoints.folder import load_folder, save_folder, visual_sha256
+from clipbert.checkpoints.folder import load_folder, save_folder
 from clipbert.errors import CheckpointError, ConfigError
 from clipbert.inference.clipbert import ClipBert
 from clipbert.model.config import ClipBertConfig
 from clipbert.model.network import Network
 from clipbert.model.text import TextTokenizer
-from store.models.folders import hash_visual_side
 
 TINY = ClipBertConfig.preset("clipbert-tiny")
 
@@ -63,7 +62,8 @@ def test_saving_over_a_folder_replaces_it(folder):
 
     save_folder(other, folder, tokenizer=None)
 
-    assert visual_sha256(load_folder(folder).network) == visual_sha256(other)
+    found, wanted = load_folder(folder).network.state_dict(), other.state_dict()
+    assert all(torch.equal(found[name], weight) for name, weight in wanted.items())
     assert len(list(folder.iterdir())) == 3
 
 
@@ -154,37 +154,3 @@ def test_a_folded_model_is_not_saved(folder):
 
     with pytest.raises(CheckpointError, match="folded"):
         save_folder(model, folder, tokenizer=None)
-
-
-def test_the_visual_fingerprint_is_that_of_the_saved_bytes(folder):
-    model = load_folder(folder).network
-
-    assert visual_sha256(model) == hash_visual_side(folder)
-
-
-def test_the_visual_fingerprint_is_blind_to_the_text_side():
-    model = Network.create(TINY, seed=0)
-    before = visual_sha256(model)
-
-    with torch.no_grad():
-        model.cross_encoder.pooler.dense.weight.add_(1.0)
-        model.visual_embeddings.row_embeddings.weight.add_(1.0)
-
-    assert visual_sha256(model) == before
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda model: model.backbone.layer4[2].bn3.running_mean.add_(1.0),
-        lambda model: model.grid_encoder.conv.weight.add_(1.0),
-    ],
-)
-def test_the_visual_fingerprint_sees_the_cnn(change):
-    model = Network.create(TINY, seed=0)
-    before = visual_sha256(model)
-
-    with torch.no_grad():
-        change(model)
-
-    assert visual_sha256(model) != before

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from token_corpus import ANSWERS, write_tokens
 
-from clipbert.checkpoints.folder import VISUAL_PREFIXES, load_folder, visual_sha256
+from clipbert.checkpoints.folder import VISUAL_PREFIXES, load_folder
 from clipbert.datasets.token_index import StoredVideo, write_index
 from clipbert.errors import AnnotationError, ConfigError
 from clipbert.inference.clipbert import ClipBert
@@ -29,6 +29,7 @@ from clipbert.training.run_log import read_metrics
 from clipbert.training.run_request import RunRequest
 from clipbert.training.trainer import find_last_checkpoint
 from clipbert.video.decode import probe_video
+from store.models.folders import hash_visual_side
 
 pytestmark = pytest.mark.slow
 
@@ -124,7 +125,7 @@ def test_curves_are_drawn_and_listed(whole_run):
 def test_the_visual_side_stays_the_same_to_the_bit(tmp_path, base, tokens, whole_run):
     before, after = load_folder(base).network, load_folder(whole_run).network
 
-    assert visual_sha256(before) == visual_sha256(after)
+    assert hash_visual_side(base) == hash_visual_side(whole_run)
     checkpoint = load_file(find_last_checkpoint(whole_run / "checkpoints") / "model.safetensors")
     for name, weight in before.state_dict().items():
         if name.startswith(VISUAL_PREFIXES):
@@ -184,10 +185,8 @@ def test_tokens_teach_what_videos_do(tmp_path, corpus, plain_folder):
     assert losses(tmp_path / "from_tokens") == pytest.approx(
         losses(tmp_path / "from_videos"), abs=1e-3
     )
-    visual = {visual_sha256(load_folder(folder).network) for folder in (
-        plain_folder, tmp_path / "from_tokens", tmp_path / "from_videos"
-    )}  # fmt: skip
-    assert len(visual) == 1
+    trained = [tmp_path / "from_tokens", tmp_path / "from_videos"]
+    assert len({hash_visual_side(folder) for folder in [plain_folder, *trained]}) == 1
 
 
 def test_videos_of_one_clip_are_seen_once(tmp_path, base, tokens):

@@ -24,7 +24,6 @@ from workers.finetuning.run_sweeping import sweep_curves, sweep_runs
 from workers.finetuning.subprocesses import BoundProcess, end_survivor
 from workers.finetuning.work import check_disk
 
-NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 SLEEPERS = "import subprocess as s, time; s.Popen(['sleep', '600'], start_new_session={}); {}"
 
 
