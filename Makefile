@@ -41,11 +41,12 @@ test: setup  ## run every test, with real PostgreSQL, Redis and workers (15 to 3
 test-fast: setup  ## run the tests that need no servers, no workers and no training (the inner loop)
 	$(BIN)/pytest -q -n 2 --dist loadfile --fast --ignore tests/api/test_contract.py
 
-check: setup  ## lint, formatting, types, import contracts, links and commands of the documents
+check: setup  ## lint, formatting, types, import contracts, dead code, links and commands of the documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/vulture
 	$(BIN)/pytest -q tests/docs
 
 docs: setup $(DOCS_STAMP)  ## build the site of the documents in build/docs, with the references of API and library

@@ -99,11 +99,11 @@ def timed_queries(session: Session) -> Iterator[list[float]]:
     taken: list[float] = []
     began = 0.0
 
-    def start(*of_query: object) -> None:
+    def start(*_: object) -> None:
         nonlocal began
         began = time.perf_counter()
 
-    def end(*of_query: object) -> None:
+    def end(*_: object) -> None:
         taken.append((time.perf_counter() - began) * 1000)
 
     event.listen(connection, "before_cursor_execute", start)

@@ -266,7 +266,7 @@ class _Matching:
             cast(list(vector), halfvec)
         )
 
-    def with_video(self, query: "Select[*Columns]") -> "Select[*Columns]":
+    def with_video(self, query: Select[*Columns]) -> Select[*Columns]:
         """Add the conditions, and the videos where they need them."""
         query = query.where(*self.searchable)
         if self._filters:
