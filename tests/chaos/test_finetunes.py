@@ -38,11 +38,7 @@ LONG = {"steps": STEPS, "checkpoint_steps": 10}
 def trainers(service, finetune_id):
     """List the processes that work in a finetune's folder."""
     folder = str(run_folder(service, finetune_id))
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if any(folder in part for part in process.info["cmdline"] or ())
-    ]
+    return [each for each in psutil.process_iter(["cwd"]) if each.info["cwd"] == folder]
 
 
 def has_checkpoint(service, finetune_id):

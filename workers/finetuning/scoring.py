@@ -18,11 +18,7 @@ from workers.finetuning.export import DataFolder
 from workers.finetuning.folder import read_json
 from workers.finetuning.subprocesses import works_on_of
 from workers.finetuning.supervision import supervise
-from workers.finetuning.training import (
-    MAX_LOSSES,
-    python_module,
-    start_subprocess,
-)
+from workers.finetuning.training import MAX_LOSSES, start_subprocess
 from workers.finetuning.work import Work
 
 log = structlog.get_logger(__name__)
@@ -155,15 +151,20 @@ def _run_scorer(
 ) -> None:
     out.parent.mkdir(exist_ok=True)
     device = choose_device(work.context.settings.device)
-    command = [
-        *python_module("clipbert.training.score"),
+    arguments = [
         *("--data", str(data.labels), "--split", _SPLIT, "--task", str(work.finetune.task)),
         *(*media, *scorer, "--out", str(out), "--supervised", "--device", device.name),
         *("--fence", str(work.folder.fence), "--token", str(work.job.claim.lease_token)),
     ]
     if device.num_gpus:
-        command += ["--memory-share", str(work.context.settings.finetune_memory_share)]
-    process = start_subprocess(work.context, work.folder, command=command, device=device)
+        arguments += ["--memory-share", str(work.context.settings.finetune_memory_share)]
+    process = start_subprocess(
+        work.context,
+        work.folder,
+        module="clipbert.training.score",
+        arguments=arguments,
+        device=device,
+    )
     log.info("scorer.started", job_id=str(work.finetune.id), pid=process.pid, scores=out.stem)
     status = supervise(process, context=work.context, job=work.job, poll=works_on_of(process))
     if status == 0:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from workers.child.context import WorkerContext
 from workers.errors import PauseRequested, Stopping
-from workers.finetuning.subprocesses import BoundProcess
+from workers.finetuning.subprocesses import Subprocess
 from workers.jobs.lease import RunningJob
 
 log = structlog.get_logger(__name__)
@@ -46,7 +46,7 @@ def beat(context: WorkerContext) -> None:
 
 
 def supervise(
-    process: BoundProcess,
+    process: Subprocess,
     *,
     context: WorkerContext,
     job: RunningJob,
@@ -81,7 +81,7 @@ def supervise(
 
 
 def _wait(
-    process: BoundProcess, *, context: WorkerContext, job: RunningJob, poll: Callable[[], bool]
+    process: Subprocess, *, context: WorkerContext, job: RunningJob, poll: Callable[[], bool]
 ) -> int | Stalled:
     stall_seconds = context.settings.finetune_stall_seconds
     advanced_at = beaten_at = time.monotonic()
@@ -101,7 +101,7 @@ def _wait(
 
 
 def _stop_gently(
-    process: BoundProcess, interruption: Exception, *, context: WorkerContext, job: RunningJob
+    process: Subprocess, interruption: Exception, *, context: WorkerContext, job: RunningJob
 ) -> None:
     """Wait for a subprocess to save what it has, unless the job is cancelled meanwhile."""
     settings = context.settings

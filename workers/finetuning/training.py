@@ -25,7 +25,13 @@ from workers.finetuning.devices import (
 )
 from workers.finetuning.folder import FinetuneFolder, read_json, write_text
 from workers.finetuning.run_watch import RunWatch
-from workers.finetuning.subprocesses import BoundProcess, end_survivor, works_on_of
+from workers.finetuning.subprocesses import (
+    BoundProcess,
+    ForkedProcess,
+    Subprocess,
+    end_survivor,
+    works_on_of,
+)
 from workers.finetuning.supervision import Stalled, supervise
 from workers.finetuning.work import Work
 
@@ -91,14 +97,15 @@ class _Training:
         process = start_subprocess(
             self._work.context,
             folder,
-            command=trainer_command(
+            module="clipbert.training",
+            arguments=trainer_arguments(
                 self._work,
                 recipe=_write_recipe(folder, recipe),
                 answers=_write_answers(self._work),
                 device=self._device,
-                num_processes=self._num_processes,
             ),
             device=self._device,
+            num_processes=self._num_processes,
         )
         log.info(
             "trainer.started",
@@ -190,52 +197,60 @@ class _Training:
         )
 
 
-def trainer_command(
-    work: Work,
-    *,
-    recipe: Path,
-    answers: Path | None,
-    device: TrainerDevice,
-    num_processes: int,
+def trainer_arguments(
+    work: Work, *, recipe: Path, answers: Path | None, device: TrainerDevice
 ) -> list[str]:
-    """Return the command that trains, or goes on training."""
+    """Return what the trainer is told, to train or to go on training."""
     data = work.data
     media = ["--tokens", str(data.tokens)] if work.is_frozen else ["--videos", str(data.videos)]
-    command = [
-        *python_module("clipbert.training", num_processes=num_processes),
+    arguments = [
         *(str(recipe), "--data", str(data.labels), *media),
         *("--model", str(work.local_model(work.base)), "--out", str(work.folder.run)),
         *("--split", "train", "--resume", "--supervised", "--device", device.name),
         *("--fence", str(work.folder.fence), "--token", str(work.job.claim.lease_token)),
     ]
     if device.num_gpus:
-        command += ["--memory-share", str(work.context.settings.finetune_memory_share)]
+        arguments += ["--memory-share", str(work.context.settings.finetune_memory_share)]
     if answers is not None:
-        command += ["--answers", str(answers)]
-    return command
-
-
-def python_module(module: str, *, num_processes: int = 1) -> list[str]:
-    """Return the command that runs a module in one process, or under torchrun in several."""
-    if num_processes == 1:
-        return [sys.executable, "-m", module]
-    launcher = ["-m", "torch.distributed.run", "--standalone"]
-    return [sys.executable, *launcher, f"--nproc-per-node={num_processes}", "-m", module]
+        arguments += ["--answers", str(answers)]
+    return arguments
 
 
 def start_subprocess(
     context: WorkerContext,
     folder: FinetuneFolder,
     *,
-    command: Sequence[str],
+    module: str,
+    arguments: Sequence[str],
     device: TrainerDevice,
-) -> BoundProcess:
-    """Start a trainer or a scorer, after one that an earlier claim may have left."""
+    num_processes: int = 1,
+) -> Subprocess:
+    """Start a trainer or a scorer, after one that an earlier claim may have left.
+
+    Args:
+        context: of this process.
+        folder: of the finetune.
+        module: run as `python -m` runs it.
+        arguments: of its command line.
+        device: what it may use.
+        num_processes: more than one run under torchrun.
+    """
     end_survivor(folder.trainer)
     niceness = 0 if device.num_gpus else context.settings.finetune_niceness
     environment: Mapping[str, str] = {"PYTHONUNBUFFERED": "1", **device.environment}
+    if num_processes == 1:
+        return ForkedProcess(
+            module,
+            arguments,
+            folder=folder.path,
+            log_file=folder.log,
+            identity=folder.trainer,
+            environment=environment,
+            niceness=niceness,
+        )
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone")
     return BoundProcess(
-        command,
+        (*launcher, f"--nproc-per-node={num_processes}", "-m", module, *arguments),
         folder=folder.path,
         log_file=folder.log,
         identity=folder.trainer,

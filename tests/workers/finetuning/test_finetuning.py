@@ -1,8 +1,10 @@
 """Finetunes with the real trainer, in this process and in real worker processes."""
 
 import json
+import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -22,8 +24,10 @@ from tests.workers.finetunes import (
     serving_model,
 )
 from tests.workers.service import PATIENCE_SECONDS, wait_for
+from workers.finetuning import training
 from workers.finetuning.devices import TrainerDevice
 from workers.finetuning.finetuning import finetune_next
+from workers.finetuning.subprocesses import BoundProcess
 
 pytestmark = pytest.mark.slow
 
@@ -47,11 +51,7 @@ def work_in_thread(context):
 def trainers(service, finetune_id):
     """List the processes that train this finetune."""
     folder = str(run_folder(service, finetune_id))
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if any(folder in part for part in process.info["cmdline"] or ())
-    ]
+    return [each for each in psutil.process_iter(["cwd"]) if each.info["cwd"] == folder]
 
 
 def test_a_finetune_is_trained_compared_registered_and_promoted(service, context, tmp_path):
@@ -279,26 +279,24 @@ def test_a_stopped_worker_saves_a_checkpoint_and_the_next_one_goes_on(service, c
     assert service.job(finetune_id).state == JobState.SUCCEEDED
 
 
-class standing_in:  # noqa: N801  used like a function
+@contextmanager
+def standing_in(script):
     """Let a shell script take the trainer's place; it may run the trainer by exec "$@"."""
 
-    def __init__(self, script):
-        self.script = script
+    def start(context, folder, *, module, arguments, device, num_processes=1):
+        trainer = (sys.executable, "-m", module, *arguments)
+        return BoundProcess(
+            ("/bin/sh", "-c", script, "sh", *trainer),
+            folder=folder.path,
+            log_file=folder.log,
+            identity=folder.trainer,
+            environment=device.environment,
+            niceness=0,
+        )
 
-    def __enter__(self):
-        from workers.finetuning import training
-
-        self.real = training.trainer_command
-
-        def command(*arguments, **keywords):
-            return ["/bin/sh", "-c", self.script, "sh", *self.real(*arguments, **keywords)]
-
-        training.trainer_command = command
-
-    def __exit__(self, *_):
-        from workers.finetuning import training
-
-        training.trainer_command = self.real
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(training, "start_subprocess", start)
+        yield
 
 
 @pytest.fixture
