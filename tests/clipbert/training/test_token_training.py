@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from token_corpus import ANSWERS, write_tokens
+from trainer_processes import start_ranks, start_trainer
 
 from clipbert.checkpoints.folder import VISUAL_PREFIXES, load_folder
 from clipbert.datasets.token_index import StoredVideo, write_index
@@ -274,12 +275,12 @@ def test_a_resumed_run_may_hold_fewer_videos_at_once(tmp_path, base, tokens):
 def test_a_run_killed_and_resumed_ends_with_the_same_weights(tmp_path, base, tokens, whole_run):
     out = tmp_path / "out"
     arguments = command_line(tokens, base, out, "steps=8", "checkpoint_steps=2")
-    with start(*arguments) as running:
-        wait_for(lambda: find_last_checkpoint(out / "checkpoints"), running)
+    with start_trainer(*arguments) as running:
+        running.wait_for(lambda: find_last_checkpoint(out / "checkpoints"))
         running.send_signal(signal.SIGKILL)
     assert not (out / WEIGHTS_FILE).exists()
 
-    with start(*arguments) as running:
+    with start_trainer(*arguments) as running:
         assert running.wait(240) == 0
 
     assert losses(out) == losses(whole_run)
@@ -289,8 +290,8 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(tmp_path, base, tok
 def test_sigterm_ends_a_run_after_a_checkpoint(tmp_path, base, tokens):
     out = tmp_path / "out"
     arguments = command_line(tokens, base, out, "steps=100000", "log_steps=100000")
-    with start(*arguments) as running:
-        wait_for(lambda: progress_of(out).get("step", 0) > 2, running)
+    with start_trainer(*arguments) as running:
+        running.wait_for(lambda: progress_of(out).get("step", 0) > 2)
         running.send_signal(signal.SIGTERM)
         assert running.wait(60) == 5
 
@@ -306,8 +307,8 @@ def test_who_lost_the_fence_writes_nothing_more(tmp_path, base, tokens):
     out = tmp_path / "out"
     arguments = command_line(tokens, base, out, "steps=100000", "checkpoint_steps=50")
     (tmp_path / "fence").write_text("7\n")
-    with start(*arguments, f"--fence={tmp_path / 'fence'}", "--token=7") as running:
-        wait_for(lambda: find_last_checkpoint(out / "checkpoints"), running)
+    with start_trainer(*arguments, f"--fence={tmp_path / 'fence'}", "--token=7") as running:
+        running.wait_for(lambda: find_last_checkpoint(out / "checkpoints"))
         (tmp_path / "fence").write_text("8")
         kept = find_last_checkpoint(out / "checkpoints")
         assert running.wait(120) == 3
@@ -315,7 +316,7 @@ def test_who_lost_the_fence_writes_nothing_more(tmp_path, base, tokens):
     left = int(find_last_checkpoint(out / "checkpoints").name.removeprefix("checkpoint-"))
     assert left <= int(kept.name.removeprefix("checkpoint-")) + 50  # one may have been begun
     told = progress_of(out)
-    with start(*arguments, f"--fence={tmp_path / 'fence'}", "--token=7") as running:
+    with start_trainer(*arguments, f"--fence={tmp_path / 'fence'}", "--token=7") as running:
         assert running.wait(120) == 3
     assert progress_of(out) == told
 
@@ -330,7 +331,11 @@ def test_a_trainer_dies_with_its_parent(tmp_path, base, tokens):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    wait_for(lambda: progress_of(out).get("step", 0) > 0, parent)
+    deadline = time.monotonic() + 200
+    while not progress_of(out).get("step"):
+        assert parent.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
     parent.kill()
     parent.wait()
@@ -344,10 +349,10 @@ def test_a_trainer_dies_with_its_parent(tmp_path, base, tokens):
 
 def test_a_failure_is_told_by_a_file(tmp_path, base, tokens):
     out = tmp_path / "out"
-    with start(*command_line(tokens, base, out, "loss=bce", "aggregation=mean")) as running:
+    with start_trainer(*command_line(tokens, base, out, "loss=bce", "aggregation=mean")) as running:
         assert running.wait(120) == 0  # steps=1
 
-    with start(*command_line(tokens, base, out, "steps=3")) as running:
+    with start_trainer(*command_line(tokens, base, out, "steps=3")) as running:
         assert running.wait(120) == 1
 
     error = json.loads((out / "error.json").read_text())
@@ -363,9 +368,9 @@ def test_two_processes_compute_what_one_does(tmp_path, base, tokens):
     one, two = tmp_path / "one", tmp_path / "two"
     train(request_of(tokens, folder, one, *settings))
 
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    with start(*command_line(tokens, folder, two, *settings), launcher=launcher) as running:
-        assert running.wait(280) == 0, running.communicate()[0]
+    first, second = start_ranks(2, *command_line(tokens, folder, two, *settings))
+    with first, second:
+        assert (first.wait(280), second.wait(20)) == (0, 0), first.output() + second.output()
 
     assert losses(two) == pytest.approx(losses(one), abs=1e-5)
     theirs = load_file(one / WEIGHTS_FILE)
@@ -394,29 +399,8 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(REPOSITORY)}
 
 
-def start(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, *launcher, "-m", "clipbert.training", *arguments],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 def progress_of(out: Path) -> dict[str, object]:
     try:
         return json.loads((out / "progress.json").read_text())
     except FileNotFoundError:
         return {}
-
-
-def wait_for(condition, running: subprocess.Popen, *, seconds: float = 200.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if running.poll() is not None:
-            pytest.fail(f"ended too early: {running.communicate()[0]}")
-        if time.monotonic() > deadline:
-            running.kill()
-            pytest.fail("waited in vain")
-        time.sleep(0.05)

@@ -2,11 +2,7 @@
 
 import dataclasses
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import DataLoader
+from trainer_processes import start_ranks, start_trainer
 from videos import cut
 
 from clipbert.checkpoints.folder import Checkpoint, load_folder
@@ -170,12 +167,12 @@ def test_resuming_a_finished_run_changes_nothing(corpus, whole_run):
 
 def test_a_run_killed_and_resumed_ends_with_the_same_weights(tmp_path, corpus, whole_run):
     arguments = command_line(corpus, tmp_path, "steps=6", "checkpoint_steps=2")
-    with start(*arguments) as running:
-        wait_for(lambda: find_last_checkpoint(tmp_path / "checkpoints"), running)
+    with start_trainer(*arguments) as running:
+        running.wait_for(lambda: find_last_checkpoint(tmp_path / "checkpoints"))
         running.send_signal(signal.SIGKILL)
     assert not (tmp_path / WEIGHTS_FILE).exists()
 
-    with start(*arguments, "--resume") as running:
+    with start_trainer(*arguments, "--resume") as running:
         assert running.wait(240) == 0
 
     assert losses(tmp_path) == losses(whole_run)
@@ -188,9 +185,9 @@ def test_two_processes_compute_what_one_does(tmp_path, corpus, plain_folder):
     train(request_of(corpus, "msrvtt_qa", one, *settings, model=plain_folder, preset=None))
 
     arguments = command_line(corpus, two, *settings, model=plain_folder)
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    with start(*arguments, launcher=launcher) as running:
-        assert running.wait(280) == 0
+    first, second = start_ranks(2, *arguments)
+    with first, second:
+        assert (first.wait(280), second.wait(20)) == (0, 0), first.output() + second.output()
 
     assert losses(two) == pytest.approx(losses(one), abs=1e-5)
     theirs = weights(one)
@@ -646,25 +643,3 @@ def command_line(corpus, out: Path, *settings: str, model: Path | None = None) -
         *start_from,
         *given,
     ]
-
-
-def start(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen(
-        [sys.executable, *launcher, "-m", "clipbert.training", *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def wait_for(condition, running: subprocess.Popen, *, seconds: float = 200.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if running.poll() is not None:
-            pytest.fail(f"ended too early: {running.communicate()[0]}")
-        if time.monotonic() > deadline:
-            running.kill()
-            pytest.fail("waited in vain")
-        time.sleep(0.05)
