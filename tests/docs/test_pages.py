@@ -134,20 +134,57 @@ def test_every_script_and_test_that_is_named_is_there():
     assert [each for each in named if not (ROOT / each).is_file()] == []
 
 
+PACKAGES = ("api", "cli", "clipbert", "clipbert_client", "embedded", "migrations", "policy")
+PACKAGES += ("store", "workers")
+FOLDERS = (*PACKAGES, "benchmarks", "docs", "recipes", "samples", "tests")
+
+
 def test_files_and_folders_that_are_named_are_there():
     """`store/jobs/state.py`, `tests/chaos/`: whole paths; a lone name may be anything."""
-    tracked = ("api", "benchmarks", "cli", "clipbert", "clipbert_client", "docs", "embedded")
-    tracked += ("migrations", "policy", "recipes", "samples", "store", "tests", "workers")
-    named = re.compile(rf"`((?:{'|'.join(tracked)})/[\w./-]*)`")
+    named = re.compile(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]*)`")
     missing = [
-        f"{page.name}: {path}"
-        for page in PAGES
-        for path in named.findall(page.read_text())
+        f"{document.name}: {path}"
+        for document in DOCUMENTS
+        for path in named.findall(document.read_text())
         if not (ROOT / path).exists()
         and not path.startswith(("benchmarks/out", "migrations/versions/N"))
     ]
 
     assert missing == []
+
+
+def test_modules_and_what_is_in_them_that_are_named_are_there():
+    """`clipbert.training.recipe.Recipe`: a module, and a function or a class that it defines."""
+    named = re.compile(rf"`((?:{'|'.join(PACKAGES)})(?:\.[A-Za-z_]\w*)+)`")
+    missing = [
+        f"{document.name}: {name}"
+        for document in DOCUMENTS
+        for name in named.findall(document.read_text())
+        if not (ROOT / name.replace(".", "/")).exists() and not is_defined(name)
+    ]
+
+    assert missing == []
+
+
+def is_defined(name):
+    """Whether a dotted name is a module, or its last word something that a module defines."""
+    parts = name.split(".")
+    for length in range(len(parts), 1, -1):
+        module = ROOT.joinpath(*parts[:length]).with_suffix(".py")
+        if module.is_file():
+            text = module.read_text()
+            return all(
+                re.search(rf"^ *(?:(?:async )?def|class) {word}\b", text, re.MULTILINE)
+                for word in parts[length:]
+            )
+    return False
+
+
+@pytest.mark.parametrize("decision", DECISIONS, ids=lambda path: path.stem)
+def test_the_title_of_a_decision_begins_with_its_number(decision):
+    number = decision.name[:4]
+
+    assert re.match(rf"# {number}: [A-Z]", decision.read_text())
 
 
 def test_the_map_of_the_rooms_has_each_room():
