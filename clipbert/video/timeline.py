@@ -225,7 +225,9 @@ def _timeline_of(
     codes = set() if clock is None else set(clock.codes)
     is_timed = is_frame & (times != UNKNOWN)
     frame_pts = np.unique(times[is_timed])
-    last_duration = _last_duration(times[is_timed], stamps.durations[is_timed])
+    last_duration = _last_duration(
+        times[is_timed], stamps.dts[is_timed], durations=stamps.durations[is_timed]
+    )
     gaps = () if clock is None else clock.gaps
     if traits is not None and (stamping is Stamping.SPARSE or (clock and clock.is_sparse)):
         jump = jump_of(last_duration, traits)
@@ -264,11 +266,22 @@ def _entries(stamps: Stamps, times: Ticks) -> Entries:
     return Entries(times[rows], rows, stamps.positions)
 
 
-def _last_duration(times: NDArray[np.int64], durations: NDArray[np.int64]) -> int:
+def _last_duration(times: Ticks, dts: Ticks, *, durations: Ticks) -> int:
+    """Return the length that is stated of the frame that is shown last.
+
+    Args:
+        times: int64 (N,), in ticks, in the order of decoding.
+        dts: int64 (N,), as stated.
+        durations: int64 (N,), as stated.
+    """
     if len(times) == 0:
         return 0
     # Of several with one time the last.
-    return int(durations[len(times) - 1 - int(times[::-1].argmax())])
+    last = len(times) - 1 - int(times[::-1].argmax())
+    # MP4 states how long a frame is decoded before the next one, which may be shown long before
+    # this one. Only what is decoded last has a length that no other frame sets.
+    is_step = last + 1 < len(dts) and dts[last + 1] - dts[last] == durations[last]
+    return int(durations[-1 if is_step else last])
 
 
 def _unstated_end(steps: NDArray[np.int64], header_pts: int | None) -> int:

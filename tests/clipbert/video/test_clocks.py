@@ -273,6 +273,30 @@ def test_an_absurd_last_duration_is_not_believed(tmp_path):
     check_every_frame(path, {place / FPS: place for place in range(30)})
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_pauses_between_pictures_say_nothing_of_how_long_the_last_is_shown(
+    tmp_path, suffix, b_frames
+):
+    # With B-frames the last one is decoded before others, and a pause lies between, in MP4 stated.
+    seconds = (0, 1, 2, 30, 31, 60)
+    path = write_part(
+        tmp_path / f"v.{suffix}",
+        0,
+        num_frames=6,
+        fps=FPS,
+        b_frames=b_frames,
+        timestamps=[1000 * second for second in seconds],
+        time_base=Fraction(1, 1000),
+        options={"b-adapt": "0"},
+    )
+
+    probe = probe_video(path)
+
+    assert (probe.duration_seconds, probe.mended) == (pytest.approx(60.1, abs=1e-3), ())
+    check_every_frame(path, {float(second): place for place, second in enumerate(seconds)})
+
+
 TRAITS = ClockTraits(
     ticks_per_second=1000,
     wraps_after=None,
