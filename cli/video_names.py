@@ -6,6 +6,7 @@ from uuid import UUID
 
 from cli.errors import CliError
 from cli.show.console import file_name, is_same_name
+from clipbert.datasets.visible_text import has_visible_text
 from clipbert_client.client import ApiClient, Json
 from clipbert_client.errors import ApiProblem
 from clipbert_client.text import as_text
@@ -19,7 +20,7 @@ def find_video(api: ApiClient, wanted: str) -> Json:
     Raises:
         CliError: none fits, or several do.
     """
-    if not wanted.strip():
+    if not has_visible_text(wanted):
         raise CliError("name a video", "`clipbert videos list` shows them all")
     found = _with_id(api, wanted)
     if found is not None:

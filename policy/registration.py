@@ -13,6 +13,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
+from clipbert.datasets.visible_text import has_visible_text
 from clipbert.model.config import CONFIG_FILE
 from policy.generations import follow_serving
 from policy.library_walk import advance
@@ -62,7 +63,7 @@ def register_model(
         InvalidModelFolder: the folder does not hold a model.
         ValueError: this name and version is another model, or the name cannot be one.
     """
-    if not is_model_name(name):
+    if not (is_model_name(name) and has_visible_text(name)):
         raise ValueError(f"a model cannot be called {name!r}: must be {MODEL_NAME_RULE}")
     manifest = list_folder(folder)
     with sessions.begin() as session:

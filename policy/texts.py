@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, StringConstraints
 
+from clipbert.datasets.visible_text import has_visible_text
 from store.texts import can_be_stored
 
 MAX_METADATA_BYTES: Final = 16_384
@@ -20,6 +21,17 @@ def check_storable(text: str) -> str:
     if not can_be_stored(text):
         raise ValueError("must not hold NUL characters or lone surrogates")
     return text
+
+
+def check_said(text: str) -> str:
+    """Refuse what says nothing, or cannot be kept.
+
+    Raises:
+        ValueError: there is nothing to see in the text, or PostgreSQL cannot hold it.
+    """
+    if not has_visible_text(text):
+        raise ValueError("must have a visible character")
+    return check_storable(text)
 
 
 def _small_json(value: dict[str, Any]) -> dict[str, Any]:
@@ -49,6 +61,6 @@ def _check_json(value: object, *, depth: int, name: str = "") -> None:
 Name = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
-    AfterValidator(check_storable),
+    AfterValidator(check_said),
 ]
 Metadata = Annotated[dict[str, Any], AfterValidator(_small_json)]

@@ -12,7 +12,7 @@ from api.schemas.player_clock import show_moment
 from api.schemas.resources import RequestBody, Resource, never_null
 from api.schemas.text import QueryText
 from clipbert.datasets.kinds import write_line
-from policy.texts import Metadata, Name, check_storable
+from policy.texts import Metadata, Name, check_said
 from store.labels.tables import Label, LabelRevision
 from store.table_base import Task
 from store.videos.tables import Video
@@ -85,7 +85,7 @@ LINES_EXAMPLE: Final = (
 LabelText = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_LABEL_LENGTH),
-    AfterValidator(check_storable),
+    AfterValidator(check_said),
 ]
 Choices = Annotated[list[QueryText], Field(min_length=2, max_length=MAX_CHOICES)]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]

@@ -168,15 +168,15 @@ class QuestionResource(Resource):
 
 def question_resource(question: Question, job: Job, *, video: Video | None) -> QuestionResource:
     """Show a question about a video, which may have been deleted."""
-    new = NewQuestion.model_validate(question.input)
+    asked = question.input  # as it was taken then: what is refused by now is shown all the same
     return QuestionResource(
         id=question.id,
         state=job.state,
         done=is_terminal(job.state),
         video_id=question.video_id,
-        text=new.text,
-        choices=new.choices,
-        top_k=new.top_k,
+        text=asked["text"],
+        choices=asked.get("choices"),
+        top_k=asked.get("top_k", NewQuestion.model_fields["top_k"].default),
         result=None
         if question.result is None
         else QuestionResult.model_validate(show_answer(question.result, video)),

@@ -137,6 +137,13 @@ class SearchResult(Resource):
     served_together: int = Field(default=1, description="jobs that shared the forward pass")
 
 
+class FiltersUsed(Resource):
+    """Which videos were looked at; an empty list set no limit."""
+
+    video_ids: list[UUID] = Field(default=[])
+    tags: list[str] = Field(default=[])
+
+
 class SearchResource(Resource):
     """A search; its id is its job's."""
 
@@ -149,7 +156,7 @@ class SearchResource(Resource):
     mode: str
     limit: int
     group_by: str
-    filters: SearchFilters
+    filters: FiltersUsed
     result: SearchResult | None
     error: Failure | None
     created_at: datetime
@@ -170,16 +177,17 @@ def search_resource(search: Search, job: Job, *, videos: Mapping[UUID, Video]) -
         job: its job.
         videos: those that it found and that are there still.
     """
-    new = NewSearch.model_validate(search.input)
+    asked = search.input  # as it was taken then: what is refused by now is shown all the same
+    fields = NewSearch.model_fields
     return SearchResource(
         id=search.id,
         state=job.state,
         done=is_terminal(job.state),
-        text=new.text,
-        mode=new.mode,
-        limit=new.limit,
-        group_by=new.group_by,
-        filters=new.filters,
+        text=asked["text"],
+        mode=asked.get("mode", fields["mode"].default),
+        limit=asked.get("limit", fields["limit"].default),
+        group_by=asked.get("group_by", fields["group_by"].default),
+        filters=FiltersUsed.model_validate(asked.get("filters", {})),
         result=None
         if search.result is None
         else SearchResult.model_validate(show_search_result(search.result, videos)),

@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from policy.texts import Name, check_storable
+from policy.texts import Name, check_said, check_storable
 
 MAX_TEXT_LENGTH: Final = 1000
 MAX_URI_LENGTH: Final = 4096
@@ -15,7 +15,7 @@ MAX_TAGS: Final = 32
 QueryText = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT_LENGTH),
-    AfterValidator(check_storable),
+    AfterValidator(check_said),
 ]
 Uri = Annotated[
     str, StringConstraints(min_length=1, max_length=MAX_URI_LENGTH), AfterValidator(check_storable)

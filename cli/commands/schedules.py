@@ -24,6 +24,7 @@ from cli.show.console import (
     print_table,
 )
 from cli.show.facts import facts_of
+from clipbert.datasets.visible_text import has_visible_text
 from clipbert_client.client import ApiClient, Json
 from clipbert_client.errors import ApiProblem
 
@@ -83,7 +84,7 @@ def create_schedule(
     data: DataOption = None,
 ) -> None:
     """Make a schedule: cron, time zone, and the finetune that it starts."""
-    if not name.strip():
+    if not has_visible_text(name):
         raise CliError("the name of a schedule is empty")
     if times.cron is None or times.task is None:
         missing = "--cron" if times.cron is None else "--task"

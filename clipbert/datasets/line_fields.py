@@ -8,6 +8,7 @@ from typing import NoReturn, TypeGuard
 
 from clipbert.datasets.media_folder import media_name
 from clipbert.datasets.shipped import HEAD_BYTES, NotShipped, is_lines, read_shipped
+from clipbert.datasets.visible_text import has_visible_text
 from clipbert.errors import AnnotationError
 
 _MOST_CHARACTERS_SHOWN = 40
@@ -141,6 +142,8 @@ class LineFields:
             raise self.error(name, f"must be text, not {_shown(value)}")
         if not value.strip():
             raise self.error(name, "has an empty text")
+        if not has_visible_text(value):
+            raise self.error(name, "has a text without a visible character")
         try:
             value.encode()
         except UnicodeEncodeError as error:  # half a surrogate pair, which no tokenizer takes

@@ -6,10 +6,12 @@ kind and another has fed it damaged ones (tests/clipbert/video/test_format_fuzz.
 """
 
 VIDEO_EXTENSIONS = frozenset(
-    {".3g2", ".3gp", ".apng", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".h264"}
-    | {".hevc", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg"}
-    | {".mpg", ".mpv", ".mts", ".mxf", ".ogg", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts"}
-    | {".vob", ".webm", ".wmv"}
+    {".264", ".265", ".3g2", ".3gp", ".3gp2", ".3gpp", ".3gpp2", ".apng", ".asf", ".avc", ".avi"}
+    | {".dif", ".divx", ".dv", ".evo", ".f4v", ".flv", ".gif", ".h264", ".h265", ".hdmov", ".hevc"}
+    | {".insv", ".ismv", ".m1v", ".m2p", ".m2t", ".m2ts", ".m2v", ".m4v", ".mk3d", ".mkv"}
+    | {".mov", ".mp2v", ".mp4", ".mp4v", ".mpe", ".mpeg", ".mpg", ".mpg4", ".mpv", ".mpv2", ".mqv"}
+    | {".mts", ".mxf", ".ogg", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".tod", ".tp", ".trp", ".ts"}
+    | {".vob", ".vro", ".webm", ".wm", ".wmv"}
 )
 IMAGE_EXTENSIONS = frozenset(
     {".avif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png", ".webp"}

@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from store.jobs.repository import JobRepository
+from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind
 from store.results.searches import SearchRepository
 
@@ -158,6 +158,26 @@ def test_searches_are_listed_newest_first(client):
     second = client.get(f"/v1/searches?page_token={first['next_page_token']}").json()
 
     assert [search["id"] for search in first["items"] + second["items"]] == ids[::-1]
+
+
+@pytest.mark.parametrize(
+    "body", [{"text": "\u200b"}, {"text": "a", "filters": {"tags": ["\u2800"]}}]
+)
+def test_a_search_for_what_nobody_can_see_is_refused(client, body):
+    answer = client.post("/v1/searches", json=body)
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert "must have a visible character" in answer.json()["detail"]
+
+
+def test_a_search_that_would_be_refused_by_now_is_still_shown(client, sessions):
+    with sessions.begin() as session:
+        job = JobRepository(session).enqueue(NewJob(kind=JobKind.SEARCH, input={"text": "\u200b"}))
+        SearchRepository(session).create(job, text="\u200b")
+
+    (found,) = client.get("/v1/searches").json()["items"]
+
+    assert (found["text"], found["mode"], found["limit"]) == ("\u200b", "auto", 10)
 
 
 def test_before_the_first_model_there_is_no_searching(client, sessions):
