@@ -18,7 +18,7 @@ DOCS_VENV  := .venv-docs
 DOCS_STAMP := $(DOCS_VENV)/.made-from-$(shell sha256sum requirements-docs.lock 2>/dev/null | cut -c1-16)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-fast check docs bench bench-learning clean
+.PHONY: help setup demo up test test-fast check check-types check-rest docs bench bench-learning clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1\t/' | \
@@ -41,10 +41,14 @@ test: setup  ## run every test, with real PostgreSQL, Redis and workers (15 to 3
 test-fast: setup  ## run the tests that need no servers, no workers and no training (the inner loop)
 	$(BIN)/pytest -q -n 2 --dist loadfile --fast --ignore tests/api/test_contract.py
 
-check: setup  ## lint, formatting, types, import contracts, dead code, links and commands of the documents
+check: check-types check-rest  ## lint, formatting, types, import contracts, dead code, links and commands of the documents
+
+check-types: setup
+	$(BIN)/mypy
+
+check-rest: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/vulture
 	$(BIN)/pytest -q tests/docs
@@ -69,7 +73,9 @@ $(STAMP): requirements.lock
 	@echo "== set-up, step 1 of 4: an empty environment in $(VENV)"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@echo "== set-up, step 2 of 4: $$(grep -c '==' requirements.lock) packages of requirements.lock (about 3 GB to download, 6 GB on disk: torch with CUDA; minutes, once)"
-	@$(BIN)/python -m pip install --disable-pip-version-check --no-input -r requirements.lock
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-input --no-compile -r requirements.lock
+	@# On all cores, where pip uses one. Some packages bring files that are templates, and no Python.
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
 	@touch $@
 
 $(DOCS_STAMP): requirements-docs.lock
