@@ -9,9 +9,11 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cli.already_running import say_already_running
 from cli.data_folder import cache_folder, make_data_folder
 from cli.errors import CliError
 from cli.ports import address_for_clients, bind_port
@@ -22,7 +24,7 @@ from embedded.deployment import Services, plan_processes, service_environment
 from embedded.lock import hold_lock
 from embedded.log import unfailing_output
 from embedded.process_log import ProcessLog
-from embedded.running_up import RunningUp, read_running, remove_running, write_running
+from embedded.running_up import RunningUp, remove_running, write_running
 from embedded.scratch import scratch_folder
 from embedded.service_watch import ServiceWatch
 from embedded.supervisor import Supervisor
@@ -57,15 +59,22 @@ def run_service(options: UpOptions) -> None:
         ExitStack() as cleanup,
     ):
         if not cleanup.enter_context(hold_lock(options.data)):
-            _say_already_running(options.data)
+            say_already_running(options)
             return
         cleanup.callback(remove_running, options.data)
         listener = cleanup.enter_context(bind_port(options.host, options.port))
         port = listener.getsockname()[1]
         api_url = f"http://{address_for_clients(options.host)}:{port}"
-        write_running(options.data, RunningUp(os.getpid(), api_url, ready=False, environment={}))
+        running = RunningUp(
+            pid=os.getpid(),
+            api_url=api_url,
+            ready=False,
+            environment={},
+            options=replace(options, port=port).as_strings(),
+        )
+        write_running(options.data, running)
         try:
-            _serve(options, listener, api_url, stop, cleanup)
+            _serve(options, listener, running, stop, cleanup)
         except StopRequested:
             print("\nstopping ...", flush=True)
             cleanup.close()
@@ -75,10 +84,11 @@ def run_service(options: UpOptions) -> None:
 def _serve(
     options: UpOptions,
     listener: socket.socket,
-    api_url: str,
+    running: RunningUp,
     stop: threading.Event,
     cleanup: ExitStack,
 ) -> None:
+    api_url = running.api_url
     started_at = time.monotonic()
     model = options.model or cache_folder() / "clipbert-mini"
     _build_model_if_missing(model, options, stop)
@@ -93,7 +103,8 @@ def _serve(
         host=options.host,
         port=listener.getsockname()[1],
     )
-    write_running(options.data, RunningUp(os.getpid(), api_url, False, environment))
+    running = replace(running, environment=environment)
+    write_running(options.data, running)
     whole_environment = {**os.environ, **environment}
     _run_command(
         *("migrate", "--model", str(model), "--data", str(options.data)),
@@ -135,7 +146,7 @@ def _serve(
     supervisor.start()
     _wait_until_ready(supervisor, log, stop, api_url=api_url, starting=starting)
     _wait_for_model(supervisor, log, stop, is_loaded=model_is_loaded)
-    write_running(options.data, RunningUp(os.getpid(), api_url, True, environment))
+    write_running(options.data, replace(running, ready=True))
     seconds = time.monotonic() - started_at
     log.say(
         _ready_message(options, api_url, model, seconds, model_is_loaded=model_is_loaded.is_set())
@@ -340,13 +351,6 @@ def _said_if_full(data: Path) -> Iterator[None]:
                 "make room on this disk, or choose another with --data",
             ) from error
         raise
-
-
-def _say_already_running(data: Path) -> None:
-    running = read_running(data)
-    where = f" at {running.api_url} (pid {running.pid})" if running else ""
-    state = "" if running is None or running.ready else ", still starting"
-    print(f"already running on {data}{where}{state}; stop it with: clipbert down")
 
 
 def _raise_if(stop: threading.Event) -> None:

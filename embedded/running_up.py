@@ -4,7 +4,8 @@
 """
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from embedded.private_file import write_private
@@ -12,12 +13,18 @@ from embedded.private_file import write_private
 
 @dataclass(frozen=True)
 class RunningUp:
-    """What a running `clipbert up` says about itself."""
+    """What a running `clipbert up` says about itself.
+
+    Attributes:
+        environment: the STORE_* and WORKER_* variables of its processes.
+        options: what it was started with, by the options' names.
+    """
 
     pid: int
     api_url: str
     ready: bool
-    environment: dict[str, str]  # the STORE_* and WORKER_* variables of its processes
+    environment: Mapping[str, str]
+    options: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 def read_running(data: Path) -> RunningUp | None:

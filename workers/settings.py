@@ -2,9 +2,13 @@
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+# Three digits: no machine has more GPUs, and what follows is a number to Python everywhere.
+DEVICE_PATTERN: Final = r"^(auto|cpu|cuda(:[0-9]{1,3})?)$"
 
 
 class WorkerSettings(BaseSettings):
@@ -18,7 +22,7 @@ class WorkerSettings(BaseSettings):
     log_level: str = "INFO"
     """Least severe log line that is written."""
 
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = Field("auto", pattern=DEVICE_PATTERN)
     """Where models run: with auto and cuda each child of a pool takes the GPU of its own number,
     with auto the CPU if there is none. A finetune takes all GPUs that are visible."""
 

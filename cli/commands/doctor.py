@@ -34,7 +34,7 @@ def doctor(*, data: DataOption = None) -> None:
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("python", check_python),
         ("packages", check_packages),
-        ("device", check_device),
+        ("device", lambda: check_device(folder)),
         ("data folder", lambda: check_data_folder(folder)),
         ("service", lambda: check_service(folder)),
         ("database", lambda: check_database(folder)),
@@ -83,10 +83,21 @@ def check_packages() -> Finding:
     return Finding(f"{', '.join(PACKAGES)}")
 
 
-def check_device() -> Finding:
-    """What would the model run on?"""
+def check_device(data: Path) -> Finding:
+    """What would the model run on, and can it?"""
     import torch
 
+    from clipbert.engines.devices import TorchDevices
+    from embedded.lock import is_locked
+    from workers.child.visible_gpus import device_fault
+
+    running = read_running(data) if is_locked(data) else None
+    variables = os.environ if running is None else running.environment
+    wanted = variables.get("WORKER_DEVICE", "auto")
+    fault = device_fault(wanted, num_gpus=TorchDevices().num_gpus)
+    if fault is not None:
+        cure = "set WORKER_DEVICE" if running is None else "clipbert down, then clipbert up"
+        return Finding(f"the service is to run on {wanted}: {fault}", cure)
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         return Finding(f"torch {torch.__version__}, {', '.join(names)}")

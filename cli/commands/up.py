@@ -10,10 +10,12 @@ from typing import Annotated
 
 import typer
 
+from cli.already_running import say_already_running
 from cli.data_folder import DataOption, find_data_folder, make_data_folder
 from cli.errors import CliError
 from cli.show.pace import ProgressLines, format_duration
 from cli.up_options import UpOptions
+from embedded.lock import is_locked
 from embedded.log import open_log
 from embedded.running_up import read_running, remove_running
 
@@ -23,6 +25,7 @@ BACKGROUND_START_SECONDS = 900.0  # the first start may have to build clipbert-m
 
 
 def up(
+    context: typer.Context,
     *,
     data: DataOption = None,
     host: Annotated[str, typer.Option(help="Address the API listens on.")] = "127.0.0.1",
@@ -62,6 +65,7 @@ def up(
 ) -> None:
     """Run the whole service here: database, queue, API and workers, until Ctrl-C."""
     folder = find_data_folder(data)
+    given = frozenset(name for name in context.params if _is_given(context, name))
     options = UpOptions(
         data=folder,
         host=host,
@@ -73,7 +77,14 @@ def up(
         api_processes=api_processes,
         verbose=verbose,
         log_file=log_file,
+        # Those of a start in the background are all given by us.
+        given=given if log_file is None else frozenset(),
     )
+    if is_locked(folder):
+        say_already_running(options)
+        return
+    if log_file is None:
+        _check_device(device)
     if background:
         start_in_background(options)
         return
@@ -84,8 +95,6 @@ def up(
 
 def down(data: DataOption = None) -> None:
     """Stop the `clipbert up` that runs on a data folder."""
-    from embedded.lock import is_locked
-
     folder = find_data_folder(data)
     running = read_running(folder)
     if running is None or not is_locked(folder):
@@ -164,10 +173,10 @@ def start_in_background(options: UpOptions, *, quiet: bool = False) -> None:
                     print("stop it with: clipbert down")
                 return
             if process.poll() is not None:
-                tail = _tail(log_file, start_bytes)
-                if process.returncode == 0:  # it was running already, and the log says where
-                    print(tail, end="")
+                if process.returncode == 0:  # another one was quicker
+                    say_already_running(options)
                     return
+                tail = _tail(log_file, start_bytes)
                 print(tail, end="", file=sys.stderr)
                 raise CliError("`clipbert up` did not start; the end of its log is above")
             time.sleep(0.1)
@@ -209,6 +218,20 @@ def _arguments(options: UpOptions) -> list[str]:
     if options.model is not None:
         arguments += ["--model", str(options.model)]
     return arguments
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name in {"COMMANDLINE", "ENVIRONMENT"}
+
+
+def _check_device(device: str) -> None:
+    """Refuse a device that is not there before anything starts; to look for a GPU takes seconds."""
+    from workers.child.visible_gpus import device_fault
+
+    fault = device_fault(device)
+    if fault is not None:
+        raise CliError(f"--device {device}: {fault}")
 
 
 def _checked_folder(root: Path) -> Path:

@@ -117,7 +117,7 @@ class Service:
         """Do the work in the test's own process."""
         return WorkerContext.open(
             WorkerSettings(
-                redis_url=self.redis_url, device="cpu", **{"settle_seconds": 0, **settings}
+                redis_url=self.redis_url, **{"device": "cpu", "settle_seconds": 0, **settings}
             ),
             StoreSettings(
                 database_url=self.database_url,

@@ -63,6 +63,7 @@ class InteractiveDesk:
 
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
+        context.own(LoadedModels)  # a GPU that is gone is said before anything is claimed
         self._group = JobGroup(context.leases, keep=self.keep)
         self._question_desk = QuestionDesk(context, self._group)
         self._search_desk = SearchDesk(context, self._group)

@@ -3,6 +3,7 @@
 from billiard import current_process
 
 from clipbert.engines.devices import Devices, TorchDevices
+from workers.child.visible_gpus import device_fault
 
 
 def child_index() -> int:
@@ -38,9 +39,10 @@ def take_device(
     num_gpus = devices.num_gpus()
     if setting == "cpu" or (setting == "auto" and num_gpus == 0):
         return "cpu"
+    fault = device_fault(setting, num_gpus=lambda: num_gpus)
+    if fault is not None:
+        raise ValueError(f"WORKER_DEVICE={setting}, but {fault}")
     _, _, number = setting.partition(":")
-    if num_gpus == 0 or (number and int(number) >= num_gpus):
-        raise ValueError(f"WORKER_DEVICE={setting}, but this process sees {num_gpus} GPUs")
     index = int(number) if number else child_index % num_gpus
     if finetune_share < 1:
         devices.limit_memory(index, 1 - finetune_share)

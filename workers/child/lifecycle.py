@@ -102,7 +102,11 @@ def connect_signals(settings: WorkerSettings, *, hard_limits: Mapping[str, float
     def check_setup(sender: _CeleryWorker, **_: object) -> None:
         pool = sender.pool_cls if isinstance(sender.pool_cls, str) else sender.pool_cls.__module__
         faults = find_faults(
-            sender.app, pool=pool, hard_limits=hard_limits, redis_url=settings.redis_url
+            sender.app,
+            pool=pool,
+            hard_limits=hard_limits,
+            redis_url=settings.redis_url,
+            device=settings.device,
         )
         if "torch" in sys.modules:
             faults.append("torch was imported before the fork: the children's models would hang")

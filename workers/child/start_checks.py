@@ -1,6 +1,6 @@
 """What a worker refuses to start with: set-ups that lose or double work, or hang."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Final
 
@@ -10,14 +10,24 @@ from celery import Celery
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
+from workers.child.visible_gpus import device_fault, usable_gpus
+from workers.dispatch import EMBED, FINETUNE, INTERACTIVE
+
 log = structlog.get_logger(__name__)
 
 _TIMEOUT_MARGIN_SECONDS: Final = 300
 _OLDEST_KOMBU: Final = (5, 7)
+_MODEL_QUEUES: Final = frozenset({INTERACTIVE, EMBED, FINETUNE})
 
 
 def find_faults(
-    app: Celery, *, pool: str, hard_limits: Mapping[str, float], redis_url: str
+    app: Celery,
+    *,
+    pool: str,
+    hard_limits: Mapping[str, float],
+    redis_url: str,
+    device: str,
+    num_gpus: Callable[[], int] = usable_gpus,
 ) -> list[str]:
     """List what is wrong with a worker's set-up, in sentences; empty if nothing is.
 
@@ -26,6 +36,8 @@ def find_faults(
         pool: module path or alias of the chosen pool.
         hard_limits: seconds by task; the longest one bounds the visibility timeout from below.
         redis_url: the broker.
+        device: where models run.
+        num_gpus: counts the GPUs, if one is wanted and the worker's queues are those of models.
     """
     faults = []
     if "prefork" not in pool:
@@ -49,6 +61,11 @@ def find_faults(
         faults.append(
             f"Redis has maxmemory-policy {policy!r} but needs noeviction: it would drop queues"
         )
+    # Else it would claim jobs, and fail each.
+    if not _MODEL_QUEUES.isdisjoint(app.amqp.queues.consume_from):
+        fault = device_fault(device, num_gpus=num_gpus)
+        if fault is not None:
+            faults.append(f"WORKER_DEVICE={device}, but {fault}")
     return faults
 
 

@@ -341,6 +341,15 @@ def test_a_port_that_is_taken_is_said_before_anything_starts(place, tmp_path):
     assert not (tmp_path / "data" / "services").exists()
 
 
+def test_a_gpu_that_is_not_there_is_said_before_anything_starts(place, tmp_path):
+    other = Place(data=tmp_path / "data", home=place.home, model=place.model)
+
+    result = other.run("up", "--port", 0, "--device", "cuda:99", code=1)
+
+    assert re.search(r"--device cuda:99: torch sees \d+ GPUs here", result.stderr)
+    assert not (tmp_path / "data").exists()
+
+
 def servers_of(data):
     """The embedded servers, which are daemons and so no children of `up`."""
     state = json.loads((data / "services" / "state.json").read_text())

@@ -94,6 +94,20 @@ def test_before_anything_is_indexed_a_search_says_so(service, context):
     assert service.job(job_id).error_code == "no_active_generation"
 
 
+def test_nothing_is_claimed_where_the_gpu_is_gone(service):
+    job_id = search(service)
+
+    with (
+        closing(service.context(device="cuda:99")) as context,
+        pytest.raises(ValueError, match="WORKER_DEVICE=cuda:99, but torch sees"),
+    ):
+        serve_interactive(context)
+
+    with service.sessions() as session:
+        job = JobRepository(session).get(job_id)
+    assert (job.state, job.attempt) == (JobState.QUEUED, 0)
+
+
 def test_recall_ranks_videos_by_their_best_clip(service, context, library, tmp_path):
     job_id = search(service, "a dog", limit=10)
 

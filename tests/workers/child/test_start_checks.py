@@ -3,12 +3,29 @@ import redis
 
 from workers.app import HARD_LIMIT_SECONDS, make_app
 from workers.child.start_checks import find_faults
+from workers.dispatch import QUEUES
 from workers.settings import WorkerSettings
 
 
-def faults(redis_url, *, pool="celery.concurrency.prefork", limits=HARD_LIMIT_SECONDS):
+def faults(
+    redis_url,
+    *,
+    pool="celery.concurrency.prefork",
+    limits=HARD_LIMIT_SECONDS,
+    device="cpu",
+    num_gpus=0,
+    queues=QUEUES,
+):
     app = make_app(WorkerSettings(redis_url=redis_url))
-    return find_faults(app, pool=pool, hard_limits=limits, redis_url=redis_url)
+    app.amqp.queues.select(queues)
+    return find_faults(
+        app,
+        pool=pool,
+        hard_limits=limits,
+        redis_url=redis_url,
+        device=device,
+        num_gpus=lambda: num_gpus,
+    )
 
 
 def test_the_shipped_set_up_has_no_faults(redis_url):
@@ -38,6 +55,22 @@ def test_a_redis_that_evicts_is_refused(redis_url):
             client.config_set("maxmemory-policy", *before.values())
 
     assert "noeviction" in fault
+
+
+@pytest.mark.parametrize(("device", "num_gpus"), [("cuda", 0), ("cuda:0", 0), ("cuda:7", 2)])
+@pytest.mark.parametrize("queue", ["interactive", "embed", "finetune"])
+def test_a_worker_of_models_without_its_gpu_does_not_start(redis_url, device, num_gpus, queue):
+    (fault,) = faults(redis_url, device=device, num_gpus=num_gpus, queues=[queue])
+
+    assert fault.startswith(f"WORKER_DEVICE={device}, but torch sees {num_gpus} GPUs here")
+
+
+@pytest.mark.parametrize(
+    ("device", "num_gpus", "queue"),
+    [("cuda:1", 2, "embed"), ("cuda", 1, "embed"), ("auto", 0, "embed"), ("cuda", 0, "ingest")],
+)
+def test_a_worker_starts_with_its_gpu_or_where_it_needs_none(redis_url, device, num_gpus, queue):
+    assert faults(redis_url, device=device, num_gpus=num_gpus, queues=[queue]) == []
 
 
 def test_a_redis_that_is_away_is_no_fault_since_celery_waits_for_it():
