@@ -62,6 +62,11 @@ def list_first(
 ) -> list[Json]:
     """List the first items of a list resource, or every one; say on stderr when there are more."""
     found = list(api.items(path, limit=None if every else limit + 1, **params))
+    return first_of(found, limit=limit, every=every)
+
+
+def first_of(found: list[Json], *, limit: int, every: bool = False) -> list[Json]:
+    """Return the first of what was found, or all of it; say on stderr when there are more."""
     if every or len(found) <= limit:
         return found
     print(f"there are more than these {limit}: --all lists all", file=sys.stderr)

@@ -29,7 +29,7 @@ def find_model(api: ApiClient, wanted: str) -> Json:
     name, _, version = wanted.rpartition("@") if "@" in wanted else (wanted, "", "")
     fitting = [
         model
-        for model in api.items("/v1/models", limit=None)
+        for model in api.all_items("/v1/models")
         if model["name"] == name and str(model["version"]).startswith(version)
     ]
     found = fitting if len(fitting) == 1 else [each for each in fitting if each.get("serves")]
@@ -47,7 +47,7 @@ def serving_model(api: ApiClient, task: str) -> Json:
     Raises:
         CliError: none does.
     """
-    for model in api.items("/v1/models", limit=None):
+    for model in api.all_items("/v1/models"):
         if task in (model.get("serves") or []):
             return model
     raise CliError(f"no model serves {task}", "`clipbert models list` shows what serves")

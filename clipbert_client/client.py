@@ -133,18 +133,22 @@ class ApiClient:
             )
 
     def items(self, path: str, *, limit: int | None, **params: str | None) -> Iterator[Json]:
-        """Yield up to limit items of a list resource (None: all), page by page."""
+        """Yield up to limit items of a list that has pages (None: all), page by page."""
         token: str | None = None
         while limit is None or limit > 0:
             size = PAGE_SIZE if limit is None else min(limit, PAGE_SIZE)
             page = self.get(path, page_size=size, page_token=token, **params)
-            # Some lists have but one page, however long.
-            yield from page["items"] if limit is None else page["items"][:size]
+            yield from page["items"]
             if limit is not None:
                 limit -= len(page["items"])
             token = page.get("next_page_token")
             if not token:
                 return
+
+    def all_items(self, path: str, **params: str | float | None) -> list[Json]:
+        """GET the items of a list that has but one page, however long."""
+        items: list[Json] = self.get(path, **params)["items"]
+        return items
 
     def download(self, path: str, target: Path, *, most_bytes: int) -> bool:
         """GET a file into target; False, with nothing kept, when it is larger than most_bytes."""

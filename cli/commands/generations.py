@@ -5,7 +5,7 @@ from uuid import UUID
 
 import typer
 
-from cli.api_client import connect, list_first
+from cli.api_client import connect, first_of
 from cli.data_folder import DataOption
 from cli.show.console import (
     EveryOption,
@@ -40,7 +40,7 @@ def list_generations(
 ) -> None:
     """List generations, newest first, and how much of the library each holds."""
     with connect(data) as api:
-        found = list_first(api, "/v1/generations", limit=limit, every=every)
+        found = first_of(api.all_items("/v1/generations"), limit=limit, every=every)
     if as_json:
         print_json(found)
         return

@@ -156,7 +156,7 @@ def show_label(
     """Show one label and what it was before."""
     with connect(data) as api:
         found = api.get(f"/v1/labels/{label}")
-        history = list(api.items(f"/v1/labels/{label}/history", limit=None))
+        history = api.all_items(f"/v1/labels/{label}/history")
     if as_json:
         print_json({**found, "history": history})
         return

@@ -18,6 +18,7 @@ from clipbert.model.config import CONFIG_FILE
 from clipbert_client.client import ApiClient, Json
 
 SERVED_TASKS = (*TASKS, "recall")
+MOST_PROMOTIONS = 500  # the most that the API lists
 
 app = typer.Typer(
     help="List and show models; register a model folder; promote and roll back.",
@@ -33,7 +34,7 @@ ModelArgument = Annotated[
 def list_models(*, as_json: JsonOption = False, data: DataOption = None) -> None:
     """List the registered models and what each serves."""
     with connect(data) as api:
-        models = list(api.items("/v1/models", limit=None))
+        models = api.all_items("/v1/models")
     if as_json:
         print_json(models)
         return
@@ -60,7 +61,7 @@ def show_model(
     """Show one model: what it serves, how well it did, where it comes from."""
     with connect(data) as api:
         found = find_model(api, model)
-        promotions = list(api.items(f"/v1/models/{found['id']}/promotions", limit=None))
+        promotions = api.all_items(f"/v1/models/{found['id']}/promotions", limit=MOST_PROMOTIONS)
     if as_json:
         print_json({**found, "promotions": promotions})
         return
@@ -186,7 +187,7 @@ def _promotion_row(model: Json, promotion: Json) -> tuple[str, ...]:
 
 
 def _now_serving(api: ApiClient, task: str) -> str:
-    for model in api.items("/v1/models", limit=None):
+    for model in api.all_items("/v1/models"):
         if task in (model.get("serves") or []):
             return f"{model_name(model)} serves it now"
     return "no model serves it now"

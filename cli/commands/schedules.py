@@ -132,7 +132,7 @@ def update_schedule(
 def list_schedules(*, as_json: JsonOption = False, data: DataOption = None) -> None:
     """List schedules and when each fires next."""
     with connect(data) as api:
-        found = list(api.items("/v1/schedules", limit=None))
+        found = api.all_items("/v1/schedules")
     if as_json:
         print_json(found)
         return
@@ -250,7 +250,7 @@ def find_schedule(api: ApiClient, wanted: str) -> Json:
     except ApiProblem as problem:
         if problem.status != HTTPStatus.NOT_FOUND:
             raise
-    for schedule in api.items("/v1/schedules", limit=None):
+    for schedule in api.all_items("/v1/schedules"):
         if schedule["name"] == wanted:
             return schedule
     raise CliError(f"no schedule is named {wanted!r}", "`clipbert schedule list` shows all")

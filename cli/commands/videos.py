@@ -91,7 +91,7 @@ def show_video(
     """Show one video and its clips."""
     with connect(data) as api:
         found = find_video(api, video)
-        clips = api.get(f"/v1/videos/{found['id']}/clips")["items"]
+        clips = api.all_items(f"/v1/videos/{found['id']}/clips")
     if as_json:
         print_json({**found, "clips": clips})
         return

@@ -1,4 +1,8 @@
-"""An API of few words on a real port: a test says what each path answers, and sees what came."""
+"""An API of few words on a real port: a test says what each path answers, and sees what came.
+
+What the API itself would refuse, by its OpenAPI document, is refused here too, and is an error of
+the test: no command can work against this and fail against the API.
+"""
 
 import json
 import re
@@ -11,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from tests.cli.api_document import example, refusal
+
 NO_COUNTS = {
     "queued": 0,
     "running": 0,
@@ -19,6 +25,9 @@ NO_COUNTS = {
     "cancelled": 0,
     "quarantined": 0,
 }
+
+
+BAD_REQUEST = 400
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,9 @@ class FakeApi:
     url: str
     answers: dict[tuple[str, str], Answer] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)  # what the API would not take, and why
     headers: dict[str, str] = field(default_factory=dict)  # of every answer
+    speaks_by_example: bool = False  # what no test says: the examples of the API's document
 
     def answer(self, method: str, path: str, value: Any, status: int = 200) -> None:
         self.answers[method, path] = value if callable(value) else lambda _: (status, value)
@@ -55,11 +66,11 @@ class FakeApi:
         self.answer(method, path, {"code": code, "detail": f"no: {code}", **more}, status)
 
     def answer_list(self, path: str, items: list[dict[str, Any]]) -> None:
-        """Answer with pages of items; a query parameter `state` filters them."""
+        """Answer with pages of items, or with one; a query parameter `state` filters them."""
 
         def page(request: Request) -> tuple[int, Any]:
             start = int(request.query.get("page_token", 0))
-            end = start + int(request.query["page_size"])
+            end = start + int(request.query.get("page_size", len(items)))
             state = request.query.get("state")
             wanted = [each for each in items if state in {None, each.get("state")}]
             token = str(end) if end < len(wanted) else None
@@ -94,9 +105,7 @@ def fake_api() -> Iterator[FakeApi]:
             body = self.read_body()
             request = Request(self.command, parts.path, dict(parse_qsl(parts.query)), body)
             api.requests.append(request)
-            unknown = (404, {"code": "not_found", "detail": f"nothing at {parts.path}"})
-            answer = api.answers.get((self.command, parts.path), lambda _: unknown)
-            status, value = answer(request)
+            status, value = self.answer(request)
             content = value if isinstance(value, bytes) else json.dumps(value).encode()
             self.send_response(status)
             for name, text in api.headers.items():
@@ -104,6 +113,26 @@ def fake_api() -> Iterator[FakeApi]:
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
+
+        def answer(self, request: Request) -> tuple[int, Any]:
+            unknown = (404, {"code": "not_found", "detail": f"nothing at {request.path}"})
+            prepared = api.answers.get((request.method, request.path))
+            status, value = unknown if prepared is None else prepared(request)
+            if prepared is not None and status >= BAD_REQUEST:
+                return status, value  # the test has the API refuse what is wrong
+            why = refusal(
+                request.method,
+                request.path,
+                request.query,
+                content_type=self.headers.get("Content-Type", ""),
+                body=request.body,
+            )
+            if why is None and prepared is None and api.speaks_by_example:
+                return 200, example(request.method, request.path)
+            if why is None:
+                return status, value
+            api.refused.append(f"{request.method} {self.path}: {why}")
+            return 422, {"code": "invalid_request", "detail": why}
 
         def read_body(self) -> bytes:
             if self.headers.get("Transfer-Encoding") != "chunked":
@@ -137,3 +166,4 @@ def fake_api() -> Iterator[FakeApi]:
         server.shutdown()
         server.server_close()
         thread.join()
+    assert not api.refused, "the API takes no such request"

@@ -14,6 +14,7 @@ from clipbert_client.client import ApiClient
 
 ID = "0198c0df-7777-7aaa-8bbb-1234567890ab"
 MODEL = "0198c0df-8888-7aaa-8bbb-1234567890ab"
+DATASET = "0198c0f1-1111-7aaa-8bbb-1234567890ab"
 AFTER = "2026-01-01T00:00:00+00:00"
 FINETUNE = f"/v1/finetunes/{ID}"
 
@@ -118,7 +119,7 @@ def test_every_option_has_its_place_in_the_request(asked, clipbert):
         *("--set", "epochs=2", "--set", "plan=segments", "--set", "steps=none"),
         *("--source", "review", "--tag", "kitchen", "--after", "2026-01-01T00:00:00Z"),
         *("--min-holdout", "10", "--min-gain", "0.01", "--max-drop", "0", "--no-promote"),
-        *("--any-gain", "--regression", "d2"),
+        *("--any-gain", "--regression", DATASET),
     )
 
     assert body_of(asked) == {
@@ -133,7 +134,7 @@ def test_every_option_has_its_place_in_the_request(asked, clipbert):
             "max_drop": 0.0,
             "require_significance": False,
             "promote": False,
-            "regression_dataset_id": "d2",
+            "regression_dataset_id": DATASET,
         },
     }
 
