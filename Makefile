@@ -36,10 +36,10 @@ test: setup  ## run every test, with real PostgreSQL, Redis and workers (15 to 3
 	@# Schemathesis gives the tests of all operations one name, and pytest-xdist runs one test a name.
 	$(BIN)/pytest -q tests/api/test_contract.py
 	@# By default xdist starts the files with the fewest tests last, which here are the longest.
-	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/api/test_contract.py
+	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder -p no:schemathesis --ignore tests/api/test_contract.py
 
 test-fast: setup  ## run the tests that need no servers, no workers and no training (the inner loop)
-	$(BIN)/pytest -q -n 2 --dist loadfile --fast --ignore tests/api/test_contract.py
+	$(BIN)/pytest -q -n 2 --dist loadfile --fast -p no:schemathesis --ignore tests/api/test_contract.py
 
 check: check-types check-rest  ## lint, formatting, types, import contracts, dead code, links and commands of the documents
 

@@ -29,10 +29,18 @@ class ForkClient:
     Args:
         modules: which the server imports.
         idle_seconds: how long it stays without work.
+        environment: variables of the server beside those of this process.
     """
 
-    def __init__(self, modules: Sequence[str], *, idle_seconds: float) -> None:
+    def __init__(
+        self,
+        modules: Sequence[str],
+        *,
+        idle_seconds: float,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._modules, self._idle_seconds = tuple(modules), idle_seconds
+        self._environment = dict(environment or {})
         self._lock = threading.Lock()
         self._servers: dict[int, _Server] = {}  # by niceness, which cannot be taken back
         self._leaving: list[_Server] = []
@@ -91,7 +99,13 @@ class ForkClient:
                     return server
                 self._leaving.append(server)  # once its forks have ended
             self._leaving = [each for each in self._leaving if not each.has_ended()]
-            server = _Server(self._modules, self._idle_seconds, niceness=niceness, output=log)
+            server = _Server(
+                self._modules,
+                self._idle_seconds,
+                environment=self._environment,
+                niceness=niceness,
+                output=log,
+            )
             self._servers[niceness] = server
             server.send(request, log=log, report=report)
             return server
@@ -141,7 +155,13 @@ class _Server:
     """The process, and this end of the socket."""
 
     def __init__(
-        self, modules: Sequence[str], idle_seconds: float, *, niceness: int, output: int
+        self,
+        modules: Sequence[str],
+        idle_seconds: float,
+        *,
+        environment: Mapping[str, str],
+        niceness: int,
+        output: int,
     ) -> None:
         self._connection, other_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         options = (str(other_end.fileno()), str(niceness), str(idle_seconds))
@@ -153,6 +173,7 @@ class _Server:
                 # The same code as this process has, wherever it was started.
                 env={
                     **os.environ,
+                    **environment,
                     "PYTHONPATH": os.pathsep.join([str(_CODE), *filter(None, [path])]),
                 },
                 stdin=subprocess.DEVNULL,

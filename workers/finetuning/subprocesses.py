@@ -32,6 +32,8 @@ _ENDED: Final = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 _FORKS: Final = ForkClient(
     ("clipbert.training.run", "clipbert.evaluation.scoring", "matplotlib.backends.backend_agg"),
     idle_seconds=60,
+    # Whether there is a GPU is asked without CUDA, which no fork could use after that.
+    environment={"PYTORCH_NVML_BASED_CUDA_CHECK": "1"},
 )
 
 
