@@ -13,6 +13,8 @@ from api.main import describe_app
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = describe_app().openapi()
+WORDS_OF = {"{thumbnail}": DOCUMENT["components"]["schemas"]["Thumbnail"]["enum"]}
+GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,45 @@ def test_every_schema_that_a_page_links_to_is_described(pages):
 
     assert {name.lower() for name in headings} == described
     assert linked <= described
+
+
+def methods_of(path):
+    """The methods that a path has, however its variables are written: `/v1/jobs/$JOB`, `{id}`."""
+    plain = path.partition("?")[0].rstrip("/")
+    written = [re.fullmatch(r"\$\w+|\{\w+\}", part) for part in re.split(r"[/:]", plain)]
+    found = set()
+    for template, operations in DOCUMENT["paths"].items():
+        parts = re.split(r"[/:]", template)
+        if len(parts) == len(written) and all(
+            part.startswith("{") if variable else word in (part, *WORDS_OF.get(part, ()))
+            for part, word, variable in zip(parts, re.split(r"[/:]", plain), written, strict=True)
+        ):
+            found |= {method.upper() for method in operations}
+    return found
+
+
+def test_the_addresses_that_the_guides_call_are_there():
+    """`curl ... $API/v1/jobs/$JOB`."""
+    called = [
+        path for guide in GUIDES for path in re.findall(r"\$API(/[\w/:$]+)", guide.read_text())
+    ]
+
+    assert len(called) > 15
+    assert [path for path in called if not methods_of(path)] == []
+
+
+def test_the_operations_that_the_guides_name_are_there():
+    """`GET /v1/stats`, `POST /v1/searches?wait=`."""
+    named = [
+        (method, path)
+        for guide in GUIDES
+        for method, path in re.findall(
+            r"`(GET|POST|PATCH|DELETE) (/[\w/:{}]+)(?:\?[^`]*)?`", guide.read_text()
+        )
+    ]
+
+    assert len(named) > 10
+    assert [each for each in named if each[0] not in methods_of(each[1])] == []
 
 
 def test_the_library_page_has_every_public_name():
