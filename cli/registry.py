@@ -42,7 +42,7 @@ COMMANDS = {
     "schedule": CommandEntry("schedules:app", "Let finetunes start by themselves."),
     "models": CommandEntry("models:app", "List, register, promote and roll back models."),
     "generations": CommandEntry("generations:app", "List and show the indexes."),
-    "keys": CommandEntry("keys:app", "Make API keys."),
+    "keys": CommandEntry("keys:app", "Make, list and revoke API keys."),
     "weights": CommandEntry("weights:app", "Build, import and export model folders."),
     "data": CommandEntry("data:app", "Look into data sets, before training."),
     "train": CommandEntry("train:train", "Train a model by a recipe, without a server."),

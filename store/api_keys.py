@@ -3,10 +3,11 @@
 import hashlib
 import secrets
 import string
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from store.identifiers import new_id
@@ -18,7 +19,7 @@ SHOWN_CHARACTERS = 9
 
 
 class ApiKey(Table):
-    """A key of the API; only its hash is kept."""
+    """A key of the API; only its hash is kept. One that was revoked stays, as over since then."""
 
     __tablename__ = "api_keys"
 
@@ -51,7 +52,7 @@ class ApiKeyRepository:
             The plain key, `cb_` and letters and digits; it cannot be had again.
         """
         plain = "cb_" + "".join(secrets.choice(ALPHABET) for _ in range(RANDOM_CHARACTERS))
-        key = ApiKey(name=name, prefix=plain[:SHOWN_CHARACTERS], sha256=_hash(plain))
+        key = ApiKey(name=name, prefix=plain[:SHOWN_CHARACTERS], sha256=hash_of(plain))
         self._session.add(key)
         self._session.flush()
         return plain
@@ -59,9 +60,25 @@ class ApiKeyRepository:
     def verify(self, plain: str) -> ApiKey | None:
         """Find a key that was given in plain; None if it is unknown or over."""
         not_over = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now())
-        query = select(ApiKey).where(ApiKey.sha256 == _hash(plain), not_over)
+        query = select(ApiKey).where(ApiKey.sha256 == hash_of(plain), not_over)
         return self._session.scalar(query)
 
+    def all(self) -> Sequence[ApiKey]:
+        """List all keys, also those that are over, the newest last."""
+        return self._session.scalars(select(ApiKey).order_by(ApiKey.created_at, ApiKey.id)).all()
 
-def _hash(plain: str) -> str:
+    def revoke(self, key_id: UUID) -> bool:
+        """End a key now; False if it was over already, or is not there."""
+        not_over = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now())
+        ended = (
+            update(ApiKey)
+            .where(ApiKey.id == key_id, not_over)
+            .values(expires_at=func.now())
+            .returning(ApiKey.id)
+        )
+        return self._session.scalar(ended) is not None
+
+
+def hash_of(plain: str) -> str:
+    """Return what is kept of a key."""
     return hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()

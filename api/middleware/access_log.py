@@ -111,6 +111,7 @@ class AccessLogMiddleware:
                     path=scope["path"],
                     status=status,
                     seconds=round(time.perf_counter() - began, 4),
+                    key=scope["state"].get("key_name"),
                     sent_bytes=sent_bytes,
                     request_id=request_id,
                 )

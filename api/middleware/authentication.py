@@ -1,5 +1,9 @@
-"""API keys: every request but the few open ones carries one, checked before its body is read."""
+"""API keys: every request but the few open ones carries one, checked before its body is read.
 
+A request that takes long, such as a stream of events or a download, ends when its key does.
+"""
+
+import asyncio
 import hashlib
 import threading
 import time
@@ -9,12 +13,13 @@ from http import HTTPStatus
 from typing import Final
 from uuid import UUID
 
+import anyio
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import problem_response
 from store.api_keys import ApiKeyRepository
@@ -25,6 +30,8 @@ log = structlog.get_logger(__name__)
 OPEN_PATHS: Final = frozenset(
     {"/healthz", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect"}
 )
+NOT_VALID: Final = "This API key is not valid."
+LOOK_SECONDS: Final = 2.0
 _MAX_CACHED_KEYS: Final = 1024
 _MAX_KEY_LENGTH: Final = 256
 
@@ -83,11 +90,20 @@ class KeyVerifier:
 
 
 class AuthenticationMiddleware:
-    """Answers 401 to whoever has no valid key, before anything else is looked at."""
+    """Answers 401 to whoever has no valid key, before anything else is looked at.
 
-    def __init__(self, app: ASGIApp, *, verifier: KeyVerifier) -> None:
+    Args:
+        app: what answers the others.
+        verifier: knows the keys.
+        look_seconds: between looks at the key of a request that takes long.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, verifier: KeyVerifier, look_seconds: float = LOOK_SECONDS
+    ) -> None:
         self._app = app
         self._verifier = verifier
+        self._look_seconds = look_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
@@ -112,12 +128,46 @@ class AuthenticationMiddleware:
             await response(scope, receive, send)
             return
         if not known:
-            await _refuse("This API key is not valid.", scope, receive, send)
+            await _refuse(NOT_VALID, scope, receive, send)
             return
         key = self._verifier.find(plain)
         state = scope.setdefault("state", {})
         state["key"], state["key_name"] = key, None if key is None else key.name
-        await self._app(scope, receive, send)
+        await self._serve(plain, scope, receive, send)
+
+    async def _serve(self, plain: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer for as long as the key is valid."""
+        has_begun = False
+
+        async def send_on(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        with anyio.CancelScope() as serving:
+            look = asyncio.create_task(self._look_again(plain, serving))
+            try:
+                await self._app(scope, receive, send_on)
+            finally:
+                look.cancel()
+        if serving.cancelled_caught:
+            log.info("key.ended_while_serving", path=scope["path"])
+            # What has begun breaks off: the server closes the connection.
+            if not has_begun:
+                await _refuse(NOT_VALID, scope, receive, send)
+
+    async def _look_again(self, plain: str, serving: anyio.CancelScope) -> None:
+        """Break a request off once its key is over."""
+        while True:
+            await asyncio.sleep(self._look_seconds)
+            if self._verifier.is_remembered(plain):
+                continue
+            try:
+                if not await run_in_threadpool(self._verifier.is_valid, plain):
+                    serving.cancel()
+                    return
+            except SQLAlchemyError:
+                continue  # nobody can say now; the request may need no database
 
 
 def _bearer_of(header: str) -> str | None:

@@ -34,3 +34,23 @@ def test_a_key_that_is_over_opens_nothing(sessions):
         session.execute(text("UPDATE api_keys SET expires_at = now() - interval '1 second'"))
 
         assert keys.verify(plain) is None
+
+
+def test_a_revoked_key_opens_nothing_and_stays_listed(sessions):
+    with sessions.begin() as session:
+        keys = ApiKeyRepository(session)
+        plain, other = keys.create("a"), keys.create("b")
+        key_id = keys.verify(plain).id
+
+    with sessions.begin() as session:
+        keys = ApiKeyRepository(session)
+        assert [keys.revoke(key_id), keys.revoke(key_id)] == [True, False]
+
+    with sessions.begin() as session:
+        keys = ApiKeyRepository(session)
+        assert keys.verify(plain) is None
+        assert keys.verify(other) is not None
+        assert [(key.name, key.expires_at is None) for key in keys.all()] == [
+            ("a", False),
+            ("b", True),
+        ]
