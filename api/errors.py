@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from api.allowed_methods import allowed_methods
+from policy.field_errors import field_errors
 from store.disk_space import is_storage_full
 from store.errors import (
     BlobNotFound,
@@ -162,15 +163,14 @@ async def _answer_invalid_request(request: Request, error: RequestValidationErro
             return problem_response(
                 HTTPStatus.NOT_FOUND, f"{kind}_not_found", f"There is no such {kind}."
             )
-    errors = [
-        {"field": ".".join(str(part) for part in each["loc"]), "message": each["msg"]}
-        for each in found[:MAX_LISTED_ERRORS]
-    ]
+    wrong = field_errors(found)
     return problem_response(
         HTTPStatus.UNPROCESSABLE_ENTITY,
         "invalid_request",
-        f"{errors[0]['field']}: {errors[0]['message']}",
-        errors=errors,
+        str(wrong[0]),
+        errors=[
+            {"field": each.field, "message": each.message} for each in wrong[:MAX_LISTED_ERRORS]
+        ],
     )
 
 

@@ -9,6 +9,7 @@ import anyio.to_thread
 from fastapi import Depends, FastAPI
 from starlette.types import Lifespan
 
+from api.content_types import refuse_what_is_not_json
 from api.dependencies import Services
 from api.document import install_openapi
 from api.errors import install_error_handlers
@@ -109,7 +110,7 @@ def describe_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         summary="Index videos in bulk, search them by text down to the moment, ask about them.",
         version=importlib.metadata.version("clipbert-workers"),
         lifespan=lifespan,
-        dependencies=[Depends(refuse_unknown_parameters)],
+        dependencies=[Depends(refuse_unknown_parameters), Depends(refuse_what_is_not_json)],
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
         license_info={"name": "MIT", "identifier": "MIT"},

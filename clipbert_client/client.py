@@ -285,6 +285,4 @@ def _in_callers_words(errors: tuple[Json, ...], field_names: Mapping[str, str]) 
     field = re.sub(r"\.\d+$", "", str(first.get("field", "")))  # body.choices.1: one of several
     if field not in field_names:
         return None
-    # The validator's sentences begin with the type: "String should have at least 1 character".
-    message = re.sub("^(String|Input|List|Value error,) ", "", str(first.get("message", "")))
-    return f"{field_names[field]}: {message}"
+    return f"{field_names[field]}: {first.get('message', '')}"

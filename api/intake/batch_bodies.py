@@ -143,14 +143,14 @@ class DocumentReader:
         if self._peek():
             self._fail("something follows the object")
         if "items" not in seen:
-            raise _invalid("items", "Field required")
+            raise _invalid("items", "is missing")
 
     def _elements(self) -> Iterator[RawItem]:
         first = self._peek()
         if not first:
             self._fail("it ends too early")
         if first != "[":
-            raise _invalid("items", "Input should be a list")
+            raise _invalid("items", "must be a list")
         self._position += 1
         if self._peek() == "]":
             self._position += 1

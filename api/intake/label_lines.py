@@ -15,6 +15,7 @@ from clipbert.datasets.annotation import Annotation
 from clipbert.datasets.kinds import AnnotationKind, read_line, recognise_kind
 from clipbert.datasets.line_fields import LineFields
 from clipbert.errors import AnnotationError
+from policy.field_errors import field_errors
 from policy.texts import Metadata
 from store.errors import IllegalLabel
 from store.labels import repository as stored
@@ -161,8 +162,8 @@ def _given_provenance(fields: LineFields) -> dict[str, Any]:
     try:
         return _METADATA.validate_python(fields.value("provenance"))
     except ValidationError as error:
-        why = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise IllegalLabel("invalid_label", f"provenance: {why}") from error
+        (wrong, *_) = field_errors(error.errors())
+        raise IllegalLabel("invalid_label", f"provenance: {wrong.message}") from error
 
 
 def _provenance(fields: LineFields) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from api.errors import MAX_LISTED_ERRORS, ApiError
 from api.intake.batch_bodies import DocumentReader, RawItem, read_lines
 from api.schemas.batches import NewItem
 from api.services.media_roots import Folders
+from policy.field_errors import field_errors
 from policy.texts import Name
 from store.errors import IdempotencyConflict
 from store.jobs.records import MAX_SMALL_BATCH, priority_of_item
@@ -166,10 +167,8 @@ def _checked(services: Services, raw: RawItem, folders: Folders) -> dict[str, An
     try:
         item = NewItem.model_validate(raw.value)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        sentence = f"{where}: {first['msg']}" if where else first["msg"]
-        raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", sentence) from error
+        (first, *_) = field_errors(error.errors())
+        raise ApiError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request", str(first)) from error
     path = services.media_roots.locate(item.uri, folders=folders)
     asked: dict[str, Any] = {"uri": path.as_uri()}
     if item.tags:
@@ -204,7 +203,7 @@ def _checked_name(name: object) -> str | None:
     try:
         return _NAME.validate_python(name, strict=True)
     except ValidationError as error:
-        message = error.errors()[0]["msg"]
+        message = field_errors(error.errors())[0].message
         raise ApiError(
             HTTPStatus.UNPROCESSABLE_ENTITY,
             "invalid_request",

@@ -91,6 +91,8 @@ Responses = dict[int | str, dict[str, Any]]
 
 def refusals(*codes: str) -> Responses:
     """Describe the problems of a route, for its `responses`; those of every route are added."""
+    if "malformed_json" in codes:  # the route has a body, and checks its type
+        codes = tuple(dict.fromkeys((*codes, "unsupported_media_type")))
     return open_refusals(*codes, *_OF_EVERY_ROUTE)
 
 

@@ -1,7 +1,6 @@
 """Batches: many videos in one request, counted and listed by what became of each."""
 
 from datetime import UTC, datetime
-from http import HTTPStatus
 from typing import Annotated
 from uuid import UUID
 
@@ -9,8 +8,8 @@ import anyio.to_thread
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from api.content_types import JSON, content_type_of, unsupported_media_type
 from api.dependencies import IdempotencyKey, PageDep, Services, ServicesDep
-from api.errors import ApiError
 from api.intake.batch_bodies import spool_body
 from api.intake.new_batches import OnError, store_batch
 from api.middleware.authentication import key_id_of
@@ -67,14 +66,10 @@ async def create_batch(
     message of the first bad items (of all those outside the media roots). With `on_error=skip` the
     bad items are stored as failed items instead. An empty batch can be filled by uploads.
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    content_type = content_type_of(request)
     is_ndjson = content_type in _NDJSON_TYPES
-    if not is_ndjson and content_type != "application/json":
-        raise ApiError(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_media_type",
-            "Send application/json or application/x-ndjson.",
-        )
+    if not is_ndjson and content_type != JSON:
+        raise unsupported_media_type("Send application/json or application/x-ndjson.")
     async with spool_body(
         request,
         spool_folder=services.spool_folder,

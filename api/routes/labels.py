@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from api.content_types import JSON, content_type_of, unsupported_media_type
 from api.dependencies import KeyName, PageDep, Services, ServicesDep
 from api.errors import ApiError
 from api.intake.batch_bodies import spool_body
@@ -146,14 +147,12 @@ async def create_labels(
     can simply be repeated. With `on_error=fail` a refused line keeps all others out too; `errors`
     lists the number, code and message of the first 100. All of an import is one transaction.
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type == "application/json":
+    content_type = content_type_of(request)
+    if content_type == JSON:
         return await _create_one(request, services)
     if content_type not in _NDJSON_TYPES:
-        raise ApiError(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_media_type",
-            "Send application/json for one label or application/x-ndjson for many.",
+        raise unsupported_media_type(
+            "Send application/json for one label or application/x-ndjson for many."
         )
     if split is not None:
         parse_split(split)  # once for all lines

@@ -10,6 +10,7 @@ import structlog
 from fastapi import APIRouter, Header, Query, Request, Response
 from sqlalchemy.exc import SQLAlchemyError
 
+from api.content_types import JSON, content_type_of, unsupported_media_type
 from api.dependencies import IdempotencyKey, PageDep, Services, ServicesDep
 from api.errors import ApiError
 from api.intake.new_videos import NEW_VIDEO_BODY, add_by_uri, add_upload
@@ -96,16 +97,14 @@ async def create_video(
     The same content twice is one video. The answer is the ingest job; its `video_id` is set when
     the file was found sound, and at once when an upload's content is known already.
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    content_type = content_type_of(request)
     if content_type == "multipart/form-data":
         job = await add_upload(services, request, idempotency_key=idempotency_key)
-    elif content_type == "application/json":
+    elif content_type == JSON:
         job = await add_by_uri(services, request, idempotency_key=idempotency_key)
     else:
-        raise ApiError(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_media_type",
-            "Send multipart/form-data with a part `file`, or application/json with a `uri`.",
+        raise unsupported_media_type(
+            "Send multipart/form-data with a part `file`, or application/json with a `uri`."
         )
     return accepted(job, location=f"/v1/jobs/{job.id}")
 

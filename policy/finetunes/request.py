@@ -12,6 +12,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from policy.errors import PolicyError
+from policy.field_errors import field_errors
 from policy.texts import Metadata, Name
 from store.labels.records import LABEL_TASKS
 from store.labels.repository import LabelFilter
@@ -149,9 +150,8 @@ class FinetuneRequest(_Request):
 
 def _refusal_of(error: ValidationError) -> FinetuneRefused:
     """Name the first field that is wrong, and what is wrong with it."""
-    first = error.errors(include_url=False)[0]
-    where = [str(part) for part in first["loc"]]
-    sentence = f"{'.'.join(where)}: {first['msg']}"
+    (first, *_) = field_errors(error.errors(include_url=False))
+    where, sentence = first.field.split(".") if first.field else [], str(first)
     match where[:1]:
         case ["task"]:
             return FinetuneRefused("unknown_task", sentence, field="task")

@@ -197,6 +197,14 @@ def test_a_question_that_makes_no_sense_is_refused(client, make_video, changed):
     assert answer.json()["errors"][0]["field"].startswith(f"body.{next(iter(changed))}")
 
 
+def test_equal_choices_are_refused_in_our_own_words(client, make_video):
+    body = {"video_id": str(make_video()), "text": "Which?", "choices": ["a", "a"]}
+
+    answer = client.post("/v1/questions", json=body)
+
+    assert answer.json()["detail"] == "body.choices: the choices must differ"
+
+
 def test_questions_are_listed_by_video_and_outlive_it(client, make_video):
     videos = [make_video(b"1"), make_video(b"2")]
     ids = [

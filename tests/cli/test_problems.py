@@ -14,21 +14,21 @@ import pytest
             ["search", "x" * 1001],
             "/v1/searches",
             "body.text",
-            "String should have at most 1000 characters",
-            "the text: should have at most 1000 characters",
+            "must have at most 1000 characters",
+            "the text: must have at most 1000 characters",
         ),
         (
             ["index", __file__, "--name", ""],
             "/v1/batches",
             "body.name",
-            "String should have at least 1 character",
-            "--name: should have at least 1 character",
+            "must have at least 1 character",
+            "--name: must have at least 1 character",
         ),
         (
             ["ask", "v.mp4", "What?", "--choice", "a", "--choice", "a"],
             "/v1/questions",
             "body.choices",
-            "Value error, the choices must differ",
+            "the choices must differ",
             "--choice: the choices must differ",
         ),
     ],
@@ -45,12 +45,12 @@ def test_a_refused_field_is_called_as_on_the_command_line(
 
 
 def test_a_refused_filter_is_called_as_on_the_command_line(api, clipbert):
-    errors = [{"field": "query.state", "message": "Input should be 'queued' or 'running'"}]
+    errors = [{"field": "query.state", "message": "must be 'queued' or 'running'"}]
     api.refuse("GET", "/v1/jobs", 422, "invalid_request", errors=errors)
 
     said = clipbert("jobs", "list", "--state", "done", code=1)
 
-    assert "--state: should be 'queued' or 'running'" in said.err
+    assert "--state: must be 'queued' or 'running'" in said.err
 
 
 def test_one_choice_is_no_choice(api, clipbert):

@@ -1,3 +1,4 @@
+import re
 import socket
 from importlib.metadata import version
 from uuid import uuid4
@@ -25,6 +26,38 @@ def problem(answer, status, code):
 
 def test_an_unknown_path_is_a_problem(client):
     problem(client.get("/v1/nothing"), 404, "not_found")
+
+
+@pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "text/plain", None])
+def test_json_that_is_not_called_json_is_a_problem_wherever_it_is_sent(client, content_type):
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    operations = [
+        (method, re.sub("{[^}]*}", "01a20b2d-7393-7fa1-9a59-ede53e8653c8", path))
+        for path, of_path in client.app.openapi()["paths"].items()
+        for method, operation in of_path.items()
+        if "application/json" in operation.get("requestBody", {}).get("content", {})
+    ]
+
+    for method, path in operations:
+        answer = client.request(method, path, content=b'{"text": "dog"}', headers=headers)
+
+        said = problem(answer, 415, "unsupported_media_type")
+        assert "application/json" in said["detail"]
+    assert len(operations) > 5
+
+
+def test_other_names_of_json_are_taken(client):
+    for content_type in ("application/json; charset=utf-8", "application/vnd.api+json"):
+        headers = {"Content-Type": content_type}
+        answer = client.post("/v1/searches", content=b'{"text": 7}', headers=headers)
+
+        assert problem(answer, 422, "invalid_request")["detail"] == "body.text: must be text"
+
+
+def test_a_body_that_is_missing_is_a_problem(client):
+    answer = client.post("/v1/searches")
+
+    assert problem(answer, 422, "invalid_request")["detail"] == "body: is missing"
 
 
 def test_a_method_that_is_not_possible_is_a_problem(client):
