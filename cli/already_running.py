@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator
 
 from cli.errors import CliError
+from cli.hints import runnable
 from cli.up_options import UpOptions
 from embedded.running_up import RunningUp, read_running
 
@@ -23,7 +24,7 @@ def say_already_running(options: UpOptions) -> None:
         raise CliError(
             f"{said}, with other options: {'; '.join(others)}", "stop it first: clipbert down"
         )
-    print(f"{said}; stop it with: clipbert down")
+    print(runnable(f"{said}; stop it with: clipbert down"))
 
 
 def _differences(options: UpOptions, running: RunningUp) -> Iterator[str]:

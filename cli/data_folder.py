@@ -6,6 +6,8 @@ owner only. What runs on the folder is in up.json: embedded.running_up.
 
 import json
 import os
+import shlex
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -17,11 +19,32 @@ from embedded.private_file import write_private
 
 FOLDER_NAME = ".clipbert"
 
+# What the command at hand was given as --data, if it needs it to find its folder.
+_option_in_use: ContextVar[str | None] = ContextVar("_option_in_use", default=None)
+
+
+def _note_option(context: typer.Context, value: Path | None) -> Path | None:
+    source = context.get_parameter_source("data")
+    is_given = value is not None and source is not None and source.name == "COMMANDLINE"
+    found = find_data_folder(value)
+    is_needed = is_given and (
+        "CLIPBERT_DATA" in os.environ or found.resolve() != find_data_folder(None).resolve()
+    )
+    _option_in_use.set(f"--data {shlex.quote(str(found))}" if is_needed else None)
+    return value
+
+
+def data_option_in_use() -> str | None:
+    """Return `--data FOLDER` as other commands need it to find the folder of this one, or None."""
+    return _option_in_use.get()
+
+
 DataOption = Annotated[
     Path | None,
     typer.Option(
         "--data",
         envvar="CLIPBERT_DATA",
+        callback=_note_option,
         show_default=False,
         help="Data folder. Default: the nearest .clipbert here or above, else ~/.clipbert.",
     ),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from cli.already_running import say_already_running
 from cli.data_folder import cache_folder, make_data_folder
 from cli.errors import CliError
+from cli.hints import runnable
 from cli.ports import address_for_clients, bind_port
 from cli.readiness import api_is_ready
 from cli.up_options import UpOptions
@@ -279,9 +280,8 @@ def _ready_message(
     options: UpOptions, api_url: str, model: Path, seconds: float, *, model_is_loaded: bool
 ) -> str:
     loading = "" if model_is_loaded else ", still being loaded: the first answers wait for it"
-    option = "" if options.data.name == ".clipbert" else f" --data {options.data}"
     roots = ", ".join(str(root) for root in options.media_roots)
-    return "\n".join(
+    lines = "\n".join(
         [
             "",
             f"  ClipBERT is ready ({seconds:.0f} s)",
@@ -291,12 +291,13 @@ def _ready_message(
             f"  media   indexed in place under {roots}; uploaded from elsewhere",
             f"  model   {model.name} on {options.device}{loading}",
             "",
-            f"  next    clipbert index{option} FOLDER --wait",
-            f'          clipbert search{option} "a white parrot"',
+            "  next    clipbert index FOLDER --wait",
+            '          clipbert search "a white parrot"',
             "  stop    Ctrl-C, or clipbert down",
             "",
         ]
     )
+    return runnable(lines)
 
 
 def _run_command(

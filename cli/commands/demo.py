@@ -9,6 +9,7 @@ import typer
 from cli.api_client import connect
 from cli.data_folder import DataOption, find_data_folder
 from cli.errors import CliError
+from cli.hints import runnable
 from embedded.running_up import read_running
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def demo(
             down(data=folder)
     _say(f"That took {time.monotonic() - started_at:.0f} s. To keep it running: make up")
     print("then, in another terminal, with .venv/bin on PATH:")
-    print('  clipbert search "a white parrot" --sheet hits.png')
+    print(runnable('  clipbert search "a white parrot" --sheet hits.png'))
 
 
 def _show(folder: Path, samples: Path) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from cli.data_folder import DataOption, find_data_folder
 from cli.errors import CliError
+from cli.hints import runnable
 from clipbert_client.errors import ClientError, ServiceUnreachable
 from embedded.running_up import read_running
 
@@ -47,7 +48,7 @@ def doctor(*, data: DataOption = None) -> None:
         num_wrong += finding.cure is not None
         print(f"{'ok     ' if finding.cure is None else 'PROBLEM'}  {name:<11}  {finding.text}")
         if finding.cure is not None:
-            print(f"{'':<9}{'':<11}  -> {finding.cure}")
+            print(f"{'':<9}{'':<11}  -> {runnable(finding.cure)}")
     if num_wrong:
         raise typer.Exit(1)
 

@@ -9,6 +9,7 @@ from cli.api_client import connect
 from cli.data_folder import DataOption
 from cli.errors import INTERRUPTED, CliError
 from cli.finetune_request import FinetuneOptions, LabelOptions, TaskOption, finetune_body
+from cli.hints import runnable
 from cli.option_groups import with_option_groups
 from cli.show.console import JsonOption, print_json
 from cli.show.finetune_outcome import print_outcome, print_plan
@@ -52,7 +53,7 @@ def finetune(
         if not check and wait:
             found = wait_for_finetune(api, found, as_json=as_json)
         elif not check and not as_json:
-            print(f"follow it with: clipbert finetunes show {found['id']} --wait")
+            print(runnable(f"follow it with: clipbert finetunes show {found['id']} --wait"))
     if as_json:
         print_json(found)
     elif not check and wait:
@@ -98,7 +99,8 @@ def wait_for_finetune(api: ApiClient, finetune: Json, *, as_json: bool) -> Json:
     except KeyboardInterrupt:
         print("\nthe finetune goes on; look, pause or cancel it with:", file=output)
         for command in ("show", "pause", "cancel"):
-            print(f"  clipbert finetunes {command} {finetune_id}", file=output, flush=True)
+            line = runnable(f"  clipbert finetunes {command} {finetune_id}")
+            print(line, file=output, flush=True)
         raise typer.Exit(INTERRUPTED) from None
     except ServiceUnreachable as error:
         cure = f"the finetune is safe; follow it with: clipbert finetunes show {finetune_id} --wait"

@@ -13,6 +13,7 @@ from cli.api_client import connect
 from cli.data_folder import DataOption
 from cli.errors import INTERRUPTED, CliError
 from cli.folder_walk import Broken, Reason, Skipped, Taken, walk
+from cli.hints import runnable
 from cli.sent_batch import SaidOfAll, start_batch, upload_files
 from cli.show.batch_outcome import (
     Counts,
@@ -241,5 +242,5 @@ def _say_what_is_skipped(found: FoundFiles) -> None:
 
 def _follow(sent: list[_SentBatch]) -> str:
     if len(sent) == 1:
-        return f"follow it with: clipbert batches show {sent[0].id}"
-    return "follow them with: clipbert batches list"
+        return runnable(f"follow it with: clipbert batches show {sent[0].id}")
+    return runnable("follow them with: clipbert batches list")

@@ -16,6 +16,7 @@ from cli.data_folder import (
     write_client,
 )
 from cli.errors import CliError
+from cli.hints import runnable
 from cli.local_store import open_store
 from cli.show.console import JsonOption, format_time, print_json, print_table
 
@@ -101,7 +102,7 @@ def revoke_key(
     if is_used:
         print(
             f"{folder / 'client.json'} had this key; give it another with: "
-            f"clipbert keys create NAME --use --data {folder}"
+            + runnable("clipbert keys create NAME --use")
         )
 
 

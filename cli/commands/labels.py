@@ -15,6 +15,7 @@ from cli.api_client import connect, list_first
 from cli.data_folder import DataOption
 from cli.errors import CliError, check_one_of
 from cli.finetune_request import TASKS
+from cli.hints import runnable
 from cli.label_file import STDIN, read_pieces
 from cli.show.console import (
     EveryOption,
@@ -242,8 +243,9 @@ def suggest_labels(
     elif not found:
         print(
             "nothing to suggest: a suggestion is a question that a model answered unsurely. Once a "
-            "model serves open-ended questions (`clipbert models list`), ask it some (`clipbert "
-            "ask`), or wait while it tries on other videos what was labelled on some"
+            + runnable("model serves open-ended questions (`clipbert models list`), ask it some ")
+            + runnable("(`clipbert ask`), ")
+            + "or wait while it tries on other videos what was labelled on some"
         )
     else:
         print_table(

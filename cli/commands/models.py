@@ -10,6 +10,7 @@ from cli.commands.videos import confirm_delete
 from cli.data_folder import DataOption, find_data_folder
 from cli.errors import CliError, check_one_of
 from cli.finetune_request import TASKS
+from cli.hints import runnable
 from cli.local_store import open_store
 from cli.model_names import find_model, model_name, serving_model
 from cli.show.console import JsonOption, format_time, print_facts, print_json, print_table
@@ -169,7 +170,10 @@ def register_model(
 def _serves(model: Json) -> str:
     serves = ", ".join(model.get("serves") or []) or "nothing any more"
     waits = (
-        "; until its generation is built, what served before answers (clipbert generations list)"
+        runnable(
+            "; until its generation is built, what served before answers (clipbert generations "
+            "list)"
+        )
         if model.get("waiting_for")
         else ""
     )

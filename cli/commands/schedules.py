@@ -13,6 +13,7 @@ from cli.commands.finetune import refusal
 from cli.data_folder import DataOption
 from cli.errors import CliError, check_one_of
 from cli.finetune_request import TASKS, FinetuneOptions, finetune_body, merged
+from cli.hints import runnable
 from cli.option_groups import with_option_groups
 from cli.show.console import (
     EveryOption,
@@ -194,7 +195,7 @@ def run_schedule_now(
         return
     print(_sentence(str(found["name"]), fire))
     if fire.get("finetune_id"):
-        print(f"follow it with: clipbert finetunes show {fire['finetune_id']} --wait")
+        print(runnable(f"follow it with: clipbert finetunes show {fire['finetune_id']} --wait"))
 
 
 @app.command("fires")

@@ -10,6 +10,7 @@ import typer
 from cli.api_client import connect
 from cli.data_folder import DataOption
 from cli.errors import check_one_of
+from cli.hints import runnable
 from cli.show.console import JsonOption, file_name, format_span, print_json, print_table
 from cli.video_names import find_video
 from clipbert_client.client import ApiClient, Json
@@ -107,7 +108,9 @@ def print_hits(resource: Json, seconds: float, *, is_filtered: bool = False) -> 
     result = resource["result"]
     if not result["hits"]:
         where = (
-            "in these videos" if is_filtered else "(is anything indexed? `clipbert videos list`)"
+            "in these videos"
+            if is_filtered
+            else runnable("(is anything indexed? `clipbert videos list`)")
         )
         print(f"nothing found {where}")
         return

@@ -13,6 +13,7 @@ import typer
 from cli.already_running import say_already_running
 from cli.data_folder import DataOption, find_data_folder, make_data_folder
 from cli.errors import CliError
+from cli.hints import runnable
 from cli.show.pace import ProgressLines, format_duration
 from cli.up_options import UpOptions
 from embedded.lock import is_locked
@@ -170,7 +171,7 @@ def start_in_background(options: UpOptions, *, quiet: bool = False) -> None:
             if running is not None and running.ready and running.pid == process.pid:
                 if not quiet:
                     print(f"ClipBERT runs in the background at {running.api_url}, log {log_file}")
-                    print("stop it with: clipbert down")
+                    print(runnable("stop it with: clipbert down"))
                 return
             if process.poll() is not None:
                 if process.returncode == 0:  # another one was quicker

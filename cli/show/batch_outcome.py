@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from cli.hints import runnable
 from cli.show.console import console, file_name, print_table
 from cli.show.pace import ProgressLines, format_duration, format_rate
 from cli.show.table import one_line
@@ -156,7 +157,7 @@ def print_partial(api: ApiClient, batch_id: str) -> None:
     print(
         f"indexed in part only, since they are damaged or cut off: "
         f"{', '.join(names[:MOST_FAILURES_SHOWN])}{more}; "
-        "what is missing: clipbert videos show NAME"
+        + runnable("what is missing: clipbert videos show NAME")
     )
 
 

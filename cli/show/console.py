@@ -12,6 +12,7 @@ from uuid import UUID
 
 import typer
 
+from cli.hints import runnable
 from cli.show.table import table_lines
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def print_error(message: str, cure: str | None = None) -> None:
     red, plain = ("\x1b[31m", "\x1b[0m") if sys.stderr.isatty() else ("", "")
     print(f"{red}clipbert:{plain} {message}", file=sys.stderr)
     if cure:
-        print(f"  {cure}", file=sys.stderr)
+        print(f"  {runnable(cure)}", file=sys.stderr)
 
 
 def format_time(time: object) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from cli.hints import runnable
 from cli.show.console import format_time, print_error, print_facts, print_table
 from cli.show.finetune_progress import describe
 from clipbert_client.client import Json
@@ -67,8 +68,12 @@ def print_outcome(finetune: Json) -> None:
     if finetune.get("model_id"):
         print(f"model {finetune['name']}, {finetune['model_id']}")
         if not decision.get("promoted"):
-            print(f"let it serve all the same: clipbert models promote {finetune['model_id']}")
-    print(f"curves: clipbert finetunes curves {finetune['id']} curves.png")
+            print(
+                runnable(
+                    f"let it serve all the same: clipbert models promote {finetune['model_id']}"
+                )
+            )
+    print(runnable(f"curves: clipbert finetunes curves {finetune['id']} curves.png"))
 
 
 def decision_words(finetune: Json) -> str:

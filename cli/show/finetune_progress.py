@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from cli.hints import runnable
 from cli.show.pace import ProgressLines, format_duration, format_rate
 from clipbert_client.client import TERMINAL_STATES, ApiClient, Json
 from clipbert_client.errors import ApiProblem, ServiceUnreachable, may_come_back
@@ -75,9 +76,9 @@ def stage_words(stage: str | None) -> str:
 
 def _note(finetune: Json, queued_seconds: float) -> str:
     if finetune["state"] == "paused":
-        return f"go on: clipbert finetunes resume {finetune['id']}"
+        return runnable(f"go on: clipbert finetunes resume {finetune['id']}")
     if finetune["state"] == "queued" and queued_seconds > LONG_WAIT_SECONDS:
-        return (
+        return runnable(
             "no worker has taken it yet: others are before it (`clipbert finetunes list`), or none "
             "runs (`clipbert doctor`)"
         )

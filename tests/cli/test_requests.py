@@ -5,6 +5,7 @@ command can make is made once, and each answer that it reads is one that the API
 """
 
 import io
+import re
 import shlex
 from collections.abc import Iterator
 
@@ -138,8 +139,10 @@ def test_the_api_takes_what_a_command_sends_and_gives_what_it_reads(
     (tmp_path / "clip.mp4").write_bytes(b"film")
     (tmp_path / "labels.jsonl").write_text('{"video": "a"}\n')
 
-    clipbert(*words(call))
+    said = clipbert(*words(call), "--data", tmp_path / "other")
 
+    named = re.findall(r"clipbert \w[^\n`]*", said.out + said.err)
+    assert [line for line in named if f"--data {tmp_path / 'other'}" not in line] == []
     assert service.refused == []
     assert service.requests or "--dry-run" in call
 

@@ -39,7 +39,7 @@ def test_a_key_is_replaced_by_another(clipbert, sessions, folder):
 def test_who_revokes_the_key_of_the_commands_is_told_how_to_get_another(clipbert, folder):
     said = clipbert("keys", "revoke", "clipbert up", "--data", folder).out
 
-    assert f"clipbert keys create NAME --use --data {folder}" in said
+    assert f"clipbert keys create --data {folder} NAME --use" in said
 
 
 def test_keys_are_listed_and_none_is_shown(clipbert, folder):
