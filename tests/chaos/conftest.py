@@ -1,5 +1,5 @@
 """The fixtures of the workers' tests."""
 
-from tests.workers.conftest import context, long_video, media_folder, service
+from tests.workers.conftest import begins_at, context, long_video, media_folder, service
 
-__all__ = ["context", "long_video", "media_folder", "service"]
+__all__ = ["begins_at", "context", "long_video", "media_folder", "service"]

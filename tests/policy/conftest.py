@@ -1,5 +1,5 @@
 """Decisions are tested on the rows that the workers' tests work on."""
 
-from tests.workers.conftest import context, long_video, media_folder, service
+from tests.workers.conftest import begins_at, context, long_video, media_folder, service
 
-__all__ = ["context", "long_video", "media_folder", "service"]
+__all__ = ["begins_at", "context", "long_video", "media_folder", "service"]

@@ -8,14 +8,39 @@ import pytest
 
 from store.blobs import BlobStore
 from store.database import Sessions
+from tests.conftest import TEMPLATE, Services, new_database, passable_folder
 from tests.workers.library import add_video, write_long_video
 from tests.workers.service import SAMPLES, Service, running_service
+from tests.workers.snapshots import Snapshot
 from workers.child.context import WorkerContext
 
 
 @pytest.fixture
-def media_folder(tmp_path: Path) -> Path:
+def begins_at() -> Snapshot | None:
+    """Where a test begins: with nothing indexed, unless its module says otherwise."""
+    return None
+
+
+@pytest.fixture
+def database_url(services: Services, begins_at: Snapshot | None) -> Iterator[str]:
+    template = TEMPLATE if begins_at is None else begins_at.database
+    with new_database(services, template) as url:
+        yield url
+
+
+@pytest.fixture
+def data_folder(begins_at: Snapshot | None) -> Iterator[Path]:
+    with passable_folder() as folder:
+        if begins_at is not None:
+            begins_at.link_into(folder)
+        yield folder
+
+
+@pytest.fixture
+def media_folder(tmp_path: Path, begins_at: Snapshot | None) -> Path:
     """A second allowed media root, for videos that a test writes."""
+    if begins_at is not None:
+        return begins_at.media_folder
     folder = tmp_path / "media"
     folder.mkdir()
     return folder

@@ -20,16 +20,18 @@ from store.videos.repository import VideoRepository
 from store.videos.tables import VideoState
 from tests.workers.library import add_video, embed_all, read_clips, read_video
 from tests.workers.small_models import save_recall_model, save_tiny
+from tests.workers.snapshots import snapshot_of
 from workers.answering.interactive import serve_interactive, warm_up
 from workers.maintenance.reconciler import switch_generation
 from workers.models.loaded_models import LoadedModels
 
 
-@pytest.fixture
-def library(service, context, media_folder, tmp_path):
-    """Three indexed videos; recall serves."""
+def index_three_videos(service, context, media_folder):
+    """Index three videos; recall serves."""
     ensure_default(
-        service.sessions, service.blobs, mini_folder=save_recall_model(tmp_path / "recall")
+        service.sessions,
+        service.blobs,
+        mini_folder=save_recall_model(media_folder.with_name("recall")),
     )
     videos = {
         name: add_video(
@@ -43,15 +45,51 @@ def library(service, context, media_folder, tmp_path):
     return videos
 
 
+@pytest.fixture(scope="module")
+def indexed(services):
+    with snapshot_of(services, index_three_videos) as snapshot:
+        yield snapshot
+
+
+@pytest.fixture(scope="module")
+def promoted(services, indexed, tmp_path_factory):
+    folder = save_tiny(tmp_path_factory.mktemp("tiny"))
+
+    def build(service, context, _media_folder):
+        model_id = register_model(service.sessions, service.blobs, folder, name="tiny", version="1")
+        promote(service.sessions, model_id)
+        embed_all(context)
+        switch_generation(context)
+        return folder
+
+    with snapshot_of(services, build, after=indexed) as snapshot:
+        yield snapshot
+
+
 @pytest.fixture
-def tiny_folder(service, context, library, tmp_path):
+def begins_at(request):
+    for name, snapshot in {"tiny_folder": "promoted", "library": "indexed"}.items():
+        if name in request.fixturenames:
+            return request.getfixturevalue(snapshot)
+    return None
+
+
+@pytest.fixture
+def library(indexed):
+    """The ids of three indexed videos; recall serves."""
+    return indexed.value
+
+
+@pytest.fixture
+def recall_folder(indexed):
+    """The model whose vectors are searched."""
+    return indexed.media_folder.with_name("recall")
+
+
+@pytest.fixture
+def tiny_folder(promoted):
     """A model with trained retrieval and QA heads serves, on its own generation."""
-    folder = save_tiny(tmp_path / "tiny")
-    model_id = register_model(service.sessions, service.blobs, folder, name="tiny", version="1")
-    promote(service.sessions, model_id)
-    embed_all(context)
-    switch_generation(context)
-    return folder
+    return promoted.value
 
 
 def search(service, text="a dog", **wanted):
@@ -108,13 +146,13 @@ def test_nothing_is_claimed_where_the_gpu_is_gone(service):
     assert (job.state, job.attempt) == (JobState.QUEUED, 0)
 
 
-def test_recall_ranks_videos_by_their_best_clip(service, context, library, tmp_path):
+def test_recall_ranks_videos_by_their_best_clip(service, context, library, recall_folder):
     job_id = search(service, "a dog", limit=10)
 
     serve_interactive(context)
 
     result = service.job(job_id).result
-    model = ClipBert.for_serving(tmp_path / "recall")
+    model = ClipBert.for_serving(recall_folder)
     (text,) = model.encode_texts(["a dog"])
     expected = {}
     for video_id in library.values():

@@ -1,7 +1,9 @@
 """Trials and suggestions in one process, with small real models and a real database."""
 
+import tempfile
 from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,6 +28,7 @@ from store.videos.repository import VideoRepository
 from tests.workers.library import add_video, embed_all, read_clips
 from tests.workers.service import wait_for
 from tests.workers.small_models import save_recall_model, save_tiny
+from tests.workers.snapshots import snapshot_of
 from workers.answering.interactive import serve_people_or_trials
 from workers.answering.uncertainty import measure_uncertainty
 from workers.dispatch import KEY_PREFIX, MAINTENANCE, TRIALS_TASK, celery_queues
@@ -36,12 +39,12 @@ from workers.models.loaded_models import LoadedModels
 COLOUR, SHAPE = "What colour is it?", "which shape?"
 
 
-@pytest.fixture
-def library(service, context, media_folder, tmp_path):
-    """Four indexed videos; recall serves, open-ended questions are answered by nobody."""
-    ensure_default(
-        service.sessions, service.blobs, mini_folder=save_recall_model(tmp_path / "recall")
-    )
+def index_four_videos(service, context, media_folder):
+    """Index four videos; recall serves, open-ended questions are answered by nobody."""
+    with tempfile.TemporaryDirectory() as folder:
+        ensure_default(
+            service.sessions, service.blobs, mini_folder=save_recall_model(Path(folder) / "recall")
+        )
     videos = {
         name: add_video(
             service, write_counting_video(media_folder / f"{name}.mp4", frames, fps=10)
@@ -63,10 +66,46 @@ def promote_tiny(service, context, folder, *, seed=1):
     return model_id
 
 
+@pytest.fixture(scope="module")
+def indexed(services):
+    with snapshot_of(services, index_four_videos) as snapshot:
+        yield snapshot
+
+
+@pytest.fixture(scope="module")
+def answered(services, indexed, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+
+    def build(service, context, _media_folder):
+        return promote_tiny(service, context, folder), folder
+
+    with snapshot_of(services, build, after=indexed) as snapshot:
+        yield snapshot
+
+
 @pytest.fixture
-def tiny_id(service, context, library, tmp_path):
+def begins_at(request):
+    for name, snapshot in {"tiny_id": "answered", "library": "indexed"}.items():
+        if name in request.fixturenames:
+            return request.getfixturevalue(snapshot)
+    return None
+
+
+@pytest.fixture
+def library(indexed):
+    """The ids of four indexed videos; recall serves, nobody answers open-ended questions."""
+    return indexed.value
+
+
+@pytest.fixture
+def tiny_id(answered):
     """A model with a trained QA head serves, on its own generation."""
-    return promote_tiny(service, context, tmp_path / "tiny")
+    return answered.value[0]
+
+
+@pytest.fixture
+def tiny_folder(answered):
+    return answered.value[1]
 
 
 def ask(service, video_id, text=COLOUR, **wanted):
@@ -107,7 +146,7 @@ def trials(service):
 
 
 def test_an_answer_says_how_unsure_it_is_over_the_whole_vocabulary(
-    service, context, library, tiny_id, tmp_path
+    service, context, library, tiny_id, tiny_folder
 ):
     job_id = ask(service, library["d"], top_k=2)
 
@@ -115,7 +154,7 @@ def test_an_answer_says_how_unsure_it_is_over_the_whole_vocabulary(
 
     measured = service.job(job_id).result["uncertainty"]
     clips = read_clips(service, library["d"])
-    model = ClipBert.for_serving(tmp_path / "tiny")
+    model = ClipBert.for_serving(tiny_folder)
     tokens = context.own(LoadedModels).tokens.get(clips[0].tokens_key)
     (answer,) = model.answer_all([QuestionRequest(tokens=tokens, question=COLOUR)], top_k=1)
     expected = measure_uncertainty(answer.clip_logits, aggregation=model.config.aggregation)
