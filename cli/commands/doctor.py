@@ -13,6 +13,7 @@ import typer
 from cli.data_folder import DataOption, find_data_folder
 from cli.errors import CliError
 from cli.hints import runnable
+from cli.media_roots import describe_outside, missing_folders, outside_media_roots
 from clipbert_client.errors import ClientError, ServiceUnreachable
 from embedded.running_up import read_running
 
@@ -39,6 +40,7 @@ def doctor(*, data: DataOption = None) -> None:
         ("data folder", lambda: check_data_folder(folder)),
         ("service", lambda: check_service(folder)),
         ("database", lambda: check_database(folder)),
+        ("media", lambda: check_media(folder)),
         ("queue", lambda: check_queue(folder)),
         ("API", lambda: check_api(folder)),
     ]
@@ -152,6 +154,37 @@ def check_database(data: Path) -> Finding:
     if not is_current:
         return Finding("answers, but its schema is old", "clipbert migrate")
     return Finding("answers, schema is current")
+
+
+def check_media(data: Path) -> Finding:
+    """Are the media roots there, and do all videos that were indexed in place lie under them?"""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from cli.local_store import store_environment
+    from store.database import make_sessions
+
+    try:
+        known = store_environment(data)
+    except CliError as error:
+        return Finding("not known", error.cure or error.message)
+    roots = [Path(root) for root in known.get("STORE_MEDIA_ROOTS", "").split(os.pathsep) if root]
+    listed = ", ".join(str(root) for root in roots) or "none"
+    missing = missing_folders(roots)
+    if missing:
+        return Finding(f"the root {missing[0]} is not there", "is its disk mounted?")
+    sessions = make_sessions(known["STORE_DATABASE_URL"])
+    try:
+        outside = outside_media_roots(sessions, roots)
+    except SQLAlchemyError:
+        return Finding("not known: the database does not answer")
+    finally:
+        sessions.kw["bind"].dispose()
+    if outside:
+        return Finding(
+            f"{describe_outside(outside)}; the roots are {listed}",
+            "clipbert down, then clipbert up with --media-root for each folder",
+        )
+    return Finding(f"indexed in place under {listed}")
 
 
 def check_queue(data: Path) -> Finding:

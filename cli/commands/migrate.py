@@ -1,5 +1,6 @@
 """`clipbert migrate`: bring the database to the newest schema and give it the default model."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 from cli.data_folder import DataOption, find_data_folder
 from cli.errors import CliError
 from cli.local_store import store_environment
+from cli.media_roots import describe_outside, outside_media_roots
 from clipbert.model.config import CONFIG_FILE
 
 
@@ -50,6 +52,12 @@ def migrate(
         from cli.commands.keys import ensure_client
 
         ensure_client(folder, write_client, sessions=sessions)
+        roots = [
+            Path(root) for root in known.get("STORE_MEDIA_ROOTS", "").split(os.pathsep) if root
+        ]
+        outside = outside_media_roots(sessions, roots)
+        if outside:
+            print(f"warning: {describe_outside(outside)}; name their folder with --media-root")
     if model is not None:
         import logging
 

@@ -14,6 +14,7 @@ from cli.already_running import say_already_running
 from cli.data_folder import DataOption, find_data_folder, make_data_folder
 from cli.errors import CliError
 from cli.hints import runnable
+from cli.media_roots import choose_media_roots, missing_folders, remember_media_roots
 from cli.show.pace import ProgressLines, format_duration
 from cli.up_options import UpOptions
 from embedded.lock import is_locked
@@ -34,7 +35,8 @@ def up(
     media_root: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Folder whose files can be indexed in place; repeatable. Default: this folder.",
+            help="Folder whose files can be indexed in place; repeatable. Default: those of the "
+            "last start on the data folder, at first this folder.",
             show_default=False,
         ),
     ] = None,
@@ -71,7 +73,7 @@ def up(
         data=folder,
         host=host,
         port=port,
-        media_roots=tuple(_checked_folder(root) for root in media_root or [Path.cwd()]),
+        media_roots=choose_media_roots(folder, media_root),
         device=device,
         ingest_workers=ingest_workers or default_ingest_workers(),
         model=None if model is None else model.expanduser().absolute(),
@@ -86,6 +88,10 @@ def up(
         return
     if log_file is None:
         _check_device(device)
+        make_data_folder(folder)
+        remember_media_roots(folder, options.media_roots)
+        for missing in missing_folders(options.media_roots):
+            print(f"note: the media root {missing} is not there now", file=sys.stderr)
     if background:
         start_in_background(options)
         return
@@ -233,10 +239,3 @@ def _check_device(device: str) -> None:
     fault = device_fault(device)
     if fault is not None:
         raise CliError(f"--device {device}: {fault}")
-
-
-def _checked_folder(root: Path) -> Path:
-    folder = root.expanduser().absolute()
-    if not folder.is_dir():
-        raise CliError(f"--media-root {root} is not a folder")
-    return folder

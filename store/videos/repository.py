@@ -141,6 +141,16 @@ class VideoRepository:
         following = found.go_on_before
         return Page(found.rows, None if following is None else tokens.of_id(following))
 
+    def in_place_elsewhere(self, prefixes: Collection[str], *, limit: int) -> Sequence[str]:
+        """List uris of videos that were indexed in place, and begin with none of the prefixes."""
+        query = select(Video.uri).where(
+            Video.blob_key.is_(None),
+            Video.state != VideoState.SUPERSEDED,
+            Video.uri.startswith("file:///"),
+            *(~Video.uri.startswith(prefix, autoescape=True) for prefix in prefixes),
+        )
+        return self._session.scalars(query.limit(limit)).all()
+
     def create(
         self,
         *,
