@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 # Every table is declared before the first session: a flush follows foreign keys between rooms.
 import store.metadata  # noqa: F401
+from store.errors import SchemaTooNew
 
 Sessions = sessionmaker[Session]
 Result = TypeVar("Result")
@@ -93,16 +94,29 @@ def run_in_transaction(sessions: Sessions, work: Callable[[Session], Result]) ->
 
 
 def upgrade_schema(url: str) -> None:
-    """Bring the schema to the newest migration; two processes at once are safe."""
+    """Bring the schema to the newest migration; two processes at once are safe.
+
+    Raises:
+        SchemaTooNew: it has a migration that this version does not know.
+    """
+    schema_is_current(url)
     command.upgrade(alembic_config(url), "head")
 
 
 def schema_is_current(url: str) -> bool:
-    """Whether the database has exactly the newest migration."""
-    wanted = set(ScriptDirectory.from_config(alembic_config(url)).get_heads())
+    """Whether the database has exactly the newest migration.
+
+    Raises:
+        SchemaTooNew: it has a migration that this version does not know.
+    """
+    script = ScriptDirectory.from_config(alembic_config(url))
+    known, wanted = {each.revision for each in script.walk_revisions()}, set(script.get_heads())
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     with engine.connect() as connection:
-        return set(MigrationContext.configure(connection).get_current_heads()) == wanted
+        found = set(MigrationContext.configure(connection).get_current_heads())
+    for revision in sorted(found - known):
+        raise SchemaTooNew(revision, max(wanted))
+    return found == wanted
 
 
 class SchemaCheck:

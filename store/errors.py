@@ -13,6 +13,7 @@ StoreError
 ├── LeaseLost                a worker wrote about a job that is no longer its own
 ├── IdempotencyConflict      a known key came with another content
 ├── InvalidPageToken         a page token that this store did not make
+├── SchemaTooNew             a later version of this software has changed the database
 ├── BlobError                BlobNotFound InvalidBlobKey
 └── MediaFileError           OutsideMediaRoots MediaFileMissing NotARegularFile
 """
@@ -163,6 +164,17 @@ class InvalidPageToken(StoreError):
     def __init__(self, token: str) -> None:
         super().__init__(f"page token {token!r} is not one of ours")
         self.token = token
+
+
+class SchemaTooNew(StoreError):
+    """A later version of this software has changed the database; this one cannot use it."""
+
+    def __init__(self, revision: str, newest: str) -> None:
+        super().__init__(
+            f"the database's schema {revision} is of a later version of clipbert-workers: this one "
+            f"knows schemas up to {newest}"
+        )
+        self.revision, self.newest = revision, newest
 
 
 class BlobError(StoreError):

@@ -139,14 +139,18 @@ def check_database(data: Path) -> Finding:
     """Does the database answer, with the newest schema?"""
     from sqlalchemy.exc import SQLAlchemyError
 
+    from cli.commands.migrate import NEWER_SCHEMA
     from cli.local_store import store_environment
     from store.database import schema_is_current
+    from store.errors import SchemaTooNew
 
     try:
         url = store_environment(data)["STORE_DATABASE_URL"]
         is_current = schema_is_current(url)
     except CliError as error:
         return Finding("not known", error.cure or error.message)
+    except SchemaTooNew as error:
+        return Finding(str(error), NEWER_SCHEMA)
     except SQLAlchemyError as error:
         return Finding(
             f"no answer: {str(error).splitlines()[0]}", "is it running? `clipbert up` starts one"

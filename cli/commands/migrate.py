@@ -12,6 +12,8 @@ from cli.local_store import store_environment
 from cli.media_roots import describe_outside, outside_media_roots
 from clipbert.model.config import CONFIG_FILE
 
+NEWER_SCHEMA = "run that later version, or restore a backup from before the upgrade"
+
 
 def migrate(
     *,
@@ -38,6 +40,7 @@ def migrate(
 
     from store.blobs import open_blobs
     from store.database import make_sessions, upgrade_schema
+    from store.errors import SchemaTooNew
 
     folder = find_data_folder(data)
     known = store_environment(folder)
@@ -47,6 +50,8 @@ def migrate(
     except OperationalError as error:
         reason = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
         raise CliError(f"the database does not answer: {reason}") from error
+    except SchemaTooNew as error:
+        raise CliError(str(error), NEWER_SCHEMA) from error
     sessions = make_sessions(url)
     if write_client is not None:
         from cli.commands.keys import ensure_client

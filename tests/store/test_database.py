@@ -2,9 +2,12 @@ import os
 import subprocess
 import sys
 
+import pytest
 from sqlalchemy import text
 
+from cli.commands.doctor import check_database
 from store.database import make_sessions, schema_is_current, upgrade_schema
+from store.errors import SchemaTooNew
 
 
 def test_a_schema_is_current_after_the_upgrade(empty_database_url):
@@ -27,6 +30,31 @@ def test_processes_that_upgrade_at_once_wait_for_each_other(empty_database_url):
 
     assert codes == [0, 0, 0]
     assert schema_is_current(empty_database_url)
+
+
+def test_a_schema_of_a_later_version_is_left_alone_and_said(
+    empty_database_url, tmp_path, monkeypatch
+):
+    upgrade_schema(empty_database_url)
+    sessions = make_sessions(empty_database_url)
+    with sessions.begin() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    sessions.kw["bind"].dispose()
+    monkeypatch.setenv("STORE_DATABASE_URL", empty_database_url)
+    monkeypatch.setenv("STORE_BLOB_URL", tmp_path.as_uri())
+
+    with pytest.raises(SchemaTooNew, match="schema 9999 is of a later version"):
+        upgrade_schema(empty_database_url)
+    migrated = subprocess.run(
+        [sys.executable, "-m", "cli.main", "migrate"], capture_output=True, text=True, check=False
+    )
+
+    assert migrated.returncode == 1
+    assert "schema 9999 is of a later version" in migrated.stderr
+    assert "Traceback" not in migrated.stderr
+    assert check_database(tmp_path).cure == (
+        "run that later version, or restore a backup from before the upgrade"
+    )
 
 
 def test_sessions_speak_utc_and_survive_a_restart_of_the_database(database_url, services):
