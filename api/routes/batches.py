@@ -151,7 +151,7 @@ def list_batch_items(
     "/{batch_id}:cancel", response_model=BatchResource, responses=refusals("batch_not_found")
 )
 def cancel_batch(services: ServicesDep, batch_id: UUID) -> BatchResource:
-    """Cancel all unfinished jobs of a batch. Videos that are done stay."""
+    """Cancel all unfinished jobs of a batch; a finished one stays as it is, and so do videos."""
     run_in_transaction(services.sessions, lambda session: BatchRepository(session).cancel(batch_id))
     return _read(services, batch_id)
 
@@ -160,7 +160,7 @@ def cancel_batch(services: ServicesDep, batch_id: UUID) -> BatchResource:
     "/{batch_id}:retry_failed", response_model=BatchResource, responses=refusals("batch_not_found")
 )
 def retry_failed_items(services: ServicesDep, batch_id: UUID) -> BatchResource:
-    """Retry the items that failed or were quarantined."""
+    """Retry the items that failed or were quarantined. A cancel of the batch ends with that."""
     count = run_in_transaction(
         services.sessions, lambda session: BatchRepository(session).retry_failed(batch_id)
     )

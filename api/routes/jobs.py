@@ -4,6 +4,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Request, Response
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from api.dependencies import PageDep, ServicesDep, WaitSeconds
@@ -16,6 +17,8 @@ from api.schemas.resources import Page
 from store.database import run_in_transaction
 from store.jobs.repository import JobRepository
 from store.jobs.state import JobKind, JobState
+from store.jobs.tables import Job
+from store.videos.batches import BatchRepository
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -143,9 +146,14 @@ def resume_job(services: ServicesDep, job_id: UUID) -> JobResource:
 )
 def retry_job(services: ServicesDep, job_id: UUID) -> JobResource:
     """Retry a job that failed, was cancelled or was quarantined."""
-    job = run_in_transaction(
-        services.sessions, lambda session: JobRepository(session).retry(job_id)
-    )
+
+    def retry(session: Session) -> Job:
+        job = JobRepository(session).retry(job_id)
+        if job.batch_id is not None:
+            BatchRepository(session).withdraw_cancel(job.batch_id)
+        return job
+
+    job = run_in_transaction(services.sessions, retry)
     services.doorbell.ring(job.kind, job.id)
     return job_resource(job)
 

@@ -66,7 +66,10 @@ def show_batch(
 def cancel_batch(batch: BatchArgument, *, data: DataOption = None) -> None:
     """Cancel the items of a batch that wait or run; what is indexed stays."""
     with connect(data) as api:
-        print(_sentence(api.post(f"/v1/batches/{batch}:cancel")))
+        found = api.post(f"/v1/batches/{batch}:cancel")
+    # The service notes a cancel only where there was something to cancel.
+    nothing = "nothing to cancel: " if found.get("cancel_requested") is False else ""
+    print(f"{nothing}{_sentence(found)}")
 
 
 @app.command("retry")

@@ -227,7 +227,7 @@ class BatchRepository:
         return -1 if last is None else last
 
     def cancel(self, batch_id: UUID) -> int:
-        """Cancel all jobs of a batch that are not over.
+        """Cancel all jobs of a batch that are not over; of one that is finished there is none.
 
         The embed job of a video goes on if an item of another batch, or a single request, led to
         the same content.
@@ -239,6 +239,9 @@ class BatchRepository:
             BatchNotFound: there is none with this id.
         """
         self.get(batch_id)
+        counts = self.counts(batch_id)
+        if not (counts[ItemState.QUEUED] or counts[ItemState.RUNNING]):
+            return 0
         self._session.execute(
             update(Batch)
             .where(Batch.id == batch_id, Batch.cancel_requested_at.is_(None))
@@ -250,6 +253,8 @@ class BatchRepository:
 
     def retry_failed(self, batch_id: UUID) -> int:
         """Send all items that failed or were quarantined round again.
+
+        A batch that was cancelled is so no more if there are such items: they are wanted.
 
         Returns:
             How many jobs were queued.
@@ -269,7 +274,18 @@ class BatchRepository:
         # Found once: retry_where asks for its condition several times.
         embeds = self._session.scalars(text(FAILED_EMBEDS), {"batch_id": batch_id}).all()
         among = Job.id == any_(literal(embeds, ARRAY(Uuid())))
-        return ingests + (jobs.retry_where(among & failed) if embeds else 0)
+        num_retried = ingests + (jobs.retry_where(among & failed) if embeds else 0)
+        if num_retried:
+            self.withdraw_cancel(batch_id)
+        return num_retried
+
+    def withdraw_cancel(self, batch_id: UUID) -> None:
+        """Forget that a batch was to be cancelled: something of it is to be done after all."""
+        self._session.execute(
+            update(Batch)
+            .where(Batch.id == batch_id, Batch.cancel_requested_at.is_not(None))
+            .values(cancel_requested_at=None)
+        )
 
 
 def _is_of_partial_video() -> ColumnElement[bool]:

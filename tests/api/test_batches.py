@@ -315,6 +315,17 @@ def test_a_cancelled_batch_is_finished(client, paths):
     assert again["counts"] == cancelled["counts"]
 
 
+def test_an_item_of_a_cancelled_batch_that_is_retried_is_wanted_again(client, paths):
+    batch = post(client, "json", [{"uri": path} for path in paths]).json()
+    client.post(f"/v1/batches/{batch['id']}:cancel")
+    (item, *_) = client.get(f"/v1/batches/{batch['id']}/items").json()["items"]
+
+    client.post(f"/v1/jobs/{item['job_id']}:retry")
+
+    shown = client.get(f"/v1/batches/{batch['id']}").json()
+    assert (shown["state"], shown["cancel_requested"]) == ("running", False)
+
+
 def test_failed_items_can_be_sent_round_again(client, paths, sessions):
     batch = post(client, "json", [{"uri": path} for path in paths]).json()
     with sessions.begin() as session:

@@ -28,6 +28,17 @@ def test_cancelled_items_are_done_but_did_not_fail():
     assert counts.done == counts.total
 
 
+@pytest.mark.parametrize(
+    ("is_cancelled", "said"),
+    [(True, "batch b is finished"), (False, "nothing to cancel: batch b is finished")],
+)
+def test_it_is_said_when_a_batch_has_nothing_to_cancel(api, clipbert, is_cancelled, said):
+    resource = batch(ID, succeeded=4) | {"cancel_requested": is_cancelled}
+    api.answer("POST", f"{BATCH}:cancel", resource)
+
+    assert clipbert("batches", "cancel", ID).out.startswith(said.replace("batch b", f"batch {ID}"))
+
+
 def test_a_batch_lists_what_failed_and_was_cancelled_apart(api, clipbert):
     api.answer_list("/v1/batches", [batch(ID, succeeded=1, failed=2, cancelled=3)])
 

@@ -170,6 +170,28 @@ def test_cancelling_a_batch_leaves_no_other_batch_short(batches, jobs, videos):
     assert batches.get(batch_id).cancel_requested_at is not None
 
 
+def test_of_a_finished_batch_there_is_nothing_to_cancel(batches, jobs):
+    batch_id, empty_id = make(batches, jobs, 2), make(batches, jobs, 0)
+    for held in claim(jobs, limit=2):
+        jobs.fail(held, code="decode_failed", message="m")
+
+    assert (batches.cancel(batch_id), batches.cancel(empty_id)) == (0, 0)
+
+    assert batches.get(batch_id).cancel_requested_at is None
+    assert batches.get(empty_id).cancel_requested_at is None
+
+
+def test_what_is_retried_of_a_cancelled_batch_is_wanted_again(batches, jobs):
+    batch_id = make(batches, jobs, 2)
+    jobs.fail(claim(jobs)[0], code="decode_failed", message="m")
+    batches.cancel(batch_id)
+
+    assert batches.retry_failed(batch_id) == 1
+
+    assert batches.get(batch_id).cancel_requested_at is None
+    assert counts(batches, batch_id) == {ItemState.QUEUED: 1, ItemState.CANCELLED: 1}
+
+
 def test_cancelling_a_batch_spares_the_videos_that_others_wait_for(batches, jobs, videos):
     first, second = make(batches, jobs, 2), make(batches, jobs, 1)
     jobs.enqueue(NewJob(JobKind.INGEST, {"uri": "file:///single.mp4"}))
