@@ -83,6 +83,8 @@ def _read(word: Any, kind: type, *, least: float | None, most: float | None) -> 
     """
     if kind is bool:
         return word if isinstance(word, bool) else _truth(str(word))
+    if kind is Path and word == "":  # a variable that is not set; Python takes it for this folder
+        raise ValueError("the path is empty; this folder is called .")
     if not isinstance(word, kind):
         try:
             word = kind(word)
