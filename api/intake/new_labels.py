@@ -7,7 +7,7 @@ so that a client sees all of an import or nothing.
 import dataclasses
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
@@ -23,10 +23,11 @@ from api.intake.batch_bodies import RawItem, read_lines
 from api.intake.label_lines import LabelDraft, LabelReader
 from api.schemas.labels import LabelsImported, NewLabel, RefusedLine
 from api.schemas.player_clock import take_span
-from clipbert.datasets.same_answers import merge_counts
-from policy.finetunes.data import contradictions, describe_contradictions
+from clipbert.datasets.same_answers import merge_counts, untrained_answers
+from policy.finetunes.data import contradictions, describe_contradictions, describe_untrained
 from store.errors import IllegalLabel
 from store.labels import repository as stored
+from store.labels.filters import LabelFilter
 from store.labels.repository import LabelRepository
 from store.videos.repository import VideoRepository
 
@@ -177,7 +178,18 @@ def _warnings(session: Session, outcome: _Outcome) -> list[str]:
             f"all {merged[0][1]} open-ended questions of this import have the answer "
             f"{merged[0][0]!r}: a model needs at least two different ones"
         )
-    return found
+    return [*found, *_untrained(session, video_ids)]
+
+
+def _untrained(session: Session, video_ids: Collection[UUID]) -> Iterator[str]:
+    """Describe the answers about held-out videos of an import that no label to train from has."""
+    labels = LabelRepository(session)
+    held_out = labels.held_out_answers(video_ids)
+    trained = labels.answers(LabelFilter(split="train")) if held_out else ()
+    if trained:  # else the labels to train from are still to come
+        missed = untrained_answers(held_out, (answer for answer, _ in trained))
+        if missed:
+            yield describe_untrained(missed, sum(count for _, count in held_out))
 
 
 def _question_key(text: str) -> str:

@@ -207,7 +207,8 @@ class LabelsImported(Resource):
     errors: list[RefusedLine] = Field(description="of the first refused lines")
     warnings: list[str] = Field(
         description="what may be wrong with labels that are kept: contradicting answers to one "
-        "question, one answer to all questions"
+        "question, one answer to all questions, an answer in the holdout that no label to train "
+        "from has"
     )
 
 

@@ -139,6 +139,10 @@ def _facts(report: "DataReport") -> Iterator[tuple[str, str]]:
     for split, answer in lines.only_answers.items():
         where = f"all of the split {split}" if split else "all questions"
         yield "one answer", f"{where} have the answer {answer!r}: nothing can be learned or judged"
+    for split, missed in lines.untrained_answers.items():
+        total = sum(count for _, count in missed)
+        first = _listed(missed[:MOST_LISTED]) + ", ..." * (len(missed) > MOST_LISTED)
+        yield "never trained", f"{total:,} answers of the split {split}, not in train: {first}"
 
 
 def _answer_facts(answers: "AnswerReport") -> Iterator[tuple[str, str]]:

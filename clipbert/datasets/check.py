@@ -19,7 +19,7 @@ from clipbert.datasets.check_report import (
     MediaReport,
 )
 from clipbert.datasets.media_folder import MediaFolder
-from clipbert.datasets.same_answers import fold, merge_counts
+from clipbert.datasets.same_answers import fold, merge_counts, untrained_answers
 from clipbert.errors import AmbiguousMedia, MediaNotFound, VideoError
 from clipbert.video.probe_process import probe_in_subprocess
 from clipbert.video.probed_video import VideoProbe
@@ -27,6 +27,7 @@ from clipbert.video.probed_video import VideoProbe
 if TYPE_CHECKING:
     from clipbert.model.text import TextTokenizer
 
+TRAIN = "train"
 MOST_LINES_NAMED = 20
 MOST_ANSWERS_NAMED = 10
 _LINES_AT_ONCE = 1000
@@ -106,6 +107,7 @@ def _check_lines(
         num_across_splits=len(across),
         across_splits=tuple(across[:MOST_LINES_NAMED]),
         only_answers=_only_answers(annotations),
+        untrained_answers=_untrained_answers(annotations),
         num_long_texts=num_long_texts,
     )
 
@@ -150,6 +152,20 @@ def _only_answers(annotations: Sequence[Annotation]) -> dict[str, str]:
         for split, counts in merged.items()
         if len(counts) == 1 and counts[0][1] > 1
     }
+
+
+def _untrained_answers(annotations: Sequence[Annotation]) -> dict[str, list[tuple[str, int]]]:
+    """Find by split the answers that cannot be learned; of lines without a split who knows."""
+    counts: dict[str, Counter[str]] = {}
+    for annotation in annotations:
+        counts.setdefault(annotation.split or "", Counter()).update(answers_of(annotation))
+    if not counts.get(TRAIN):
+        return {}
+    trained = [*counts.pop(TRAIN), *counts.pop("", ())]
+    missed = {
+        split: untrained_answers(of_split.items(), trained) for split, of_split in counts.items()
+    }
+    return {split: answers for split, answers in missed.items() if answers}
 
 
 def _check_answers(

@@ -1,6 +1,6 @@
 """What a check of a data set found: counts, and what is wrong with which line and video."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,8 @@ class LineReport:
         across_splits: numbers of such a line and of the line before.
         only_answers: splits ("" for lines without one) whose questions all have one answer, and
             that answer.
+        untrained_answers: of splits other than `train`, where there is one: answers that no line
+            of `train` gives, nor one without a split, with their counts.
         num_long_texts: texts that the model would cut; None without a model.
     """
 
@@ -84,6 +86,7 @@ class LineReport:
     num_across_splits: int
     across_splits: tuple[tuple[int, int], ...]
     only_answers: Mapping[str, str]
+    untrained_answers: Mapping[str, Sequence[tuple[str, int]]]
     num_long_texts: int | None
 
 

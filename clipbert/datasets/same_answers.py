@@ -42,6 +42,24 @@ def merge_counts(
     return sorted(merged, key=lambda each: (-each[1], each[0]))
 
 
+def untrained_answers(
+    counts: Iterable[tuple[str, int]], trained: Iterable[str]
+) -> list[tuple[str, int]]:
+    """Find the answers to be judged by that none to train from is: no model can give them.
+
+        untrained_answers([("blue", 2), ("Red", 1)], ["red"])  ->  [("blue", 2)]
+
+    Args:
+        counts: answers to be judged by, and how often each comes.
+        trained: answers to train from.
+
+    Returns:
+        The others with their counts, merged and in the order of `merge_counts`.
+    """
+    known = set(map(fold, trained))
+    return [each for each in merge_counts(counts) if fold(each[0]) not in known]
+
+
 class Vocabulary:
     """Finds the answer of a list that a text means.
 

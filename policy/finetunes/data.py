@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from clipbert.datasets.same_answers import merge_counts
+from clipbert.datasets.same_answers import merge_counts, untrained_answers
 from clipbert.training.recipe import Recipe
 from policy.finetunes.request import FinetuneRefused
 from store.labels.datasets import DatasetRepository
@@ -104,7 +104,22 @@ def doubts_about(session: Session, dataset: Dataset) -> list[str]:
                 f"all {held_out[0][1]} labels of the holdout have the answer {held_out[0][0]!r}: "
                 "a model that gives no other is always right by them"
             )
+        missed = untrained_answers(held_out, dataset.answers)
+        if missed:
+            found.append(describe_untrained(missed, dataset.num_holdout))
     return found
+
+
+def describe_untrained(missed: Sequence[tuple[str, int]], num_holdout: int) -> str:
+    """Say which answers of the holdout no model can learn, and how many labels have them."""
+    listed = ", ".join(f"{answer!r} ({count})" for answer, count in missed[:_NUM_LISTED])
+    more = len(missed) - _NUM_LISTED
+    return (
+        f"{sum(count for _, count in missed)} of {count_of(num_holdout, 'label')} of the holdout "
+        f"have an answer that no label to train from has: {listed}"
+        f"{f', and {more} more' if more > 0 else ''}: a model cannot give it, so they count as "
+        "wrong"
+    )
 
 
 def contradictions(disputed: Iterable[DisputedQuestion]) -> list[DisputedQuestion]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import ARRAY, Uuid, any_, cast, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -35,7 +35,7 @@ from store.labels.records import (
     parse_split,
     to_new,
 )
-from store.labels.tables import Label, LabelAction, LabelRevision
+from store.labels.tables import Label, LabelAction, LabelRevision, Split
 from store.pages import Page, PageTokens, clamp_page_size
 from store.table_base import Task
 from store.videos.names import VideoIds, find_videos
@@ -225,6 +225,20 @@ class LabelRepository:
             .where(*wanted.conditions(), Label.task == Task.QA)
             .group_by(Label.answer)
             .order_by(func.count().desc(), Label.answer.collate("C"))
+        )
+        return [(answer or "", count) for answer, count in self._session.execute(query)]
+
+    def held_out_answers(self, video_ids: Collection[UUID]) -> Sequence[tuple[str, int]]:
+        """List the answers to open-ended questions about these videos that are in the holdout."""
+        query = (
+            select(Label.answer, func.count())
+            .where(
+                Label.video_id == any_(cast(list(video_ids), ARRAY(Uuid()))),
+                Label.task == Task.QA,
+                Label.split == Split.HOLDOUT,
+                Label.deleted_at.is_(None),
+            )
+            .group_by(Label.answer)
         )
         return [(answer or "", count) for answer, count in self._session.execute(query)]
 

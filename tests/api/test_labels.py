@@ -169,6 +169,23 @@ def test_an_import_names_contradictions_with_what_was_there_before(client, parro
     ]
 
 
+def test_an_import_names_held_out_answers_that_nobody_trains(client, make_video):
+    for name in ("t", "h"):
+        make_video(name.encode(), filename=f"{name}.mp4")
+    held_out = [question("h.mp4", "blue", split="holdout")]
+    assert send(client, held_out).json()["warnings"] == []  # what is trained may still come
+
+    trained = send(client, [question("t.mp4", "green", split="train")]).json()
+    again = send(client, [*held_out, question("h.mp4", "Green", split="holdout")]).json()
+
+    assert trained["warnings"] == []
+    assert any(
+        "1 of 2 labels of the holdout have an answer that no label to train from has: 'blue' (1)"
+        in warning
+        for warning in again["warnings"]
+    )
+
+
 def test_a_table_is_refused_in_one_sentence(client):
     answer = client.post(
         "/v1/labels",

@@ -244,3 +244,31 @@ def test_contradictions_doubles_across_the_split_and_a_single_answer_are_named(t
     assert found.across_splits == ((4, 3),)
     assert found.only_answers == {"holdout": "YES"}  # of two forms used equally often, by letters
     assert (found.answers.num_distinct, found.answers.num_forms) == (2, 4)
+    assert found.untrained_answers == {}
+
+
+@pytest.mark.parametrize(
+    ("splits", "expected"),
+    [
+        (("train", "train", "holdout", "holdout"), {"holdout": [("blue", 1)]}),
+        (("train", "holdout", "val", "train"), {"val": [("green", 1)]}),
+        (("train", None, "holdout", "holdout"), {"holdout": [("blue", 1)]}),
+        ((None, None, None, "holdout"), {}),  # of files of one split who knows
+        (("holdout",) * 4, {}),
+    ],
+)
+def test_answers_to_judge_by_that_are_not_trained_are_named(tmp_path, splits, expected):
+    answers = ("red", "Green", "green ", "blue")
+    if splits[1] == "holdout":
+        answers = ("red", "RED", "green", "blue")
+    lines = [
+        {"video": str(n), "question": "what colour?", "answer": answer, "split": split}
+        for n, (answer, split) in enumerate(zip(answers, splits, strict=True))
+    ]
+    path = tmp_path / "lines.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "videos").mkdir()
+
+    found = check_data(path, videos=tmp_path / "videos", probe=False).lines
+
+    assert found.untrained_answers == expected

@@ -168,6 +168,20 @@ def test_contradictions_and_a_holdout_of_one_answer_are_said(session):
     assert "all 2 labels of the holdout have the answer 'RED'" in warnings
 
 
+def test_held_out_answers_that_nobody_trains_are_named(session):
+    add_questions(session, ["t0", "t1", "t2"], answers=("no", "yes", "red"), split="train")
+    held_out = ("blue", "YES", "Blue", "green")
+    add_questions(session, ["h0", "h1", "h2", "h3"], answers=held_out, split="holdout")
+
+    warnings = "; ".join(check_finetune(session, QA).warnings)
+
+    assert (
+        "3 of 4 labels of the holdout have an answer that no label to train from has: "
+        "'Blue' (2), 'green' (1)"
+    ) in warnings
+    assert "YES" not in warnings
+
+
 def test_an_empty_holdout_is_refused_with_what_would_fill_it(session):
     add_questions(session, [f"t{index}" for index in range(40)], split="train")
 
