@@ -188,11 +188,11 @@ def _start(
     """Make a batch and print its id, so that whoever breaks off the uploads can find the others."""
     files, unreadable = part
     batch_id, to_upload = start_batch(api, files, name=name, upload_all=upload, said=said)
+    number = f"{len(files)} file{'s' * (len(files) != 1)}"
+    if to_upload:
+        number += f", {len(to_upload)} of them to upload"
     broken = sum(not each.path.is_dir() for each in unreadable)
-    number = f"{len(files) + broken} file{'s' * (len(files) + broken != 1)}"
-    note = f", {broken} of them cannot be read" if broken else ""
-    if to_upload:  # or to be tried
-        note = f", {len(to_upload) + broken} of them to upload"
+    note = f"; {broken} besides cannot be read" if broken else ""
     print(f"batch {batch_id}: {number}{note}", file=output, flush=True)
     return _SentBatch(batch_id, to_upload, unreadable)
 

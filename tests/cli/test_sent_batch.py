@@ -110,9 +110,33 @@ def test_the_command_lists_what_was_not_sent_and_fails(outside, clipbert, tmp_pa
         "indexed in part only, since they are damaged or cut off: good.mp4; "
         "what is missing: clipbert videos show NAME"
     )
-    assert first == f"batch {ID}: 2 files, 2 of them to upload"
+    assert first == f"batch {ID}: 1 file, 1 of them to upload; 1 besides cannot be read"
     assert outcome == "1 indexed (1 of them known already), 0 failed, 1 not sent"
     assert row.split()[:2] == ["gone.mp4", "not_readable"]
+
+
+def test_the_counts_are_those_of_what_is_sent(api, clipbert, tmp_path):
+    for name in ("in-1.mp4", "in-2.mp4", "in-3.mp4", "elsewhere"):
+        (tmp_path / name).write_bytes(b"film")
+    (tmp_path / "out.mp4").symlink_to(tmp_path / "elsewhere")  # a link stands for itself only
+    (tmp_path / "dead.mp4").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe.mp4")
+
+    def answer(request):
+        uris = [item["uri"] for item in json.loads(request.body)["items"]]
+        outside = [index for index, uri in enumerate(uris) if uri.endswith("out.mp4")]
+        errors = [{"index": index, "code": "outside_media_roots"} for index in outside]
+        problem = {"code": "outside_media_roots", "detail": "outside", "errors": errors}
+        return (403, problem) if outside else (202, batch(ID))
+
+    api.answers["POST", "/v1/batches"] = answer
+    api.answer("POST", "/v1/videos", {"id": "job"})
+
+    said = clipbert("index", tmp_path, code=1)
+
+    (first, *_) = said.out.splitlines()
+    assert first == f"batch {ID}: 4 files, 1 of them to upload; 2 besides cannot be read"
+    assert "uploading 1 of 1: out.mp4" in said.err
 
 
 def test_json_lists_what_was_not_sent(outside, clipbert, tmp_path):
