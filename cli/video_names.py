@@ -1,11 +1,11 @@
 """Which video a person means: its id, its name, a copy's, or a part of one."""
 
+import os
 import unicodedata
 from http import HTTPStatus
 from uuid import UUID
 
 from cli.errors import CliError
-from cli.show.console import file_name, is_same_name
 from clipbert.datasets.visible_text import has_visible_text
 from clipbert_client.client import ApiClient, Json
 from clipbert_client.errors import ApiProblem
@@ -15,7 +15,10 @@ MOST_NAMED = 5
 
 
 def find_video(api: ApiClient, wanted: str) -> Json:
-    """Find a video by id, by its file name or a copy's, or by a part that only one such name has.
+    """Find a video by what may name it, as the labels of a file do, or by a part of its name.
+
+    A part counts only where nothing has the whole name, and only if one name has it. A path from
+    here (`./a.mp4`, `../a.mp4`) is the file that it leads to.
 
     Raises:
         CliError: none fits, or several do.
@@ -25,19 +28,24 @@ def find_video(api: ApiClient, wanted: str) -> Json:
     found = _with_id(api, wanted)
     if found is not None:
         return found
-    wanted = unicodedata.normalize("NFC", as_text(wanted))  # a terminal of macOS may give NFD
-    fitting = list(api.items("/v1/videos", limit=None, name=wanted))
-    # The video that has the name itself comes before those that have a copy of this name.
-    own = [video for video in fitting if is_same_name(file_name(str(video["uri"])), wanted)]
-    fitting = own or fitting or list(api.items("/v1/videos", limit=None, name_part=wanted))
+    fitting = list(api.items("/v1/videos", limit=None, named=as_text(_from_here(wanted))))
+    if not fitting and "/" not in wanted:
+        part = unicodedata.normalize("NFC", as_text(wanted))  # a terminal of macOS may give NFD
+        fitting = list(api.items("/v1/videos", limit=None, name_part=part))
+    wanted = as_text(wanted)
     if len(fitting) == 1:
         return fitting[0]
     if not fitting:
         raise CliError(f"no video named like {wanted!r}", "`clipbert videos list` shows them all")
-    names = ", ".join(
-        f"{file_name(str(video['uri']))} ({video['id']})" for video in fitting[:MOST_NAMED]
+    names = ", ".join(f"{video['uri']} ({video['id']})" for video in fitting[:MOST_NAMED])
+    raise CliError(
+        f"{len(fitting)} videos are named like {wanted!r}: {names}", "give the id or the URI"
     )
-    raise CliError(f"{len(fitting)} videos are named like {wanted!r}: {names}", "give the id")
+
+
+def _from_here(wanted: str) -> str:
+    """Return the absolute path of one that is said to begin here, and anything else as it is."""
+    return os.path.abspath(wanted) if wanted.startswith(("./", "../")) else wanted  # noqa: PTH100
 
 
 def _with_id(api: ApiClient, wanted: str) -> Json | None:

@@ -14,6 +14,7 @@ from api.schemas.text import MAX_TEXT_LENGTH
 from clipbert.datasets.annotation import Annotation
 from clipbert.datasets.kinds import AnnotationKind, read_line, recognise_kind
 from clipbert.datasets.line_fields import LineFields
+from clipbert.datasets.video_references import split_ending
 from clipbert.errors import AnnotationError
 from policy.field_errors import field_errors
 from policy.texts import Metadata
@@ -127,16 +128,12 @@ class LabelReader:
 
 
 def _names(fields: LineFields, annotation: Annotation, kind: AnnotationKind) -> Sequence[str]:
-    names = []
-    written = fields.value("video") if kind == "labels" else None
-    if isinstance(written, str):
-        # An id, a URI or a name with its ending says more than the bare name.
-        names.append(written)
-    names.append(annotation.video)
-    if kind in _COCO_KINDS and annotation.video.isdecimal():
-        number = annotation.video.zfill(_COCO_DIGITS)
-        names += [form.format(number) for form in _COCO_NAMES]
-        names.append(str(int(number)))
+    names = [annotation.video]
+    stem, ending = split_ending(annotation.video)
+    if kind in _COCO_KINDS and stem.isdecimal():
+        number = stem.zfill(_COCO_DIGITS)
+        names += [form.format(number) + ending for form in _COCO_NAMES]
+        names.append(str(int(number)) + ending)
     return list(dict.fromkeys(names))
 
 

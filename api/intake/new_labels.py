@@ -25,16 +25,17 @@ from api.schemas.labels import LabelsImported, NewLabel, RefusedLine
 from api.schemas.player_clock import take_span
 from clipbert.datasets.same_answers import merge_counts, untrained_answers
 from policy.finetunes.data import contradictions, describe_contradictions, describe_untrained
+from policy.video_references import describe_ambiguous, describe_unknown, find_videos
 from store.errors import IllegalLabel
 from store.labels import repository as stored
 from store.labels.filters import LabelFilter
 from store.labels.repository import LabelRepository
+from store.videos.names import NamedVideo
 from store.videos.repository import VideoRepository
 
 MAX_LISTED_LINES: Final = 100
 
 _CHUNK: Final = 2000  # as many as the store inserts at once
-_MAX_LISTED_VIDEOS: Final = 3
 
 
 class OnRefused(StrEnum):
@@ -109,10 +110,9 @@ def add_label(session: Session, new: NewLabel) -> tuple[UUID, bool]:
     draft = LabelReader(kind="labels").read(1, values)
     label = dataclasses.replace(draft.label, provenance=new.provenance)
     labels = LabelRepository(session)
-    found = labels.find_videos(draft.names)
-    video_id = _one_video(draft, found)
-    starts_at = VideoRepository(session).starts_at([video_id])
-    added = labels.add_many([_of_video(label, video_id, starts_at)])
+    video = _one_video(draft, find_videos(session, draft.names))
+    starts_at = VideoRepository(session).starts_at([video.id])
+    added = labels.add_many([_of_video(label, video.id, starts_at)])
     for refused in added.refused:
         raise IllegalLabel(refused.code, refused.message)
     # The store gives an id to each label that it does not refuse.
@@ -135,13 +135,14 @@ def _drafts(
 
 def _import_chunk(session: Session, drafts: Sequence[LabelDraft], outcome: _Outcome) -> None:
     labels = LabelRepository(session)
-    found = labels.find_videos(sorted({name for draft in drafts for name in draft.names}))
+    found = find_videos(session, sorted({name for draft in drafts for name in draft.names}))
     kept: list[LabelDraft] = []
     new: list[stored.NewLabel] = []
-    starts_at = VideoRepository(session).starts_at({each for ids in found.values() for each in ids})
+    video_ids = {video.id for videos in found.values() for video in videos}
+    starts_at = VideoRepository(session).starts_at(video_ids)
     for draft in drafts:
         try:
-            new.append(_of_video(draft.label, _one_video(draft, found), starts_at))
+            new.append(_of_video(draft.label, _one_video(draft, found).id, starts_at))
         except IllegalLabel as error:
             outcome.refuse(draft.line, error)
         else:
@@ -207,20 +208,14 @@ def _of_video(
     return dataclasses.replace(label, video_id=video_id, start_seconds=start, end_seconds=end)
 
 
-def _one_video(draft: LabelDraft, found: dict[str, list[UUID]]) -> UUID:
+def _one_video(draft: LabelDraft, found: Mapping[str, Sequence[NamedVideo]]) -> NamedVideo:
     for name in draft.names:
-        video_ids = found[name]
-        if len(video_ids) == 1:
-            return video_ids[0]
-        if video_ids:
-            listed = ", ".join(str(video_id) for video_id in video_ids[:_MAX_LISTED_VIDEOS])
-            more = ", ..." if len(video_ids) > _MAX_LISTED_VIDEOS else ""
-            raise IllegalLabel(
-                "ambiguous_video",
-                f"video: {name!r} may be any of {len(video_ids)} videos, an id cannot: "
-                f"{listed}{more}",
-            )
-    raise IllegalLabel("unknown_video", f"video: no video is named {draft.names[0]!r}")
+        videos = found[name]
+        if len(videos) == 1:
+            return videos[0]
+        if videos:
+            raise IllegalLabel("ambiguous_video", f"video: {describe_ambiguous(name, videos)}")
+    raise IllegalLabel("unknown_video", f"video: {describe_unknown(draft.names[0])}")
 
 
 def _labels_refused(outcome: _Outcome) -> ApiError:

@@ -20,7 +20,7 @@ from api.responses.problems import Responses, refusals
 from api.responses.ranges import Source, respond_with
 from api.schemas.jobs import JobResource
 from api.schemas.resources import Page
-from api.schemas.text import FileName
+from api.schemas.text import FileName, Reference
 from api.schemas.videos import (
     ClipList,
     ShownState,
@@ -28,6 +28,7 @@ from api.schemas.videos import (
     clip_resource,
     video_resource,
 )
+from policy.video_references import find_videos
 from store.database import run_in_transaction
 from store.errors import BlobNotFound
 from store.models.repository import GenerationRepository
@@ -126,10 +127,20 @@ def list_videos(
     name_part: Annotated[
         FileName | None, Query(description="a part of such a name, in any case")
     ] = None,
+    named: Annotated[
+        Reference | None,
+        Query(
+            description="what a label's `video` may be: an id, a sha256, a URI, a path, the end of "
+            "one, or a file name",
+        ),
+    ] = None,
 ) -> Page[VideoResource]:
     """List videos, the newest first."""
     stored, missing = _stored_state(state)
     with services.sessions() as session:
+        ids = None
+        if named is not None:
+            ids = [video.id for video in find_videos(session, [named])[named]]
         found = VideoRepository(session).list(
             page_size=page.page_size,
             page_token=page.page_token,
@@ -138,6 +149,7 @@ def list_videos(
             tag=tag,
             name=None if name is None else as_name(name),
             name_part=None if name_part is None else as_name(name_part),
+            ids=ids,
         )
     return Page(
         items=[video_resource(video) for video in found.items],

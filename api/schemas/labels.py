@@ -97,7 +97,8 @@ class NewLabel(RequestBody):
     model_config = ConfigDict(json_schema_extra={"examples": [NEW_LABEL_EXAMPLE]})
 
     video: LabelText = Field(
-        description="its id, sha256, uri, or file name with or without the ending"
+        description="its id, sha256, uri or path, a folder and a name, or a file name, of which "
+        "alone the ending may be left out"
     )
     question: LabelText | None = None
     answer: QueryText | int | None = Field(

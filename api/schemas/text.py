@@ -23,4 +23,8 @@ Uri = Annotated[
 FileName = Annotated[
     str, StringConstraints(min_length=1, max_length=MAX_FILENAME_LENGTH, pattern="^[^\0]*$")
 ]
+Reference = Annotated[
+    str, StringConstraints(min_length=1, max_length=MAX_URI_LENGTH, pattern="^[^\0]*$")
+]
+"""What may name a video: see clipbert/datasets/video_references.py."""
 Tags = Annotated[list[Name], Field(max_length=MAX_TAGS)]

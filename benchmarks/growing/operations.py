@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from benchmarks.growing.library import DIM, LEASE, Library
 from policy.generations import embed_job
 from policy.library_walk import FILLING_STEP, STEP, take_step
+from policy.video_references import find_videos
 from store.counts import fold_counts
 from store.errors import StoreError
 from store.jobs.events import JobEventRepository
@@ -34,7 +35,6 @@ from store.results.suggestions import SuggestionRepository
 from store.results.trials import TrialRepository
 from store.videos.batches import BatchRepository
 from store.videos.contents import _is_named_by_job, media_key
-from store.videos.names import find_videos
 from store.videos.nearest_clips import nearest_clips
 from store.videos.records import ItemState, NewClip
 from store.videos.repository import VideoRepository

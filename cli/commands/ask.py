@@ -18,7 +18,7 @@ MOST_EVIDENCE = 5
 
 
 def ask(
-    video: Annotated[str, typer.Argument(help="Its id, or a unique part of its file name.")],
+    video: Annotated[str, typer.Argument(help="Its id, URI, path, name, or a unique part of one.")],
     question: Annotated[str, typer.Argument(help="The question.")],
     *,
     choice: Annotated[

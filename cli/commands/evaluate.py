@@ -130,6 +130,7 @@ def evaluate(
 def run_evaluation(request: Request, *, as_json: bool) -> None:
     """Evaluate, print what came out, and write it to the folder that was asked for."""
     from clipbert.datasets.annotation_files import read_annotations
+    from clipbert.datasets.found_names import as_found
     from clipbert.datasets.media_folder import MediaFolder
     from clipbert.evaluation.evaluate import evaluate as evaluate_model
     from clipbert.evaluation.evaluator_builder import build_evaluator
@@ -138,7 +139,8 @@ def run_evaluation(request: Request, *, as_json: bool) -> None:
     from clipbert.model.config import ClipBertConfig
 
     config = ClipBertConfig.from_folder(request.model)
-    file = read_annotations(request.data)
+    media = MediaFolder(request.videos)
+    file = as_found(read_annotations(request.data), media.canonical_name)
     evaluator = build_evaluator(
         file,
         config=config,
@@ -147,7 +149,6 @@ def run_evaluation(request: Request, *, as_json: bool) -> None:
         limit=request.limit,
         authors_rounding=request.authors_rounding,
     )
-    media = MediaFolder(request.videos)
     settings = settings_of(request, config=config, file=file, evaluator=evaluator)
     store = open_store(request, settings)
     warn_of(settings, evaluator)

@@ -49,7 +49,7 @@ TaskOption = Annotated[
 SplitOption = Annotated[str | None, typer.Option(help="Only of this split: train, holdout.")]
 SourceOption = Annotated[str | None, typer.Option(help="Only of this source.")]
 VideoOption = Annotated[
-    str | None, typer.Option(help="Only of this video: its id, or a unique part of its name.")
+    str | None, typer.Option(help="Only of this video: its id, path, name or a unique part of one.")
 ]
 
 

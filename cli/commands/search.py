@@ -27,7 +27,7 @@ def search(
         list[str] | None,
         typer.Option(
             "--video",
-            help="Only in this video: its id, or a unique part of its name; repeatable.",
+            help="Only in this video: its id, path, name or a unique part of one; repeatable.",
             show_default=False,
         ),
     ] = None,

@@ -47,7 +47,9 @@ NameOption = Annotated[
     str | None,
     typer.Option("--name", help="Only those whose file name has this part.", show_default=False),
 ]
-VideoArgument = Annotated[str, typer.Argument(help="Its id, or a unique part of its file name.")]
+VideoArgument = Annotated[
+    str, typer.Argument(help="Its id, URI, path, name, or a unique part of one.")
+]
 
 
 @app.command("list")
@@ -106,7 +108,7 @@ def delete_videos(
         str | None,
         typer.Argument(
             metavar="[VIDEO]",
-            help="Its id, or a unique part of its file name.",
+            help="Its id, URI, path, name, or a unique part of one.",
             show_default=False,
         ),
     ] = None,

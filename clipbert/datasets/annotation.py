@@ -49,7 +49,7 @@ class Annotation:
 
     Attributes:
         line: its number in the file, from 1; names it in errors, and is its id.
-        video: name of the media file, without folder and extension.
+        video: what names the media file, as it is written; see video_references.py.
         text: the caption or the question; empty in msrvtt_mc, whose choices are captions.
         answer: open-ended questions: the right answer.
         answer_scores: VQA: how right each answer is, 0 to 1.

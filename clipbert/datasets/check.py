@@ -18,6 +18,7 @@ from clipbert.datasets.check_report import (
     LineReport,
     MediaReport,
 )
+from clipbert.datasets.found_names import as_found
 from clipbert.datasets.media_folder import MediaFolder
 from clipbert.datasets.same_answers import fold, merge_counts, untrained_answers
 from clipbert.errors import AmbiguousMedia, MediaNotFound, VideoError
@@ -71,7 +72,8 @@ def check_data(
         ClipBertError: a video could not be probed, for no fault of its own.
     """
     scan = scan_annotations(path, kind=kind)
-    annotations = scan.file.annotations
+    media = MediaFolder(videos)
+    annotations = as_found(scan.file, media.canonical_name).annotations
     return DataReport(
         path=path,
         kind=scan.file.kind,
@@ -83,7 +85,7 @@ def check_data(
             answers=_check_answers(annotations, answers) if scan.file.task == "qa" else None,
             num_long_texts=None if text_limit is None else _count_long(annotations, text_limit),
         ),
-        media=_check_media(annotations, MediaFolder(videos), probe=probe, progress=progress),
+        media=_check_media(annotations, media, probe=probe, progress=progress),
     )
 
 

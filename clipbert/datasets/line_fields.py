@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn, TypeGuard
 
-from clipbert.datasets.media_folder import media_name
 from clipbert.datasets.shipped import HEAD_BYTES, NotShipped, is_lines, read_shipped
+from clipbert.datasets.video_references import split_ending
 from clipbert.datasets.visible_text import has_visible_text
 from clipbert.errors import AnnotationError
 
@@ -121,7 +121,7 @@ class LineFields:
         return {answer: float(score) for answer, score in values.items()}
 
     def media(self, name: str, *, number_form: str = "") -> str:
-        """Return the name of a video or picture, without folder and extension.
+        """Return what names a video or picture, as it is written: see video_references.py.
 
         Args:
             name: of the field; its value is a text or a number.
@@ -130,12 +130,15 @@ class LineFields:
         """
         value = self.value(name)
         if isinstance(value, int) and not isinstance(value, bool):
-            stem = str(self.count(name))
+            written = str(self.count(name))
         else:
-            stem = media_name(self.text(name))
-        if not stem:
+            written = self.text(name)
+        if written.endswith("/"):
             raise self.error(name, f"names no file: {_shown(value)}")
-        return number_form.format(int(stem)) if number_form and _is_digits(stem) else stem
+        stem, ending = split_ending(written)
+        if number_form and _is_digits(stem):
+            return number_form.format(int(stem)) + ending
+        return written
 
     def _checked_text(self, name: str, value: object) -> str:
         if not isinstance(value, str):

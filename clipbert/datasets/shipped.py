@@ -20,6 +20,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, TextIO
 
+from clipbert.datasets.video_references import split_ending
+
 Record = Mapping[str, object]
 
 HEAD_BYTES: Final = 1 << 14
@@ -174,7 +176,8 @@ def _from_array(items: Iterable[Any]) -> Iterator[Record]:
         else:
             yield item
     for video, sentences in descriptions.items():  # a paragraph a video, as in the paper
-        yield {"clip_name": video, "caption": sentences}
+        # Named by its file on Flickr (.avi, .mov), of which people have copies in other forms.
+        yield {"clip_name": split_ending(video)[0], "caption": sentences}
 
 
 def _from_document(text: str) -> Iterator[Record]:

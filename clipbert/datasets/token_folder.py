@@ -8,8 +8,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from clipbert.datasets.media_folder import media_name
 from clipbert.datasets.token_index import INDEX_FILE, StoredVideo, read_index
+from clipbert.datasets.video_references import ReferenceIndex, VideoReference, split_ending
 from clipbert.errors import MediaNotFound, TokensUnusable
 from clipbert.model.config import ClipBertConfig
 from clipbert.sampling.plan import PlanName
@@ -21,7 +21,7 @@ _TOKEN_DIMS = 4
 class TokenFolder:
     """All videos of a token folder, by name.
 
-    A name is that of the index, without folder and extension, as in annotation files.
+    What a name means is said by clipbert.datasets.video_references, of the names of the index.
 
         tokens = TokenFolder(folder)
         tokens.read("v7", [0, 1])    # (2, h, w, D)
@@ -42,6 +42,7 @@ class TokenFolder:
                 f"{folder} is not a folder of visual tokens: it has no {INDEX_FILE}"
             )
         self.videos = read_index(folder)
+        self._names = ReferenceIndex((VideoReference(name).file, name) for name in self.videos)
 
     def __len__(self) -> int:
         """Count the videos."""
@@ -51,12 +52,33 @@ class TokenFolder:
         """Find a video by its name.
 
         Raises:
-            TokensUnusable: the index has none of this name.
+            TokensUnusable: the index has none of this name, or several.
         """
-        found = self.videos.get(media_name(name))
-        if found is None:
-            raise TokensUnusable(f"there are no visual tokens of {name} in {self.folder}")
-        return found
+        return self.videos[self.canonical_name(name)]
+
+    def canonical_name(self, name: str) -> str:
+        """Return the name that the index has for the video that a name means.
+
+        Raises:
+            TokensUnusable: as `find`.
+        """
+        if name in self.videos:
+            return name
+        reference = VideoReference(name)
+        found = self._names.find(reference) or self._shorter_names(reference)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise TokensUnusable(f"{name} may be any of {', '.join(found)} in {self.folder}")
+        raise TokensUnusable(f"there are no visual tokens of {name} in {self.folder}")
+
+    def _shorter_names(self, reference: VideoReference) -> Sequence[str]:
+        """Return the longest name of the index that names the file, and says less of it."""
+        parts = reference.file.parts
+        ends = ["/".join(parts[place:]) for place in range(len(parts))]
+        if parts:
+            ends.append(split_ending(parts[-1])[0])
+        return [end for end in ends if end in self.videos][:1]
 
     def grid(self, name: str) -> tuple[int, int, int]:
         """Read h, w and D from the header of a video's file.

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from clipbert.datasets.annotation_files import read_annotations
+from clipbert.datasets.found_names import as_found
 from clipbert.datasets.media_folder import MediaFolder
 from clipbert.datasets.selection import of_split
 from clipbert.datasets.token_folder import TokenFolder
@@ -55,7 +56,7 @@ def score_model(
         MissingHead: the model has no head for the task.
         NothingToEvaluate: none of the videos can be used.
     """
-    file = read_annotations(data)
+    file = as_found(read_annotations(data), media.canonical_name)
     evaluator = build_evaluator(file, config=model.config, task=task, split=split)
     num_clips = num_clips or _count_clips(evaluator, task)
     evaluation = evaluate_clips(
@@ -106,7 +107,7 @@ def score_recall(
         MissingHead: the model makes no recall vectors.
         NothingToEvaluate: no video has vectors.
     """
-    file = read_annotations(data)
+    file = as_found(read_annotations(data), tokens.canonical_name)
     check_task(file, task)
     annotations = of_split(file, split)
     vectors, lost = read_vectors(tokens, annotations)

@@ -231,6 +231,7 @@ def _read_data(
     return read_run_data(
         request.data,
         recipe,
+        name=source.canonical_name,
         find=source.finder(start, recipe.training_plan, progress=progress),
         processes=processes,
         answers=answers,
@@ -269,6 +270,7 @@ def _make_validation(parts: _Parts, *, device: str) -> Validation | None:
     data = read_run_data(
         request.validation,
         recipe,
+        name=parts.source.canonical_name,
         find=parts.source.finder(config, plan),
         processes=parts.processes,
         answers=parts.data.answers,

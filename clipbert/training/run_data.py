@@ -10,6 +10,7 @@ from pathlib import Path
 from clipbert.datasets.annotation import Annotation
 from clipbert.datasets.annotation_files import AnnotationFile, read_annotations
 from clipbert.datasets.answers import answer_vocabulary, in_words_of, read_answer_labels
+from clipbert.datasets.found_names import found_names, with_names
 from clipbert.datasets.selection import of_split, select_annotations
 from clipbert.datasets.token_index import StoredVideo
 from clipbert.errors import AnnotationError, ConfigError, OutsideVideo
@@ -50,6 +51,7 @@ def read_run_data(
     path: Path,
     recipe: Recipe,
     *,
+    name: Callable[[str], str],
     find: Callable[[Sequence[str]], VideoSet],
     processes: Processes,
     answers: Sequence[str],
@@ -62,6 +64,7 @@ def read_run_data(
     Args:
         path: the annotation file.
         recipe: what can be learned from, and how texts are grouped.
+        name: returns the name under which a video goes; raises VideoError if there is none.
         find: looks at the videos of these names.
         processes: the main one looks at the videos, for all.
         answers: qa: the vocabulary.
@@ -71,6 +74,8 @@ def read_run_data(
         AnnotationError: as select_annotations; or none of the videos can be used.
     """
     file = read_annotations(path)
+    written = {each.video for each in file.annotations}
+    file = with_names(file, processes.from_main(lambda: found_names(written, name)))
     if recipe.task == "qa":
         spoken = in_words_of(file.annotations, answers, same=recipe.same_answers)
         file = dataclasses.replace(file, annotations=spoken)

@@ -30,6 +30,13 @@ OnProgress = Callable[[int, int], None]
 class Source(Protocol):
     """What a run needs of either."""
 
+    def canonical_name(self, name: str) -> str:
+        """Return the name under which the video that a name means goes.
+
+        Raises:
+            VideoError: there is none, or several.
+        """
+
     def finder(
         self,
         config: ClipBertConfig,
@@ -56,6 +63,10 @@ class MediaSource:
 
     def __init__(self, folder: Path) -> None:
         self._media = MediaFolder(folder)
+
+    def canonical_name(self, name: str) -> str:
+        """Return the shortest name that no other file has."""
+        return self._media.canonical_name(name)
 
     def finder(
         self,
@@ -92,6 +103,10 @@ class TokenSource:
 
     def __init__(self, folder: Path) -> None:
         self._tokens = TokenFolder(folder)
+
+    def canonical_name(self, name: str) -> str:
+        """Return the name in the index."""
+        return self._tokens.canonical_name(name)
 
     def finder(
         self,

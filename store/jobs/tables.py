@@ -109,6 +109,13 @@ class Job(Table):
             postgresql_where=text("kind = 'ingest' AND video_id IS NOT NULL"),
         ),
         Index(
+            "ix_jobs_path_ends",
+            text("path_ends(input ->> 'uri')"),
+            postgresql_using="gin",
+            postgresql_with={"fastupdate": "off"},
+            postgresql_where=text("kind = 'ingest' AND video_id IS NOT NULL"),
+        ),
+        Index(
             "ix_jobs_copy_parts",
             text("name_trigrams(result ->> 'filename')"),
             postgresql_using="gin",

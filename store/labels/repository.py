@@ -38,7 +38,6 @@ from store.labels.records import (
 from store.labels.tables import Label, LabelAction, LabelRevision, Split
 from store.pages import Page, PageTokens, clamp_page_size
 from store.table_base import Task
-from store.videos.names import VideoIds, find_videos
 
 __all__ = [
     "LabelFilter",
@@ -100,17 +99,6 @@ class LabelRepository:
             new: of any number.
         """
         return add_labels(self._session, new)
-
-    def find_videos(self, names: Sequence[str]) -> dict[str, VideoIds]:
-        """Find the videos that each name may mean.
-
-        Args:
-            names: each an id, a SHA-256, a URI, or the name of a file, with or without its ending.
-
-        Returns:
-            For each name the ids: none if there is no such video, several if it is ambiguous.
-        """
-        return find_videos(self._session, names)
 
     def get(self, label_id: UUID) -> Label:
         """Get a label as it is now.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, select
 
@@ -22,21 +23,27 @@ class VideoFilter:
         missing: whose file in place is not there, or only the others.
         tag: with this tag.
         names: that have a name of each kind.
+        ids: one of these, whatever its state.
     """
 
     state: VideoState | None = None
     missing: bool | None = None
     tag: str | None = None
     names: Sequence[NameFilter] = ()
+    ids: Sequence[UUID] | None = None
 
     def filters(self) -> Filters:
         """Return the conditions, by what leads to them."""
         in_order: list[ColumnElement[bool]] = []
         others = [names.condition() for names in self.names]
         indexed = [names.indexed() for names in self.names]
-        if self.state is None:
+        if self.ids is not None:
+            is_one = Video.id.in_(self.ids)
+            others.append(is_one)
+            indexed.append(select(Video.id).where(is_one))
+        elif self.state is None:
             others.append(Video.state != VideoState.SUPERSEDED)
-        else:
+        if self.state is not None:
             in_order.append(Video.state == self.state)
         if self.missing:
             in_order.append(Video.missing_since.is_not(None))

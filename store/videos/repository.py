@@ -108,6 +108,7 @@ class VideoRepository:
         tag: str | None = None,
         name: str | None = None,
         name_part: str | None = None,
+        ids: Sequence[UUID] | None = None,
     ) -> Page[Video]:
         """List videos, the newest first.
 
@@ -122,6 +123,7 @@ class VideoRepository:
             tag: only videos with this tag.
             name: only videos with this file name, or with a copy that has it.
             name_part: only videos with this in their file name or a copy's, in any case.
+            ids: only these videos; then state None is any, superseded too.
 
         Raises:
             InvalidPageToken: page_token is not one of ours.
@@ -129,11 +131,17 @@ class VideoRepository:
         """
         size = clamp_page_size(page_size)
         tokens = PageTokens(
-            "videos", state=state, missing=missing, tag=tag, name=name, name_part=name_part
+            "videos",
+            state=state,
+            missing=missing,
+            tag=tag,
+            name=name,
+            name_part=name_part,
+            ids=None if ids is None else sorted(map(str, ids)),
         )
         parts = ((name, False), (name_part, True))
         names = [NameFilter(each, is_part) for each, is_part in parts if each is not None]
-        wanted = VideoFilter(state=state, missing=missing, tag=tag, names=names)
+        wanted = VideoFilter(state=state, missing=missing, tag=tag, names=names, ids=ids)
         before = None if page_token is None else tokens.id_of(page_token)
         found = newest(
             self._session, Video, wanted=wanted.filters(), before=before, limit=size, window=WINDOW

@@ -17,9 +17,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 from store.identifiers import new_id
 from store.table_base import Json, ListedTable, Table, enum_column
 
-# The name of a video's file, and of where it is, without its ending.
+# The name of a video's file without its ending.
 FILENAME_STEM = r"regexp_replace(filename, '\.[^.]*$', '')"
-URI_STEM = r"regexp_replace(regexp_replace(uri, '^.*/', ''), '\.[^.]*$', '')"
 
 
 class VideoState(StrEnum):
@@ -50,7 +49,12 @@ class Video(ListedTable):
         # Parts of names: every three letters in a row; see store/videos/name_parts.py.
         Index("ix_videos_name_parts", text("name_trigrams(filename)"), postgresql_using="gin"),
         Index("ix_videos_filename_stem", text(FILENAME_STEM)),
-        Index("ix_videos_uri_stem", text(URI_STEM)),
+        Index(
+            "ix_videos_path_ends",
+            text("path_ends(uri)"),
+            postgresql_using="gin",
+            postgresql_with={"fastupdate": "off"},
+        ),
         # By hash: a path of 4096 bytes, percent-encoded, is too long for a B-tree.
         Index("ix_videos_uri", "uri", postgresql_using="hash"),
         Index(

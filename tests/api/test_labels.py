@@ -147,6 +147,37 @@ ERRORS = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("video", "code"),
+    [
+        ("file:///t/d3/cam.mp4", "unknown_video"),
+        ("../cam.mp4", "unknown_video"),
+        ("cam.avi", "unknown_video"),
+        ("v/plain.webm", None),
+        ("/t/v/plain.webm", None),
+        ("plain", "ambiguous_video"),
+        ("x/plain.webm", "ambiguous_video"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["labels", "retrieval"])
+def test_labels_land_on_the_video_that_is_written_or_on_none(client, make_video, video, code, kind):
+    make_video(b"1", uri="file:///t/d2/cam.mp4", filename="cam.mp4")
+    places = ["/t/v/plain.webm", "/t/w/x/plain.webm", "/t/x/plain.webm"]
+    ids = [make_video(p.encode(), uri=f"file://{p}", filename="plain.webm") for p in places]
+    field = "video" if kind == "labels" else "clip_name"
+
+    imported = send(client, [{field: video, "caption": "a road"}], on_error="skip").json()
+
+    assert [error["code"] for error in imported["errors"]] == ([] if code is None else [code])
+    for error in imported["errors"]:
+        assert repr(video) in error["message"]
+        if code == "ambiguous_video":
+            assert "file:///t/x/plain.webm" in error["message"]
+    if code is None:
+        (label,) = client.get("/v1/labels").json()["items"]
+        assert label["video_id"] == str(ids[0])
+
+
 def test_an_import_names_contradictions_with_what_was_there_before(client, parrot):
     first = {"video": str(parrot), "question": "Is it green?", "answer": "Yes"}
     client.post("/v1/labels", json=first)

@@ -430,6 +430,25 @@ def test_videos_can_be_listed_by_state(client, make_video):
     assert [video["id"] for video in items] == [str(waiting)]
 
 
+def test_videos_are_listed_by_what_may_name_one_of_them(client, make_video):
+    first = str(make_video(b"1", uri="file:///t/cam1/0001.mp4", filename="0001.mp4"))
+    second = str(make_video(b"2", uri="file:///t/cam2/0001.mp4", filename="0001.mp4"))
+
+    def found(named, **more):
+        answer = client.get("/v1/videos", params={"named": named, **more})
+        return {video["id"] for video in answer.json()["items"]}
+
+    assert found("0001") == found("0001.mp4") == {first, second}
+    assert found("cam2/0001.mp4") == found("/t/cam2/0001.mp4") == found(second) == {second}
+    assert found(hashlib.sha256(b"1").hexdigest()) == found("file:///t/cam1/0001.mp4") == {first}
+    assert found("cam3/0001.mp4") == found("0001.avi") == found(second, state="failed") == set()
+    page = client.get("/v1/videos", params={"named": "0001", "page_size": 1}).json()
+    rest = client.get(
+        "/v1/videos", params={"named": "0001", "page_token": page["next_page_token"]}
+    ).json()
+    assert [each["id"] for each in page["items"] + rest["items"]] == [second, first]
+
+
 def test_videos_can_be_listed_by_their_names_and_those_of_copies(client, make_video, sessions):
     parrot = make_video(b"one", filename="Parrot 100%.mp4")
     make_video(b"two", filename="dog.mp4")

@@ -22,7 +22,7 @@ def library(api):
     names = {"one.mp4": one, "copy.mp4": one, "two copies.mp4": one, "two.mp4": two}
 
     def find(request):
-        whole, part = request.query.get("name"), request.query.get("name_part")
+        whole, part = request.query.get("named"), request.query.get("name_part")
         fitting = {
             found["id"]: found
             for name, found in names.items()
@@ -128,7 +128,7 @@ def test_a_deletion_names_a_video_or_a_filter(api, clipbert, arguments):
 
 def test_names_of_two_unicode_forms_are_one_name(api, clipbert):
     decomposed, composed = "u\u0308.mp4", "\u00fc.mp4"
-    api.answer_list("/v1/videos", [video(ONE, decomposed), video(TWO, "x.mp4")])
+    api.answer_list("/v1/videos", [video(ONE, decomposed)])
     api.answer("DELETE", f"/v1/videos/{ONE}", b"", 204)
 
     assert ONE in clipbert("videos", "delete", composed).out
@@ -156,18 +156,26 @@ def test_a_search_is_by_video_or_clip(api, clipbert):
     )
 
 
-def test_a_name_in_another_unicode_form_is_the_same_name(api):
-    kept, other = video(ONE, "K%C3%A4se.mp4"), video(TWO, "Kaese.mp4")
+def test_a_part_of_a_name_is_searched_in_the_unicode_form_of_names(library):
+    with ApiClient(library.url, "key") as client, pytest.raises(CliError, match="no video named"):
+        find_video(client, unicodedata.normalize("NFD", "Käse"))
 
-    def find(request):
-        assert unicodedata.is_normalized("NFC", request.query["name"])
-        return 200, {"items": [kept, other], "next_page_token": None}
+    parts = [each.query.get("name_part") for each in library.sent("GET", "/v1/videos")]
+    assert parts == [None, "Käse"]
 
-    api.answer("GET", "/v1/videos", find)
-    for form in ("NFC", "NFD"):
-        with ApiClient(api.url, "key") as client:
-            name = unicodedata.normalize(form, "Käse.mp4")
-            assert find_video(client, name)["id"] == ONE
+
+@pytest.mark.parametrize("wanted", ["v/one.mp4", "/v/one.mp4", "file:///w/one.mp4", "./one.mp4"])
+def test_a_path_that_names_no_video_is_not_taken_for_a_part_of_a_name(
+    library, clipbert, wanted, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+
+    said = clipbert("videos", "show", wanted, code=1)
+
+    assert f"no video named like {wanted!r}" in said.err
+    (asked,) = library.sent("GET", "/v1/videos")
+    is_from_here = wanted.startswith("./")
+    assert asked.query["named"] == (str(tmp_path / "one.mp4") if is_from_here else wanted)
 
 
 def test_what_is_missing_or_partial_says_so(api, clipbert):

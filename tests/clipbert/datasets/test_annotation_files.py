@@ -165,10 +165,10 @@ def test_pictures_of_coco_have_twelve_digits_and_those_of_visual_genome_have_not
 def test_labels_say_where_in_a_video_they_hold_and_which_split_they_are_of():
     first, second, third = read("labels_captions")
 
-    assert first == Annotation(1, "kitchen-01", "a robot arm lifts a cup", split="train")
+    assert first == Annotation(1, "kitchen-01.mp4", "a robot arm lifts a cup", split="train")
     assert (second.video, second.start_seconds, second.end_seconds) == ("kitchen-01", 4.5, 7.0)
     assert third == Annotation(
-        3, "kitchen-02", "a person opens a drawer", split="test", start_seconds=1.0
+        3, "shelf/kitchen-02.MKV", "a person opens a drawer", split="test", start_seconds=1.0
     )
 
 

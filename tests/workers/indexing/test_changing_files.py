@@ -12,13 +12,13 @@ from videos import write_counting_video
 
 from clipbert.errors import ProbeTimeout
 from policy.generations import embed_job
+from policy.video_references import find_videos
 from store.errors import VideoSuperseded
 from store.jobs.repository import JobRepository
 from store.jobs.state import JobKind, JobState
 from store.jobs.tables import JobEvent
 from store.labels.tables import Label
 from store.models.repository import GenerationRepository, ModelRepository
-from store.videos.names import find_videos
 from store.videos.records import NewClip
 from store.videos.repository import VideoRepository
 from store.videos.tables import Video, VideoState
@@ -28,6 +28,12 @@ from workers.indexing import ingestion
 from workers.indexing.ingestion import ingest_next, probe_limit_seconds
 from workers.maintenance.location_checks import check_locations
 from workers.settings import WorkerSettings
+
+
+def named_ids(session, *names):
+    return {
+        name: [video.id for video in found] for name, found in find_videos(session, names).items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +130,7 @@ def test_a_path_with_other_content_supersedes_what_was_there(
     embeds = [job for job in service.jobs(JobKind.EMBED) if job.video_id == old.id]
     assert [job.state for job in embeds] == [JobState.CANCELLED]
     with service.sessions.begin() as session:
-        assert find_videos(session, ["v.mp4", str(old.id)]) == {
+        assert named_ids(session, "v.mp4", str(old.id)) == {
             "v.mp4": [new.id],
             str(old.id): [old.id],
         }
@@ -170,7 +176,7 @@ def test_content_that_lies_elsewhere_too_lives_on_there(service, context, films,
     )
     assert videos[third.video_id].uri == location.as_uri()
     with service.sessions.begin() as session:
-        assert find_videos(session, ["a.mp4", "b.mp4"]) == {
+        assert named_ids(session, "a.mp4", "b.mp4") == {
             "a.mp4": [third.video_id],
             "b.mp4": [first.video_id],
         }
