@@ -42,6 +42,8 @@ from clipbert.training.validation import Validation
 
 # Others wait while the main process validates; the longest takes hours.
 _PATIENCE_SECONDS = 24 * 3600
+# Half a second of a core goes into a picture of the curves, for people who look now and then.
+_CURVES_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -218,6 +220,7 @@ class ClipTrainer(Trainer):
         arguments.logging_first_step = control.is_watched
         self._seed, self._control, self._metrics = recipe.seed, control, metrics
         self.dropped = DroppedVideos()
+        self._drawn_at = -math.inf
         super().__init__(
             model=objective,
             args=arguments,
@@ -257,7 +260,7 @@ class ClipTrainer(Trainer):
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:  # noqa: ANN401
-        """Write a checkpoint and the curves up to it.
+        """Write a checkpoint, and the curves up to it unless they were drawn a moment ago.
 
         Raises:
             FenceLost: another attempt may write now; nothing is written.
@@ -265,8 +268,9 @@ class ClipTrainer(Trainer):
         self._control.check_fence()
         self._control.progress.enter("saving")
         super()._save_checkpoint(model, trial)
-        if self.is_world_process_zero():
+        if self.is_world_process_zero() and time.monotonic() - self._drawn_at > _CURVES_SECONDS:
             draw_curves(self._metrics)
+            self._drawn_at = time.monotonic()
         self._control.progress.enter("training")
 
     def evaluate(self, *_: object, **__: object) -> dict[str, float]:
