@@ -37,4 +37,5 @@ class UpOptions:
             "ingest_workers": [str(self.ingest_workers)],
             "model": [] if self.model is None else [str(self.model)],
             "api_processes": [str(self.api_processes)],
+            "verbose": ["on" if self.verbose else "off"],
         }

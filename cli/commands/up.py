@@ -40,7 +40,9 @@ def up(
             show_default=False,
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda:N.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="Where models run: auto, cpu, cuda, cuda:N.")
+    ] = "auto",
     ingest_workers: Annotated[
         int | None,
         typer.Option(

@@ -34,6 +34,7 @@ def test_options_that_are_not_those_of_what_runs_are_named(clipbert, data, where
     said = clipbert(
         *("up", *where, "--data", data, "--port", 9001, "--host", "1.2.3.4", "--device", "foo"),
         *("--model", "/m", "--ingest-workers", 2, "--media-root", "/", "--api-processes", 2),
+        "--verbose",
         code=1,
     )
 
@@ -44,7 +45,8 @@ def test_options_that_are_not_those_of_what_runs_are_named(clipbert, data, where
             "--device is cpu, not foo",
         ),
         *("--model is the default, not /m", "--ingest-workers is 3, not 2"),
-        *("--api-processes is 1, not 2", f"--media-root is {data}/films, not /", "clipbert down"),
+        *("--api-processes is 1, not 2", "--verbose is off, not on"),
+        *(f"--media-root is {data}/films, not /", "clipbert down"),
     ):
         assert named in said.err
 
