@@ -86,6 +86,20 @@ def test_the_operations_that_the_guides_name_are_there():
     assert [each for each in named if each[0] not in methods_of(each[1])] == []
 
 
+def test_the_operations_page_says_what_each_figure_of_the_service_means():
+    page = (ROOT / "docs" / "operations.md").read_text()
+    table = page[page.index("| figure | meaning |") :].partition("\n\n")[0]
+    stats = DOCUMENT["components"]["schemas"]["Stats"]["properties"]
+
+    figures = {
+        name
+        for row in table.splitlines()
+        for name in re.findall(r"`([a-z_]+)(?:\.\w+)*`", row.split("|")[1])
+    }
+
+    assert figures - {"num_videos"} == stats.keys()
+
+
 def test_the_library_page_has_every_public_name():
     page = (ROOT / "docs" / "reference" / "library.md").read_text()
     described = set(re.findall(r"^::: ([\w.]+)$", page, re.MULTILINE))
