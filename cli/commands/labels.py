@@ -35,6 +35,7 @@ from clipbert_client.client import ApiClient, Json
 from clipbert_client.errors import ApiProblem
 
 ON_ERROR = ("fail", "skip")
+VIDEO_NAMES = ("sha256", "filename", "id")
 ORIGINS = ("asked", "unlabelled")
 MOST_REFUSED_SHOWN = 20
 
@@ -100,14 +101,22 @@ def export_labels(
     split: SplitOption = None,
     source: SourceOption = None,
     video: VideoOption = None,
+    video_as: Annotated[
+        str,
+        typer.Option(
+            help="What names the videos: sha256, which any service understands that has the same "
+            "files; filename, for people and `clipbert train`; id, for this service only."
+        ),
+    ] = "sha256",
     data: DataOption = None,
 ) -> None:
     """Write labels as lines that can be imported again; to stdout unless a file is named."""
+    check_one_of("--video-as", video_as, allowed=VIDEO_NAMES)
     with connect(data) as api:
         wanted = _filters(api, task=task, split=split, source=source, video=video)
         count = 0
         with _opened(file) as write:
-            for line in api.lines("/v1/labels:export", **wanted):
+            for line in api.lines("/v1/labels:export", video=video_as, **wanted):
                 write(line.encode() + b"\n")
                 count += 1
     if file != STDIN:

@@ -465,6 +465,21 @@ def test_an_export_can_be_imported_again(client, parrot, make_video):
     assert again.json()["num_unchanged"] == 4
 
 
+@pytest.mark.parametrize("name", ["sha256", "filename"])
+def test_an_export_fits_a_service_that_has_the_same_files(client, make_video, name):
+    video_id = make_video(b"bird", filename="bird.mp4")
+    send(client, [question(video_id, split="train")])
+    exported = client.get(f"/v1/labels:export?video={name}").content
+    client.delete(f"/v1/videos/{video_id}")
+    other = make_video(b"bird", filename="bird.mp4")
+
+    imported = client.post("/v1/labels", content=exported, headers=NDJSON).json()
+
+    assert (imported["num_inserted"], imported["errors"]) == (1, [])
+    (label,) = client.get("/v1/labels").json()["items"]
+    assert (label["video_id"], str(other) == str(video_id)) == (str(other), False)
+
+
 def test_labels_are_listed_by_page_and_by_what_they_are(client, parrot, make_video):
     dog = make_video(b"2", filename="dog.mp4", tags=["pets"])
     send(client, [question(parrot, str(number)) for number in range(5)], source="review")

@@ -8,6 +8,7 @@ import io
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 
 import click
 import pytest
@@ -53,7 +54,8 @@ CALLS = [
     "jobs cancel {ID}",
     "jobs retry {ID}",
     "label import labels.jsonl --kind msrvtt_qa --split train --source review --on-error skip",
-    "label export out.jsonl --task qa --split train --source review --video parrot.mp4",
+    "label export out.jsonl --task qa --split train --source review --video parrot.mp4 "
+    "--video-as filename",
     "label list --task qa --split train --source review --video parrot.mp4 --limit 3",
     "label list --all",
     "label show {ID}",
@@ -169,6 +171,7 @@ def test_no_command_and_no_option_is_left_out():
         assert wanted <= spelled, name
 
 
+@cache
 def commands():
     """Return every command by its words."""
     return dict(_leaves())

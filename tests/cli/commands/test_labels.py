@@ -218,7 +218,20 @@ def test_labels_are_exported_to_stdout_and_into_files(api, clipbert, tmp_path):
 
     assert printed == plain.read_bytes() == gzip.decompress(packed.read_bytes()) == lines
     assert said.out == f"wrote 2 labels to {plain}\n"
-    assert api.requests[1].query == {"task": "qa", "split": "holdout"}
+    assert api.requests[1].query == {"video": "sha256", "task": "qa", "split": "holdout"}
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [([], "sha256"), (["--video-as", "filename"], "filename"), (["--video-as", "id"], "id")],
+)
+def test_an_export_names_videos_as_any_service_does(api, clipbert, options, name):
+    """An id means nothing where the same files were indexed anew."""
+    api.answer("GET", "/v1/labels:export", b"")
+
+    clipbert("label", "export", *options)
+
+    assert [each.query["video"] for each in api.sent("GET", "/v1/labels:export")] == [name]
 
 
 def test_an_export_that_fails_leaves_what_was_there(api, clipbert, tmp_path):
