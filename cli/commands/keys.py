@@ -15,6 +15,7 @@ from cli.data_folder import (
     read_client_file,
     write_client,
 )
+from cli.deletion import YesOption
 from cli.errors import CliError
 from cli.hints import runnable
 from cli.local_store import open_store
@@ -84,6 +85,7 @@ def revoke_key(
         str, typer.Argument(metavar="KEY", help="Its id, its name, or what it begins with.")
     ],
     *,
+    yes: YesOption = False,
     data: DataOption = None,
 ) -> None:
     """End a key: within seconds it opens nothing. What was begun with it, such as a batch, goes on.

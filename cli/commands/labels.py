@@ -13,6 +13,7 @@ import typer
 
 from cli.api_client import connect, list_first
 from cli.data_folder import DataOption
+from cli.deletion import YesOption
 from cli.errors import CliError, check_one_of
 from cli.finetune_request import TASKS
 from cli.hints import runnable
@@ -185,6 +186,7 @@ def delete_labels(
         list[UUID], typer.Argument(parser=parse_id, metavar="LABEL...", help="Their ids.")
     ],
     *,
+    yes: YesOption = False,
     data: DataOption = None,
 ) -> None:
     """Delete labels. Data sets that were made with them keep what they have."""

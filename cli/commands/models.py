@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from cli.api_client import connect
-from cli.commands.videos import confirm_delete
 from cli.data_folder import DataOption, find_data_folder
+from cli.deletion import YesOption, confirm_delete
 from cli.errors import CliError, check_one_of
 from cli.finetune_request import TASKS
 from cli.hints import runnable
@@ -99,7 +99,7 @@ def promote_model(
 def delete_model(
     model: ModelArgument,
     *,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: YesOption = False,
     data: DataOption = None,
 ) -> None:
     """Delete a model and its files; refused while it serves or something needs it."""

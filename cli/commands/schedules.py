@@ -11,6 +11,7 @@ import typer
 from cli.api_client import connect, list_first
 from cli.commands.finetune import refusal
 from cli.data_folder import DataOption
+from cli.deletion import YesOption
 from cli.errors import CliError, check_one_of
 from cli.finetune_request import TASKS, FinetuneOptions, finetune_body, merged
 from cli.hints import runnable
@@ -230,7 +231,12 @@ def list_fires(
 
 
 @app.command("delete")
-def delete_schedule(schedule: ScheduleArgument, *, data: DataOption = None) -> None:
+def delete_schedule(
+    schedule: ScheduleArgument,
+    *,
+    yes: YesOption = False,
+    data: DataOption = None,
+) -> None:
     """Delete a schedule. The finetunes that it started stay."""
     with connect(data) as api:
         found = find_schedule(api, schedule)

@@ -1,6 +1,5 @@
 """`clipbert videos`: what is in the library."""
 
-import sys
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated
@@ -9,6 +8,7 @@ import typer
 
 from cli.api_client import connect, list_first
 from cli.data_folder import DataOption
+from cli.deletion import YesOption, confirm_delete
 from cli.errors import CliError
 from cli.show.console import (
     EveryOption,
@@ -119,7 +119,7 @@ def delete_videos(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only list what would be deleted.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: YesOption = False,
     data: DataOption = None,
 ) -> None:
     """Remove a video, or all that fit, from the library.
@@ -181,18 +181,6 @@ def _described(video: Json) -> str:
 
 def _name(video: Json) -> str:
     return one_line(file_name(str(video["uri"])))
-
-
-def confirm_delete(why: str, found: str) -> None:
-    """Ask whether what was found, and not named in full, is to be deleted.
-
-    Raises:
-        CliError: there is nobody to ask.
-        typer.Abort: it is not.
-    """
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise CliError(why, "--yes deletes without asking, as a whole name or an id does")
-    typer.confirm(f"delete {found}?", abort=True)
 
 
 def _state(video: Json) -> str:
