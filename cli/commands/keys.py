@@ -20,6 +20,7 @@ from cli.errors import CliError
 from cli.hints import runnable
 from cli.local_store import open_store
 from cli.show.console import JsonOption, format_time, print_json, print_table
+from clipbert.datasets.visible_text import has_visible_text
 
 if TYPE_CHECKING:
     from store.api_keys import ApiKey, ApiKeyRepository
@@ -43,6 +44,12 @@ def create_key(
     data: DataOption = None,
 ) -> None:
     """Make a key and print it; it is stored as a hash, so this is the only time it is shown."""
+    from store.texts import can_be_stored
+
+    if not (has_visible_text(name) and can_be_stored(name)):
+        raise CliError(
+            f"a key cannot be called {name!r}", "say whom it is for, in a name that can be read"
+        )
     folder = find_data_folder(data)
     known = read_client_file(folder) if use else None
     if use and known is None:

@@ -34,3 +34,8 @@ def test_a_data_folder_that_is_set_to_nothing_is_not_set(api, clipbert, monkeypa
     api.answer_list("/v1/jobs", [])
 
     clipbert("jobs", "list")
+
+
+@pytest.mark.parametrize("name", ["", "  ", "\u200b", "\udcff"])
+def test_a_key_has_a_name_that_can_be_read(clipbert, name):
+    assert "a key cannot be called" in clipbert("keys", "create", name, code=1).err
