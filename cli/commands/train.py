@@ -83,8 +83,8 @@ def train(
     """
     from clipbert.errors import ClipBertError
     from clipbert.training.recipe import read_recipe
-    from clipbert.training.run import train as run_training
     from clipbert.training.run_request import RunRequest
+    from clipbert.training.starting_config import check_request
 
     try:
         request = RunRequest(
@@ -103,6 +103,9 @@ def train(
             device=device,
             num_workers=workers,
         )
+        check_request(request)  # before torch is loaded, which takes far longer
+        from clipbert.training.run import train as run_training
+
         with shown_log(), looking_bar() as progress:
             report = run_training(request, progress=progress)
     except (ClipBertError, OSError) as error:

@@ -29,6 +29,7 @@ from clipbert.runs.supervision import (
 )
 from clipbert.training.recipe import read_recipe
 from clipbert.training.run_request import RunRequest
+from clipbert.training.starting_config import check_request
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,6 +64,7 @@ def _train(parsed: argparse.Namespace, control: RunControl) -> None:
     # What has no repeatable kernel on a GPU is computed all the same.
     warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation")
     request = _request(parsed, control)
+    check_request(request)
     from clipbert.training.run import train  # noqa: PLC0415 (--help need not wait for it)
 
     limit_memory(parsed.memory_share)

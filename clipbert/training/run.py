@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from clipbert.checkpoints.folder import VISUAL_PREFIXES, Checkpoint, load_folder, save_folder
 from clipbert.checkpoints.tensor_files import hash_file, read_tensors
 from clipbert.engines.devices import default_dtype
-from clipbert.errors import ConfigError, TrainingStopped
+from clipbert.errors import TrainingStopped
 from clipbert.evaluation.evaluate import choose_plan
 from clipbert.evaluation.evaluator_builder import build_evaluator
 from clipbert.model.config import WEIGHTS_FILE, ClipBertConfig
@@ -29,6 +29,7 @@ from clipbert.training.run_folder import hash_json, open_run_folder
 from clipbert.training.run_log import read_metrics
 from clipbert.training.run_request import RunReport, RunRequest
 from clipbert.training.sources import Source, open_source
+from clipbert.training.starting_config import check_request
 from clipbert.training.starting_model import StartingModel, prepare_model
 from clipbert.training.task_texts import make_task_texts
 from clipbert.training.trainer import (
@@ -136,8 +137,7 @@ def train(
 
 
 def _load_start(request: RunRequest) -> Checkpoint:
-    if (request.model is None) == (request.preset is None):
-        raise ConfigError("training starts from a model folder or from a preset: name one of them")
+    check_request(request)
     if request.model is not None:
         return load_folder(request.model)
     return Checkpoint.create(ClipBertConfig.preset(str(request.preset)), seed=request.recipe.seed)

@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from clipbert.runs.supervision import RunControl
 from clipbert.training.recipe import Recipe
-from clipbert.training.usable_videos import UnusableVideo
+
+if TYPE_CHECKING:
+    from clipbert.training.usable_videos import UnusableVideo
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 
@@ -81,7 +83,7 @@ class RunReport:
     total_steps: int
     num_annotations: int
     left_out: Mapping[str, int]
-    unusable: Sequence[UnusableVideo]
-    dropped: Sequence[UnusableVideo]
+    unusable: Sequence["UnusableVideo"]
+    dropped: Sequence["UnusableVideo"]
     num_dropped: int
     metrics: Sequence[Mapping[str, float]]

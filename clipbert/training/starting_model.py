@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from clipbert.checkpoints.folder import Checkpoint
-from clipbert.errors import CheckpointError, ConfigError
+from clipbert.errors import CheckpointError
 from clipbert.model.config import ClipBertConfig, HeadConfig
 from clipbert.model.grid import ClassMixtureGridEncoder
 from clipbert.model.network import INIT_STD, Network
 from clipbert.model.text import TOKENIZER_FILE, TextTokenizer
 from clipbert.training.recipe import Recipe
+from clipbert.training.starting_config import configure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,7 @@ def prepare_model(
     if tokenizer is None:
         raise CheckpointError(f"the model has no {TOKENIZER_FILE}: training needs one")
     head = HeadConfig(recipe.task, _num_outputs(recipe, answers))
-    config = _configure(model.config, recipe, head, answers, from_tokens=from_tokens)
+    config = configure(model.config, recipe, head, answers, from_tokens=from_tokens)
     prepared = Network.create(config, seed=recipe.seed)
     _spread(prepared.heads[head.name], recipe.head_std)
     own, weights = f"heads.{head.name}.", prepared.state_dict()
@@ -126,37 +127,3 @@ def _num_outputs(recipe: Recipe, answers: Sequence[str]) -> int:
     if recipe.task == "pretraining" or (recipe.task == "retrieval" and recipe.loss == "ce"):
         return 2
     return 1
-
-
-def _configure(
-    config: ClipBertConfig,
-    recipe: Recipe,
-    head: HeadConfig,
-    answers: Sequence[str],
-    *,
-    from_tokens: bool,
-) -> ClipBertConfig:
-    if not from_tokens and 0 < config.frame_positions < recipe.frames_per_clip:
-        raise ConfigError(
-            f"frames_per_clip is {recipe.frames_per_clip}: the model tells "
-            f"{config.frame_positions} frames apart"
-        )
-    max_side_px = recipe.max_side_px or config.max_side_px
-    if recipe.visual == "frozen" and max_side_px != config.max_side_px:
-        raise ConfigError(
-            f"max_side_px is {max_side_px}: with visual 'frozen' it must be that of the model to "
-            f"start from, {config.max_side_px}, or be left out"
-        )
-    others = tuple(other for other in config.heads if other.name != head.name)
-    return dataclasses.replace(
-        config,
-        heads=(*others, head),
-        trained_heads=(head.name,),
-        answers=tuple(answers) if head.name == "qa" else config.answers,
-        aggregation=recipe.aggregation,
-        dropout=config.dropout if recipe.dropout is None else recipe.dropout,
-        recall=None,
-        max_side_px=max_side_px,
-        max_text_tokens=recipe.max_text_tokens or config.max_text_tokens,
-        plan=config.plan if from_tokens else recipe.inference_plan,
-    )

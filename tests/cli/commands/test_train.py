@@ -1,5 +1,7 @@
 """`clipbert train`, on the command's own function."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,6 +124,49 @@ def test_training_starts_from_one_model(tmp_path, corpus, start, problem):
 
     assert isinstance(result.exception, CliError)
     assert problem in result.exception.message
+
+
+@pytest.mark.parametrize(
+    ("program", "wrong", "problem"),
+    [
+        ("cli.main train", "--set=videos_per_forward=4", "videos_per_step is 2: must be a mult"),
+        ("cli.main train", "--set=max_text_tokens=100", "max_text_tokens is 100: must be 3 to"),
+        ("clipbert.training", "--set=max_text_tokens=100", "max_text_tokens is 100: must be 3"),
+        ("cli.main train", "--model=nowhere", "name one of them"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_refused_before_torch_is_loaded(
+    tmp_path, corpus, program, wrong, problem
+):
+    module, *command = program.split()
+    words = [module, *command, *arguments(corpus, tmp_path / "out", *NARROW, wrong)]
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = {words!r}\n"
+        f"try: runpy.run_module({module!r}, run_name='__main__')\n"
+        "except SystemExit as end: print(end.code, 'torch' in sys.modules)"
+    )
+
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert problem in result.stderr
+    assert result.stdout == "1 False\n"
+
+
+def test_the_tiny_recipe_runs_from_random_weights(tmp_path, corpus):
+    data, videos = corpus.files["msrvtt_qa"], corpus.videos
+    where = (f"--data={data}", f"--videos={videos}", f"--out={tmp_path / 'out'}")
+
+    result = run(
+        str(RECIPE.with_name("tiny.toml")),
+        *(*where, "--init=clipbert-tiny", "--device=cpu", "--workers=0", "--max-steps=1"),
+    )
+
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    (metrics,) = read_metrics(tmp_path / "out" / "metrics.jsonl")
+    assert metrics["step"] == 1
 
 
 def test_the_program_for_torchrun_takes_the_same_arguments(tmp_path, corpus, capsys):
