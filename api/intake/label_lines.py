@@ -9,9 +9,10 @@ from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 
-from api.schemas.labels import MAX_CHOICES, MAX_LABEL_LENGTH, NewLabel
-from api.schemas.text import MAX_TEXT_LENGTH
+from api.schemas.labels import MAX_LABEL_LENGTH, NewLabel
+from api.schemas.text import MAX_CHOICES, MAX_TEXT_LENGTH
 from clipbert.datasets.annotation import Annotation
+from clipbert.datasets.equal_choices import equal_choices_of
 from clipbert.datasets.kinds import AnnotationKind, read_line, recognise_kind
 from clipbert.datasets.line_fields import LineFields
 from clipbert.datasets.video_references import split_ending
@@ -98,6 +99,9 @@ class LabelReader:
             raise IllegalLabel("invalid_label", sentence) from error
         except RecursionError as error:
             raise IllegalLabel("invalid_label", "the line is nested too deeply") from error
+        doubt = equal_choices_of(annotation, self._kind)
+        if doubt is not None:
+            raise IllegalLabel("invalid_label", doubt)
         text, answer, provenance = annotation.text, annotation.answer, _provenance(fields)
         if self._kind == "msrvtt_mc":
             text = "which of these captions fits?"  # its lines have no question

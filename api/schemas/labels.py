@@ -5,12 +5,20 @@ from datetime import datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    StringConstraints,
+    field_validator,
+)
 from pydantic.config import JsonDict
 
 from api.schemas.player_clock import show_moment
 from api.schemas.resources import RequestBody, Resource, never_null
-from api.schemas.text import QueryText
+from api.schemas.text import MAX_CHOICES, Choices, QueryText, refuse_boolean
 from clipbert.datasets.kinds import write_line
 from policy.texts import Metadata, Name, check_said
 from store.labels.tables import Label, LabelRevision
@@ -18,7 +26,6 @@ from store.table_base import Task
 from store.videos.tables import Video
 
 MAX_LABEL_LENGTH: Final = 10_000  # the captions of a long video are a paragraph
-MAX_CHOICES: Final = 64
 
 NEW_LABEL_EXAMPLE: JsonDict = {
     "video": "parrot.mp4",
@@ -87,8 +94,11 @@ LabelText = Annotated[
     StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_LABEL_LENGTH),
     AfterValidator(check_said),
 ]
-Choices = Annotated[list[QueryText], Field(min_length=2, max_length=MAX_CHOICES)]
-Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+# In JSON `true` is not 1, which pydantic would take it for.
+WholeNumber = Annotated[int, Strict()]
+Seconds = Annotated[
+    float, BeforeValidator(refuse_boolean), Field(ge=0, le=1e9, allow_inf_nan=False)
+]
 
 
 class NewLabel(RequestBody):
@@ -101,7 +111,7 @@ class NewLabel(RequestBody):
         "alone the ending may be left out"
     )
     question: LabelText | None = None
-    answer: QueryText | int | None = Field(
+    answer: QueryText | WholeNumber | None = Field(
         default=None, description="of a question; of one with choices also the right one's index"
     )
     choices: Choices | None = Field(default=None, description="of a multiple-choice question")
@@ -128,7 +138,7 @@ class LabelChanges(RequestBody):
     caption: LabelText | None = None
     answer: QueryText | None = Field(default=None, description="also the text of the right choice")
     choices: Choices | None = None
-    right_choice: int | None = Field(default=None, ge=0, lt=MAX_CHOICES)
+    right_choice: WholeNumber | None = Field(default=None, ge=0, lt=MAX_CHOICES)
     start_seconds: Seconds | None = Field(default=None, description="null: from the beginning")
     end_seconds: Seconds | None = Field(default=None, description="null: to the end")
     split: Name | None = None

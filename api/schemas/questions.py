@@ -1,16 +1,15 @@
 """Questions as the API takes and shows them."""
 
 from datetime import datetime
-from typing import Annotated
 from uuid import UUID
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
 from api.schemas.jobs import failure_of
 from api.schemas.player_clock import show_answer
 from api.schemas.resources import Failure, RequestBody, Resource
-from api.schemas.text import QueryText
+from api.schemas.text import Choices, QueryText
 from store.jobs.state import JobState, is_terminal
 from store.jobs.tables import Job
 from store.results.tables import Question
@@ -68,8 +67,6 @@ QUESTION_EXAMPLE: JsonDict = {
     "finished_at": "2026-01-05T09:02:00.2Z",
 }
 
-Choices = Annotated[list[QueryText], Field(min_length=2, max_length=64)]
-
 
 class NewQuestion(RequestBody):
     """A question about one video: with choices, or open-ended where a QA model serves."""
@@ -82,13 +79,6 @@ class NewQuestion(RequestBody):
         default=None, description="null asks the serving QA model for an answer of its own"
     )
     top_k: int = Field(default=5, ge=1, le=100)
-
-    @field_validator("choices")
-    @classmethod
-    def _choices_differ(cls, choices: list[str] | None) -> list[str] | None:
-        if choices is not None and len(set(choices)) < len(choices):
-            raise ValueError("the choices must differ")
-        return choices
 
 
 class Answer(Resource):

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from clipbert.datasets.annotation_files import Annotation, AnnotationKind, scan_annotations
+from clipbert.datasets.annotation_files import (
+    MOST_ERRORS_KEPT,
+    Annotation,
+    AnnotationKind,
+    scan_annotations,
+)
 from clipbert.datasets.answers import answers_of, count_unknown_answers
 from clipbert.datasets.check_report import (
     AnswerReport,
@@ -18,6 +23,7 @@ from clipbert.datasets.check_report import (
     LineReport,
     MediaReport,
 )
+from clipbert.datasets.equal_choices import equal_choices_of
 from clipbert.datasets.found_names import as_found
 from clipbert.datasets.media_folder import MediaFolder
 from clipbert.datasets.same_answers import fold, merge_counts, untrained_answers
@@ -74,12 +80,16 @@ def check_data(
     scan = scan_annotations(path, kind=kind)
     media = MediaFolder(videos)
     annotations = as_found(scan.file, media.canonical_name).annotations
+    doubts = {each.line: equal_choices_of(each, scan.file.kind) for each in annotations}
+    bad = [BadLine(error.line, error.field, error.reason) for error in scan.errors]
+    in_doubt = [BadLine(line, None, doubt) for line, doubt in doubts.items() if doubt is not None]
+    annotations = tuple(each for each in annotations if doubts[each.line] is None)
     return DataReport(
         path=path,
         kind=scan.file.kind,
         task=scan.file.task,
-        num_bad_lines=scan.num_errors,
-        bad_lines=tuple(BadLine(error.line, error.field, error.reason) for error in scan.errors),
+        num_bad_lines=scan.num_errors + len(in_doubt),
+        bad_lines=tuple(sorted(bad + in_doubt, key=lambda each: each.line or 0)[:MOST_ERRORS_KEPT]),
         lines=_check_lines(
             annotations,
             answers=_check_answers(annotations, answers) if scan.file.task == "qa" else None,

@@ -148,6 +148,49 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(
+    "changed",
+    [
+        {"choices": ["x", "x"], "answer": 0},
+        {"choices": ["a", "A "], "answer": 1},
+        {"choices": ["a\u200b", "b", "a"], "answer": "b"},
+        {"choices": ["a", "b"], "answer": True},
+        {"answer": True},
+        {"answer": "\u200b"},
+        {"start_seconds": True},
+    ],
+)
+@pytest.mark.usefixtures("parrot")
+def test_what_nobody_can_be_right_about_is_refused_alone_and_in_an_import(client, changed):
+    line = question("parrot.mp4") | changed
+
+    alone = client.post("/v1/labels", json=line)
+    imported = send(client, [line], on_error="skip").json()
+
+    assert alone.status_code == 422
+    assert (imported["num_inserted"], imported["num_refused"]) == (0, 1)
+    assert client.get("/v1/labels").json()["items"] == []
+
+
+@pytest.mark.usefixtures("parrot")
+def test_a_change_leaves_no_choices_that_read_the_same(client):
+    body = question("parrot.mp4") | {"choices": ["green", "red"], "answer": "green"}
+    label = client.post("/v1/labels", json=body).json()
+
+    for changes in ({"choices": ["green", "Green"]}, {"right_choice": True}):
+        assert client.patch(f"/v1/labels/{label['id']}", json=changes).status_code == 422
+
+
+@pytest.mark.usefixtures("parrot")
+def test_distractors_of_a_data_set_may_repeat_and_its_right_choice_may_not(client):
+    line = {"clip_name": "parrot", "options": ["a cat", "a cat", "a bird"], "answer": 2}
+
+    imported = send(client, [line, line | {"answer": 0}], on_error="skip").json()
+
+    assert imported["num_inserted"] == 1
+    assert [error["message"] for error in imported["errors"]] == ["the choices must differ"]
+
+
+@pytest.mark.parametrize(
     ("video", "code"),
     [
         ("file:///t/d3/cam.mp4", "unknown_video"),

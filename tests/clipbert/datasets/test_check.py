@@ -272,3 +272,15 @@ def test_answers_to_judge_by_that_are_not_trained_are_named(tmp_path, splits, ex
     found = check_data(path, videos=tmp_path / "videos", probe=False).lines
 
     assert found.untrained_answers == expected
+
+
+def test_choices_that_read_the_same_make_a_bad_line(tmp_path, videos):
+    line = {"video": "good", "question": "q?", "choices": ["a", "b"], "answer": 0}
+    path = write(tmp_path / "a.jsonl", line, line | {"choices": ["a", " A"], "answer": 1})
+
+    report = check_data(path, videos=videos, probe=False)
+
+    assert [(each.line, each.reason) for each in report.bad_lines] == [
+        (2, "the choices must differ: 'a' and ' A' read the same")
+    ]
+    assert (report.num_bad_lines, report.lines.num_lines) == (1, 1)
