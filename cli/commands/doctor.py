@@ -112,12 +112,22 @@ def check_device(data: Path) -> Finding:
 
 def check_data_folder(data: Path) -> Finding:
     """Can the data folder be written, and has its disk room?"""
+    from pydantic import ValidationError
+
+    from policy.field_errors import field_errors
+
     folder = data
     while not folder.exists():
         folder = folder.parent
     if not os.access(folder, os.W_OK | os.X_OK):
         return Finding(f"{folder} cannot be written", "choose another with --data")
-    room = _watch_disks(data).state  # by the watermark below which the service is read-only
+    try:
+        room = _watch_disks(data).state  # by the watermark below which the service is read-only
+    except ValidationError as error:
+        (wrong, *_) = field_errors(error.errors())
+        return Finding(
+            f"STORE_{wrong.field.upper()} {wrong.message}", "set this variable right, or unset it"
+        )
     if room.reason is not None:
         return Finding(room.reason, "make room on this disk")
     state = "" if data.exists() else ", made by `clipbert up`"

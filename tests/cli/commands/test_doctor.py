@@ -48,3 +48,9 @@ def test_a_small_disk_is_a_problem_where_it_is_one_to_the_service(
 
     assert (finding.cure is not None) == is_wrong
     assert f"{free_mib} MiB free" in finding.text
+
+
+def test_a_setting_that_no_service_would_take_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("STORE_MIN_FREE_BYTES", "some")
+
+    assert check_data_folder(tmp_path).text == "STORE_MIN_FREE_BYTES must be a whole number"
