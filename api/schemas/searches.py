@@ -83,7 +83,8 @@ class NewSearch(RequestBody):
     mode: Literal["auto", "recall", "exhaustive"] = Field(
         default="auto",
         description="auto: recall, then the cross-encoder where a trained one serves; "
-        "recall: vectors only; exhaustive: the cross-encoder on every clip",
+        "recall: vectors only; exhaustive: the cross-encoder on every clip, or as recall while no "
+        "model with a trained retrieval head serves: `stages` says what was done",
     )
     limit: int = Field(default=10, ge=1, le=200)
     group_by: Literal["video", "clip"] = "video"

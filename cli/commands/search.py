@@ -1,5 +1,6 @@
 """`clipbert search`: a text in, ranked moments out; on request a contact sheet of them."""
 
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,13 @@ from cli.show.console import JsonOption, file_name, format_span, print_json, pri
 from cli.video_names import find_video
 from clipbert_client.client import ApiClient, Json
 
-MODES = ("auto", "recall", "exhaustive")
+EXHAUSTIVE = "exhaustive"
+MODES = ("auto", "recall", EXHAUSTIVE)
+WHY_RECALL_ONLY = (
+    "note: not every clip was scored, only vectors were compared: no model with a trained "
+    "retrieval head serves (`clipbert models list`; `clipbert finetune --task retrieval` trains "
+    "one)"
+)
 GROUPINGS = ("video", "clip")
 
 
@@ -41,7 +48,11 @@ def search(
         str, typer.Option(help="video: one hit a video; clip: every clip is a hit.")
     ] = "video",
     mode: Annotated[
-        str, typer.Option(help="auto, recall (vectors only) or exhaustive (every clip).")
+        str,
+        typer.Option(
+            help="auto, recall (vectors only) or exhaustive (every clip by the cross-encoder, "
+            "where a model with a trained retrieval head serves)."
+        ),
     ] = "auto",
     sheet: Annotated[
         Path | None, typer.Option(help="Also write a picture of the hits: a .png, .jpg or .webp.")
@@ -69,6 +80,8 @@ def search(
             tags=tag or (),
             timeout_seconds=timeout,
         )
+        if mode == EXHAUSTIVE and EXHAUSTIVE not in result["result"]["stages"]:
+            print(runnable(WHY_RECALL_ONLY), file=sys.stderr)
         if as_json:
             print_json(result)
         else:
