@@ -75,7 +75,10 @@ def import_labels(
     ] = None,
     on_error: Annotated[
         str,
-        typer.Option(help="fail: a line that is refused keeps all out; skip: only itself."),
+        typer.Option(
+            help="fail: a line that is refused keeps all out; skip: only itself, and the command "
+            "succeeds if any line is left (--json tells num_refused)."
+        ),
     ] = "fail",
     as_json: JsonOption = False,
     data: DataOption = None,
@@ -90,7 +93,8 @@ def import_labels(
         print_json(found)
     else:
         _print_import(found, is_kept=on_error == "skip" or not found["num_refused"])
-    if found["num_refused"] and on_error == "fail":
+    # To skip lines was asked for; to be left with nothing was not.
+    if found["num_refused"] and (on_error == "fail" or found["num_refused"] == found["num_lines"]):
         raise typer.Exit(1)
 
 

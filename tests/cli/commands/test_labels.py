@@ -103,6 +103,14 @@ def test_with_skip_the_others_are_imported_and_that_is_no_failure(api, clipbert,
     assert api.requests[0].query["on_error"] == "skip"
 
 
+def test_with_skip_it_is_a_failure_if_no_line_is_left(api, clipbert, tmp_path):
+    api.answer("POST", "/v1/labels", outcome(lines=1, inserted=0, errors=[refused(1)]))
+    (tmp_path / "l.jsonl").write_bytes(LINES)
+
+    for more in ([], ["--json"]):
+        clipbert("label", "import", tmp_path / "l.jsonl", "--on-error", "skip", *more, code=1)
+
+
 def test_a_refusal_of_the_whole_is_an_error(api, clipbert, tmp_path):
     api.refuse("POST", "/v1/labels", 413, "payload_too_large")
     (tmp_path / "l.jsonl").write_bytes(LINES)
