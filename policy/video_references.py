@@ -80,6 +80,16 @@ def describe_ambiguous(written: str, videos: Sequence[NamedVideo]) -> str:
     return f"{written!r} may be any of {count} videos, a URI or an id cannot: {listed}{more}"
 
 
+def describe_superseded(video: NamedVideo) -> str:
+    """Say that the labels of a video whose place has other content by now are of no use."""
+    by = video.superseded_by_id
+    now = "" if by is None else f", now video {by}"
+    return (
+        f"video {video.id} was superseded (other content is at {video.uri}{now}): its labels train "
+        "nothing until its content is indexed again"
+    )
+
+
 def _by_places(
     session: Session, references: Sequence[VideoReference]
 ) -> Mapping[str, Sequence[UUID]]:

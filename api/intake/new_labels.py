@@ -25,16 +25,23 @@ from api.schemas.labels import LabelsImported, NewLabel, RefusedLine
 from api.schemas.player_clock import take_span
 from clipbert.datasets.same_answers import merge_counts, untrained_answers
 from policy.finetunes.data import contradictions, describe_contradictions, describe_untrained
-from policy.video_references import describe_ambiguous, describe_unknown, find_videos
+from policy.video_references import (
+    describe_ambiguous,
+    describe_superseded,
+    describe_unknown,
+    find_videos,
+)
 from store.errors import IllegalLabel
 from store.labels import repository as stored
 from store.labels.filters import LabelFilter
 from store.labels.repository import LabelRepository
 from store.videos.names import NamedVideo
 from store.videos.repository import VideoRepository
+from store.videos.tables import VideoState
 
 MAX_LISTED_LINES: Final = 100
 
+_MOST_SUPERSEDED: Final = 3
 _CHUNK: Final = 2000  # as many as the store inserts at once
 
 
@@ -56,6 +63,7 @@ class _Outcome:
     errors: list[RefusedLine] = field(default_factory=list)
     questions: set[tuple[UUID, str]] = field(default_factory=set)
     answers: Counter[str] = field(default_factory=Counter)
+    superseded: dict[UUID, NamedVideo] = field(default_factory=dict)
 
     def refuse(self, line: int, error: IllegalLabel) -> None:
         self.num_refused += 1
@@ -142,11 +150,14 @@ def _import_chunk(session: Session, drafts: Sequence[LabelDraft], outcome: _Outc
     starts_at = VideoRepository(session).starts_at(video_ids)
     for draft in drafts:
         try:
-            new.append(_of_video(draft.label, _one_video(draft, found).id, starts_at))
+            video = _one_video(draft, found)
+            new.append(_of_video(draft.label, video.id, starts_at))
         except IllegalLabel as error:
             outcome.refuse(draft.line, error)
         else:
             kept.append(draft)
+            if video.state == VideoState.SUPERSEDED:
+                outcome.superseded[video.id] = video
     outcome.questions.update((label.video_id, _question_key(label.text)) for label in new)
     outcome.answers.update(label.answer for label in new if label.answer and not label.choices)
     added = labels.add_many(new)
@@ -179,6 +190,10 @@ def _warnings(session: Session, outcome: _Outcome) -> list[str]:
             f"all {merged[0][1]} open-ended questions of this import have the answer "
             f"{merged[0][0]!r}: a model needs at least two different ones"
         )
+    superseded = list(outcome.superseded.values())
+    found += map(describe_superseded, superseded[:_MOST_SUPERSEDED])
+    if len(superseded) > _MOST_SUPERSEDED:
+        found.append(f"and {len(superseded) - _MOST_SUPERSEDED} more videos were superseded")
     return [*found, *_untrained(session, video_ids)]
 
 

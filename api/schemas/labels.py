@@ -21,9 +21,11 @@ from api.schemas.resources import RequestBody, Resource, never_null
 from api.schemas.text import MAX_CHOICES, Choices, QueryText, refuse_boolean
 from clipbert.datasets.kinds import write_line
 from policy.texts import Metadata, Name, check_said
+from policy.video_references import describe_superseded
 from store.labels.tables import Label, LabelRevision
 from store.table_base import Task
-from store.videos.tables import Video
+from store.videos.names import NamedVideo
+from store.videos.tables import Video, VideoState
 
 MAX_LABEL_LENGTH: Final = 10_000  # the captions of a long video are a paragraph
 
@@ -49,6 +51,7 @@ LABEL_EXAMPLE: JsonDict = {
     "split": "train",
     "source": "review",
     "provenance": {},
+    "note": None,
     "revision": 1,
     "created_at": "2026-01-05T10:00:00Z",
     "updated_at": "2026-01-05T10:00:00Z",
@@ -172,6 +175,7 @@ class LabelResource(Resource):
     split: str
     source: str | None
     provenance: dict[str, Any]
+    note: str | None = Field(description="why it trains nothing now: its video was superseded")
     revision: int = Field(description="1, and one more with each change")
     created_at: datetime
     updated_at: datetime
@@ -273,6 +277,7 @@ def label_resource(label: Label, video: Video | None) -> LabelResource:
         split=label.split,
         source=label.source,
         provenance=label.provenance,
+        note=_note(video),
         revision=label.revision,
         created_at=label.created_at,
         updated_at=label.updated_at,
@@ -315,6 +320,12 @@ def label_line(
         starts_at_seconds: of the video: its moment is written on the player's clock.
     """
     return write_line(show_moment(content, starts_at_seconds), video=video, split=split)
+
+
+def _note(video: Video | None) -> str | None:
+    if video is None or video.state != VideoState.SUPERSEDED:
+        return None
+    return describe_superseded(NamedVideo(video.id, video.uri, video.state, video.superseded_by_id))
 
 
 def _said(

@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 
 from store.labels.datasets import DatasetRepository
+from store.videos.locations import VideoLocations
 
 ANNOTATIONS = Path(__file__).resolve().parent.parent / "annotations"
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -188,6 +189,27 @@ def test_distractors_of_a_data_set_may_repeat_and_its_right_choice_may_not(clien
 
     assert imported["num_inserted"] == 1
     assert [error["message"] for error in imported["errors"]] == ["the choices must differ"]
+
+
+def test_labels_of_a_superseded_video_are_kept_with_a_note(client, make_video, sessions):
+    old = make_video(b"old", uri="file:///v/a.mp4", filename="a.mp4")
+    new = make_video(b"new", uri="file:///v/a.mp4", filename="a.mp4")
+    with sessions.begin() as session:
+        VideoLocations(session).supersede([old], by=new)
+    line = question(str(old))
+
+    alone = client.post("/v1/labels", json=line)
+    imported = send(client, [line | {"answer": "red"}, line | {"video": str(new)}]).json()
+
+    assert alone.status_code == 201
+    note = alone.json()["note"]
+    assert str(old) in note
+    assert str(new) in note
+    assert "train nothing" in note
+    assert client.get(f"/v1/labels/{alone.json()['id']}").headers["etag"] == alone.headers["etag"]
+    assert imported["num_inserted"] == 2
+    assert note in imported["warnings"]
+    assert client.get("/v1/labels").json()["items"][0]["note"] is None
 
 
 @pytest.mark.parametrize(
