@@ -31,6 +31,7 @@ from api.schemas.videos import (
 from policy.video_references import find_videos
 from store.database import run_in_transaction
 from store.errors import BlobNotFound
+from store.labels.repository import LabelRepository
 from store.models.repository import GenerationRepository
 from store.videos.contents import remove_unneeded_content, thumbnail_key
 from store.videos.locations import VideoLocations
@@ -151,8 +152,9 @@ def list_videos(
             name_part=None if name_part is None else as_name(name_part),
             ids=ids,
         )
+        counts = LabelRepository(session).counts_of([video.id for video in found.items])
     return Page(
-        items=[video_resource(video) for video in found.items],
+        items=[video_resource(each, num_labels=counts.get(each.id, 0)) for each in found.items],
         next_page_token=found.next_page_token,
     )
 
@@ -161,7 +163,9 @@ def list_videos(
 def get_video(services: ServicesDep, video_id: UUID) -> VideoResource:
     """Get a video."""
     with services.sessions() as session:
-        return video_resource(VideoRepository(session).get(video_id))
+        video = VideoRepository(session).get(video_id)
+        counts = LabelRepository(session).counts_of([video_id])
+        return video_resource(video, num_labels=counts.get(video_id, 0))
 
 
 @router.head("/{video_id}", response_model=VideoResource, responses=refusals("video_not_found"))
@@ -172,7 +176,10 @@ def head_video(services: ServicesDep, video_id: UUID) -> VideoResource:
 
 @router.delete("/{video_id}", status_code=204, responses=refusals("video_not_found"))
 def delete_video(services: ServicesDep, video_id: UUID) -> None:
-    """Remove a video and its clips. A file that lies under a media root stays there."""
+    """Remove a video, its clips and its labels, of which it has `num_labels`.
+
+    A file that lies under a media root stays there.
+    """
     deleted = run_in_transaction(
         services.sessions, lambda session: VideoRepository(session).delete(video_id)
     )

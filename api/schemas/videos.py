@@ -42,6 +42,7 @@ VIDEO_EXAMPLE: JsonDict = {
     "superseded_by": None,
     "tags": ["birds"],
     "metadata": {},
+    "num_labels": 3,
     "links": {
         "media": f"/v1/videos/{VIDEO_ID_EXAMPLE}/media",
         "poster": f"/v1/videos/{VIDEO_ID_EXAMPLE}/thumbnails/poster",
@@ -147,6 +148,7 @@ class VideoResource(Resource):
     superseded_by: UUID | None = Field(description="the video whose content lies there now")
     tags: list[str]
     metadata: dict[str, Any]
+    num_labels: int = Field(description="labels about it, which are deleted with it")
     links: VideoLinks
     created_at: datetime
     updated_at: datetime
@@ -181,7 +183,7 @@ class ClipList(Resource):
     items: list[ClipResource]
 
 
-def video_resource(video: Video) -> VideoResource:
+def video_resource(video: Video, *, num_labels: int) -> VideoResource:
     base = f"/v1/videos/{video.id}"
     return VideoResource(
         id=video.id,
@@ -214,6 +216,7 @@ def video_resource(video: Video) -> VideoResource:
         superseded_by=video.superseded_by_id,
         tags=video.tags,
         metadata=video.custom_metadata,
+        num_labels=num_labels,
         links=VideoLinks(
             media=f"{base}/media",
             poster=f"{base}/thumbnails/poster",

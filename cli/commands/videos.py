@@ -122,7 +122,7 @@ def delete_videos(
     yes: YesOption = False,
     data: DataOption = None,
 ) -> None:
-    """Remove a video, or all that fit, from the library.
+    """Remove a video, or all that fit, from the library, and the labels about it.
 
     A file that was indexed in place stays where it is.
     """
@@ -172,11 +172,19 @@ def _list_doomed(videos: Sequence[Json]) -> None:
 
 
 def _counted(videos: Sequence[Json]) -> str:
-    return f"{len(videos)} video{'s' * (len(videos) != 1)}"
+    counted = f"{len(videos)} video{'s' * (len(videos) != 1)}"
+    return counted + _and_labels(videos)
 
 
 def _described(video: Json) -> str:
-    return f"{_name(video)} ({video['id']})"
+    return f"{_name(video)} ({video['id']}){_and_labels([video])}"
+
+
+def _and_labels(videos: Sequence[Json]) -> str:
+    """Say what is deleted with videos that people have worked on."""
+    count = sum(int(video.get("num_labels") or 0) for video in videos)
+    whose = "its" if len(videos) == 1 else "their"
+    return f" and {whose} {count} label{'s' * (count != 1)}" if count else ""
 
 
 def _name(video: Json) -> str:

@@ -64,6 +64,12 @@ HAVING count(DISTINCT answer) > 1
 ORDER BY video_id, 2
 """
 
+_COUNTS = """
+SELECT video_id, count(*) FROM labels
+WHERE video_id = ANY(CAST(:video_ids AS uuid[])) AND deleted_at IS NULL
+GROUP BY video_id
+"""
+
 EDITABLE = (
     "text",
     "answer",
@@ -204,6 +210,11 @@ class LabelRepository:
         wanted = filter or LabelFilter()
         query = select(func.count()).select_from(Label).where(*wanted.conditions())
         return self._session.scalars(query).one()
+
+    def counts_of(self, video_ids: Collection[UUID]) -> dict[UUID, int]:
+        """Count the labels of each of these videos; those without any are left out."""
+        rows = self._session.execute(text(_COUNTS), {"video_ids": list(video_ids)})
+        return {row[0]: row[1] for row in rows}
 
     def answers(self, filter: LabelFilter | None = None) -> Sequence[tuple[str, int]]:
         """List the answers that labels of qa give and how often, the most frequent first."""

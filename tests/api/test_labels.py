@@ -191,6 +191,23 @@ def test_distractors_of_a_data_set_may_repeat_and_its_right_choice_may_not(clien
     assert [error["message"] for error in imported["errors"]] == ["the choices must differ"]
 
 
+def test_a_video_tells_how_many_labels_are_deleted_with_it(client, parrot, make_video):
+    make_video(b"other", filename="other.mp4")
+    ids = [
+        client.post("/v1/labels", json=question("parrot.mp4", answer)).json()["id"]
+        for answer in ("red", "green", "blue")
+    ]
+    client.delete(f"/v1/labels/{ids[0]}")
+
+    listed = client.get("/v1/videos").json()["items"]
+
+    assert client.get(f"/v1/videos/{parrot}").json()["num_labels"] == 2
+    assert {each["filename"]: each["num_labels"] for each in listed} == {
+        "parrot.mp4": 2,
+        "other.mp4": 0,
+    }
+
+
 def test_labels_of_a_superseded_video_are_kept_with_a_note(client, make_video, sessions):
     old = make_video(b"old", uri="file:///v/a.mp4", filename="a.mp4")
     new = make_video(b"new", uri="file:///v/a.mp4", filename="a.mp4")

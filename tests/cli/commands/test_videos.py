@@ -110,6 +110,26 @@ def test_a_dry_run_of_a_deletion_lists_and_deletes_nothing(failed, clipbert):
     assert failed.requests[0].query["tag"] == "old"
 
 
+def test_a_deletion_says_how_many_labels_go_with_the_videos(api, clipbert):
+    one, two = video(ONE, "one.mp4") | {"num_labels": 3}, video(TWO, "two.mp4") | {"num_labels": 1}
+    api.answer_list("/v1/videos", [one, two, video(ONE, "x.mp4") | {"num_labels": 0}])
+    api.answer("GET", f"/v1/videos/{ONE}", one)
+    api.answer("DELETE", f"/v1/videos/{ONE}", b"", 204)
+
+    dry = clipbert("videos", "delete", "--tag", "old", "--dry-run").out.splitlines()
+    refused = clipbert("videos", "delete", "--tag", "old", code=1).err
+    deleted = clipbert("videos", "delete", ONE).out
+
+    assert dry == [
+        f"would delete one.mp4 ({ONE}) and its 3 labels",
+        f"would delete two.mp4 ({TWO}) and its 1 label",
+        f"would delete x.mp4 ({ONE})",
+        "3 videos and their 4 labels would be deleted",
+    ]
+    assert "3 videos and their 4 labels would be deleted" in refused
+    assert deleted == f"deleted one.mp4 ({ONE}) and its 3 labels\n"
+
+
 def test_a_filter_deletes_only_with_a_yes_and_goes_on_past_what_is_gone(failed, clipbert):
     refused = clipbert("videos", "delete", "--state", "failed", code=1)
     said = clipbert("videos", "delete", "--state", "failed", "--yes")
