@@ -7,7 +7,7 @@ from tests.cli.test_requests import ID, VIDEO, commands
 DELETING = [name for name in commands() if name.endswith((" delete", " revoke"))]
 
 
-@pytest.mark.parametrize("name", [*DELETING, "keys revoke"])
+@pytest.mark.parametrize("name", [*sorted(DELETING), "keys revoke"])
 def test_every_command_that_deletes_takes_yes(clipbert, name):
     said = clipbert(*name.split(), "--help").out
 
