@@ -131,7 +131,7 @@ def test_a_fault_is_logged_on_one_line(process, http, sessions):
     events = [json.loads(line) for line in process.log.read_text().splitlines()]
     fault = next(event for event in events if event["event"] == "request.failed")
     assert fault["request_id"] == answer.headers["x-request-id"]
-    assert "ValidationError" in fault["exception"]
+    assert "KeyError" in fault["exception"]
 
 
 def test_a_client_may_leave_a_stream_and_a_stop_ends_the_others(process, api_key, sessions):
