@@ -226,7 +226,10 @@ def _timeline_of(
     is_timed = is_frame & (times != UNKNOWN)
     frame_pts = np.unique(times[is_timed])
     last_duration = _last_duration(
-        times[is_timed], stamps.dts[is_timed], durations=stamps.durations[is_timed]
+        times[is_timed],
+        # Pictures of PES packets have lengths of their own.
+        np.full_like(stamps.dts[is_timed], UNKNOWN) if is_placed else stamps.dts[is_timed],
+        durations=stamps.durations[is_timed],
     )
     gaps = () if clock is None else clock.gaps
     if traits is not None and (stamping is Stamping.SPARSE or (clock and clock.is_sparse)):

@@ -52,7 +52,7 @@ def read_head(connection):
 def ask(url, **options):
     connection = Connection(url, {})
     try:
-        return connection.request("GET", "/x", read_seconds=5, **options).read()
+        return connection.request("GET", "/healthz", read_seconds=5, **options).read()
     finally:
         connection.close()
 
@@ -65,7 +65,7 @@ def test_requests_share_one_connection():
 
     with listening(serve) as (url, sockets), ApiClient(url, "key") as client:
         for _ in range(3):
-            client.get("/x")
+            client.get("/healthz")
 
         assert len(sockets) == 1
 
@@ -76,9 +76,9 @@ def test_a_connection_that_the_service_closed_meanwhile_is_made_anew():
         connection.sendall(ANSWER)
 
     with listening(serve) as (url, sockets), ApiClient(url, "key") as client:
-        client.get("/x")
+        client.get("/healthz")
         time.sleep(0.05)  # the end of the first connection arrives
-        client.post("/x", {})
+        client.post("/healthz", {})
 
         assert len(sockets) == 2
 
@@ -102,7 +102,7 @@ def test_an_answer_that_comes_before_all_was_sent_is_read():
         ApiClient(url, "key") as client,
         pytest.raises((ApiProblem, ServiceUnreachable)),
     ):
-        client.send_lines("/x", endless())
+        client.send_lines("/healthz", endless())
 
 
 def test_an_answer_that_breaks_off_is_none():
@@ -130,8 +130,8 @@ def test_a_body_that_cannot_be_read_is_its_own_error_and_the_next_request_a_new_
 
     with listening(serve) as (url, sockets), ApiClient(url, "key") as client:
         with pytest.raises(OSError, match="the disk is gone"):
-            client.send_lines("/x", broken())
-        client.get("/x")
+            client.send_lines("/healthz", broken())
+        client.get("/healthz")
 
         assert len(sockets) == 2
 
@@ -175,7 +175,7 @@ def test_a_proxy_of_the_environment_is_asked(monkeypatch):
         assert ask("http://clipbert.example:8000/base") == b"{}"
 
     first, *others = heads[0].split(b"\r\n")
-    assert first == b"GET http://clipbert.example:8000/base/x HTTP/1.1"
+    assert first == b"GET http://clipbert.example:8000/base/healthz HTTP/1.1"
     assert b"Proxy-Authorization: Basic dXNlcjpwYXNz" in others
     assert b"Host: clipbert.example:8000" in others
 
@@ -183,6 +183,6 @@ def test_a_proxy_of_the_environment_is_asked(monkeypatch):
 def test_no_proxy_keeps_an_address_direct(monkeypatch, api):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    api.answer("GET", "/x", {})
+    api.answer("GET", "/healthz", {})
 
     assert ask(api.url) == b"{}"

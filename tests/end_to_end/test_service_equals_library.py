@@ -21,11 +21,11 @@ from store.results.questions import QuestionRepository
 from store.results.searches import SearchRepository
 from store.videos.repository import VideoRepository
 from store.videos.tables import VideoState
-from tests.workers.conftest import media_folder, service
+from tests.workers.conftest import begins_at, media_folder, service
 from tests.workers.service import REPOSITORY, SAMPLES, child_of, wait_for
 from tests.workers.small_models import save_tiny
 
-__all__ = ["media_folder", "service"]
+__all__ = ["begins_at", "media_folder", "service"]
 
 NAMES = ["cockatoo.mp4", "samoyed.mp4", "city_night.mpg", "coin_and_pen.mov", "bicycle.avi"]
 TEXT = "a white parrot"
