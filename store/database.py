@@ -12,9 +12,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from psycopg.errors import DeadlockDetected, SerializationFailure
-from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError, ProgrammingError
+from psycopg.errors import (
+    DeadlockDetected,
+    IdleInTransactionSessionTimeout,
+    SerializationFailure,
+)
+from sqlalchemy import Engine, ExceptionContext, event, text
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session, sessionmaker
 
 # Every table is declared before the first session: a flush follows foreign keys between rooms.
@@ -27,19 +31,30 @@ Result = TypeVar("Result")
 MAX_TRIES: Final = 5
 """How often a transaction is run that PostgreSQL rolled back for the sake of another one."""
 _PAUSE_SECONDS: Final = 0.02
+IDLE_SECONDS: Final = 30.0
+"""How long a transaction may lie between two statements."""
 
 _VERSIONS = "SELECT version_num FROM alembic_version"
 
 
-def create_engine(url: str, *, pool_size: int = 5, max_overflow: int = 10) -> Engine:
+def create_engine(
+    url: str,
+    *,
+    pool_size: int = 5,
+    max_overflow: int = 10,
+    idle_seconds: float = IDLE_SECONDS,
+) -> Engine:
     """Make the engine of one process; it must not cross a fork.
 
     Args:
         url: `postgresql+psycopg://...`.
         pool_size: connections kept open.
         max_overflow: connections opened beyond those under load, and closed again.
+        idle_seconds: how long a transaction may lie between two statements. A process that freezes
+            in one, or whose machine is cut off, holds its rows no longer: nobody else could take
+            its jobs back. When it wakes, its next statement is an OperationalError.
     """
-    return sqlalchemy.create_engine(
+    engine = sqlalchemy.create_engine(
         url,
         pool_size=pool_size,
         max_overflow=max_overflow,
@@ -48,17 +63,45 @@ def create_engine(url: str, *, pool_size: int = 5, max_overflow: int = 10) -> En
             # Prepared statements may get a generic plan, which cannot use a partial index.
             "prepare_threshold": None,
             "connect_timeout": 10,
-            "options": "-c timezone=UTC",
+            "options": "-c timezone=UTC"
+            f" -c idle_in_transaction_session_timeout={idle_seconds * 1000:.0f}",
         },
     )
+    event.listen(engine, "handle_error", _call_it_an_outage)
+    return engine
 
 
-def make_sessions(url: str, *, pool_size: int = 5, max_overflow: int = 10) -> Sessions:
+def _call_it_an_outage(context: ExceptionContext) -> None:
+    """Have who waited too long see what any other loss of the connection is to him."""
+    if isinstance(context.original_exception, IdleInTransactionSessionTimeout):
+        raise OperationalError(
+            context.statement,
+            context.parameters,
+            context.original_exception,
+            connection_invalidated=True,
+        )
+
+
+def bear_idling(session: Session, *, seconds: float) -> None:
+    """Let the transaction of a session lie longer, or less long, between two statements."""
+    query = text("SELECT set_config('idle_in_transaction_session_timeout', :limit, true)")
+    session.execute(query, {"limit": f"{seconds * 1000:.0f}"})
+
+
+def make_sessions(
+    url: str,
+    *,
+    pool_size: int = 5,
+    max_overflow: int = 10,
+    idle_seconds: float = IDLE_SECONDS,
+) -> Sessions:
     """Make what opens sessions: `with sessions.begin() as session:` is one transaction.
 
-    Rows stay readable after the commit.
+    Rows stay readable after the commit. The arguments are those of create_engine.
     """
-    engine = create_engine(url, pool_size=pool_size, max_overflow=max_overflow)
+    engine = create_engine(
+        url, pool_size=pool_size, max_overflow=max_overflow, idle_seconds=idle_seconds
+    )
     return sessionmaker(engine, expire_on_commit=False)
 
 

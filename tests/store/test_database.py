@@ -4,9 +4,10 @@ import sys
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from cli.commands.doctor import check_database
-from store.database import make_sessions, schema_is_current, upgrade_schema
+from store.database import bear_idling, make_sessions, schema_is_current, upgrade_schema
 from store.errors import SchemaTooNew
 
 
@@ -71,3 +72,42 @@ def test_sessions_speak_utc_and_survive_a_restart_of_the_database(database_url, 
     sessions.kw["bind"].dispose()
 
     assert (zone, answer) == ("UTC", 1)
+
+
+@pytest.fixture
+def impatient(database_url):
+    """Sessions whose transactions may lie for a fifth of a second between two statements."""
+    sessions = make_sessions(database_url, idle_seconds=0.2)
+    yield sessions
+    sessions.kw["bind"].dispose()
+
+
+def test_who_froze_in_a_transaction_holds_no_rows_and_is_told_as_of_an_outage(impatient, sessions):
+    with sessions.begin() as session:
+        session.execute(text("CREATE TABLE held (id int)"))
+        session.execute(text("INSERT INTO held VALUES (1)"))
+    frozen = impatient()
+    frozen.execute(text("UPDATE held SET id = 2"))
+
+    with sessions.begin() as session:
+        session.execute(text("SET LOCAL lock_timeout = '20s'"))
+        session.execute(text("UPDATE held SET id = 3"))
+    with pytest.raises(OperationalError, match="idle-in-transaction") as woken:
+        frozen.execute(text("UPDATE held SET id = 4"))
+    frozen.close()
+
+    assert woken.value.connection_invalidated
+    with impatient.begin() as session:  # by another connection
+        assert session.scalar(text("SELECT id FROM held")) == 3
+
+
+def test_a_transaction_lies_for_half_a_minute_unless_it_asks_for_more(sessions):
+    shown = text("SHOW idle_in_transaction_session_timeout")
+    with sessions.begin() as session:
+        before = session.scalar(shown)
+        bear_idling(session, seconds=90)
+        asked = session.scalar(shown)
+    with sessions.begin() as session:
+        after = session.scalar(shown)
+
+    assert (before, asked, after) == ("30s", "90s", "30s")

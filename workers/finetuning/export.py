@@ -105,14 +105,14 @@ class DataFolder:
 
         def stored() -> Iterator[tuple[str, StoredVideo]]:
             for videos in self._chunks():
-                with self._context.sessions.begin() as session:
-                    for video in videos:
-                        self._on_video()
+                for video in videos:
+                    self._on_video()
+                    with self._context.sessions.begin() as session:
                         clips = VideoRepository(session).clips(video.id, generation_id)
-                        try:
-                            yield str(video.id), self._stored_video(video, clips, with_vectors)
-                        except (BlobNotFound, IndexError):
-                            missing.append(video.id)
+                    try:  # in no transaction: a blob may come from far
+                        yield str(video.id), self._stored_video(video, clips, with_vectors)
+                    except (BlobNotFound, IndexError):
+                        missing.append(video.id)
 
         write_index(self.tokens, stored())
         if missing:

@@ -44,7 +44,7 @@ from clipbert.errors import (
 from clipbert.video.decode import VideoProbe
 from clipbert.video.probe_process import probe_in_subprocess
 from store.blobs import STAGED
-from store.database import Sessions
+from store.database import Sessions, bear_idling
 from store.errors import VideoNotFound
 from store.jobs.state import JobKind
 from store.media_files import is_settled
@@ -362,10 +362,7 @@ def _content_lock(sessions: Sessions, sha256: str, *, limit_seconds: float) -> I
     """
     with sessions.begin() as session:
         # A worker that froze here gives the lock back long before somebody restarts it.
-        session.execute(
-            text("SELECT set_config('idle_in_transaction_session_timeout', :limit, true)"),
-            {"limit": f"{limit_seconds * 1000:.0f}"},
-        )
+        bear_idling(session, seconds=limit_seconds)
         locked = session.scalar(
             text("SELECT pg_try_advisory_xact_lock(hashtextextended(:sha256, 0))"),
             {"sha256": sha256},

@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
+from store.database import make_sessions
 from store.errors import IllegalMove, LeaseLost
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import HELD_STATES, JobKind, JobState, can_move
@@ -291,6 +293,28 @@ def test_a_held_job_is_not_lost(jobs):
     claim(jobs)
 
     assert jobs.return_lost() == []
+
+
+def test_a_worker_that_froze_while_it_wrote_loses_its_job_all_the_same(database_url, sessions):
+    impatient = make_sessions(database_url, idle_seconds=0.2)
+    with sessions.begin() as session:
+        enqueue(JobRepository(session))
+        (held,) = claim(JobRepository(session))
+        let_expire(JobRepository(session), held)
+    frozen = impatient()
+    JobRepository(frozen).report_progress(held, done=1, total=2, stage="training")
+
+    ends_at = time.monotonic() + 120
+    lost = []
+    while not lost and time.monotonic() < ends_at:
+        with sessions.begin() as session:
+            lost = JobRepository(session).return_lost()
+    with pytest.raises(OperationalError):
+        JobRepository(frozen).report_progress(held, done=2, total=2, stage="training")
+    frozen.close()
+    impatient.kw["bind"].dispose()
+
+    assert [(job.id, job.state) for job in lost] == [(held.id, JobState.QUEUED)]
 
 
 def test_two_reconcilers_at_once_count_a_loss_once(sessions):
