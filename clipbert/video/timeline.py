@@ -225,11 +225,12 @@ def _timeline_of(
     codes = set() if clock is None else set(clock.codes)
     is_timed = is_frame & (times != UNKNOWN)
     frame_pts = np.unique(times[is_timed])
+    # Where a file states both, a length is how long a frame is decoded before the next one.
+    has_decoding_steps = traits is not None and traits.states_dts and traits.states_durations
     last_duration = _last_duration(
         times[is_timed],
-        # Pictures of PES packets have lengths of their own.
-        np.full_like(stamps.dts[is_timed], UNKNOWN) if is_placed else stamps.dts[is_timed],
-        durations=stamps.durations[is_timed],
+        stamps.durations[is_timed],
+        dts=stamps.dts[is_timed] if has_decoding_steps else None,
     )
     gaps = () if clock is None else clock.gaps
     if traits is not None and (stamping is Stamping.SPARSE or (clock and clock.is_sparse)):
@@ -269,21 +270,23 @@ def _entries(stamps: Stamps, times: Ticks) -> Entries:
     return Entries(times[rows], rows, stamps.positions)
 
 
-def _last_duration(times: Ticks, dts: Ticks, *, durations: Ticks) -> int:
+def _last_duration(times: Ticks, durations: Ticks, *, dts: Ticks | None) -> int:
     """Return the length that is stated of the frame that is shown last.
 
     Args:
         times: int64 (N,), in ticks, in the order of decoding.
-        dts: int64 (N,), as stated.
         durations: int64 (N,), as stated.
+        dts: int64 (N,), as stated, if a length leads from one to the next; None if it is a frame's.
     """
     if len(times) == 0:
         return 0
     # Of several with one time the last.
     last = len(times) - 1 - int(times[::-1].argmax())
-    # MP4 states how long a frame is decoded before the next one, which may be shown long before
-    # this one. Only what is decoded last has a length that no other frame sets.
-    is_step = last + 1 < len(dts) and dts[last + 1] - dts[last] == durations[last]
+    # What is decoded after it may be shown long before it. Only what is decoded last has a length
+    # that no other frame sets.
+    is_step = (
+        dts is not None and last + 1 < len(dts) and dts[last + 1] - dts[last] == durations[last]
+    )
     return int(durations[-1 if is_step else last])
 
 
