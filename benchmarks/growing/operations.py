@@ -203,6 +203,16 @@ def _video_operations() -> Iterator[tuple[str, Operation]]:
             s, [f"IMG_{n}.mp4" for n in range(50)] + [f"copy of {n}" for n in range(50)]
         ),
     )
+    yield (
+        "videos: 100 by folder and name",
+        lambda lib, s: find_videos(
+            s, [f"films/IMG_{n}.mp4" for n in range(50)] + [f"/films/{n}.mp4" for n in range(50)]
+        ),
+    )
+    yield (
+        "videos: those outside the media roots",
+        lambda lib, s: videos(s).in_place_elsewhere(["file:///"], limit=1000),
+    )
 
 
 def _answer_operations() -> Iterator[tuple[str, Operation]]:
@@ -277,6 +287,19 @@ def _label_operations() -> Iterator[tuple[str, Operation]]:
     )
     yield "labels: add one", lambda lib, s: add(lib.video_id, 1, s)
     yield "labels: add 100", lambda lib, s: add(lib.video_id, 100, s)
+    yield (
+        "labels: count those of a page of videos",
+        lambda lib, s: LabelRepository(s).counts_of(
+            [video.id for video in VideoRepository(s).list(page_size=500).items]
+        ),
+    )
+    yield (
+        "labels: answers that nobody trains, after an import",
+        lambda lib, s: (
+            LabelRepository(s).held_out_answers([lib.video_id]),
+            LabelRepository(s).answers(LabelFilter(split="train")),
+        ),
+    )
     yield "labels: suggest", lambda lib, s: SuggestionRepository(s).list("qa", limit=20)
     yield (
         "labels: suggest of a video",
