@@ -40,7 +40,7 @@ class TrainerProcess:
     def __exit__(self, *_: object) -> None:
         if self.wait(0) is None:
             self.send_signal(signal.SIGKILL)
-            self.wait(20)
+            self.wait(120)
         self._log.unlink()
 
     def wait(self, seconds: float) -> int | None:

@@ -73,12 +73,12 @@ def test_waiting_ends_when_the_job_does(client, enqueue, sessions):
     worker = threading.Thread(target=finish_later)
     worker.start()
     began = time.monotonic()
-    answer = client.get(f"/v1/jobs/{job_id}?wait=20")
+    answer = client.get(f"/v1/jobs/{job_id}?wait=60")
     seconds = time.monotonic() - began
     worker.join()
 
     assert answer.json()["state"] == "succeeded"
-    assert 0.4 < seconds < 5
+    assert 0.4 < seconds < 30
 
 
 def test_waiting_ends_with_the_time(client, enqueue):
@@ -88,7 +88,7 @@ def test_waiting_ends_with_the_time(client, enqueue):
     answer = client.get(f"/v1/jobs/{job_id}?wait=0.3")
 
     assert answer.json()["state"] == "queued"
-    assert 0.3 <= time.monotonic() - began < 5
+    assert 0.3 <= time.monotonic() - began < 30
 
 
 def test_waiting_for_a_job_that_is_not_there_ends_at_once(client):

@@ -99,7 +99,7 @@ def test_a_killed_workers_finetune_goes_on_in_another(service, context, tmp_path
     else:
         child_of(doomed).kill()
         doomed.terminate()  # otherwise it would be the one that goes on
-    _, alive = psutil.wait_procs(orphans, timeout=10)
+    _, alive = psutil.wait_procs(orphans, timeout=120)
     assert alive == []
     service.start_reconciler(**SHORT_LEASE)
     service.start_worker("finetune", **SHORT_LEASE)

@@ -123,7 +123,7 @@ def running_api(service, log: Path) -> Iterator[httpx.Client]:
             yield client
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
 
 
 def is_ready(client):

@@ -24,7 +24,7 @@ def run(*arguments, cwd, **variables):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 
@@ -92,7 +92,7 @@ def test_help_imports_nothing_heavy(tmp_path):
         f"print('loaded:', sorted({heavy!r} & set(sys.modules)))"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
     )
 
     assert result.stdout.splitlines()[-1] == "loaded: []"

@@ -126,7 +126,7 @@ def run(api, *arguments, **options):
         [sys.executable, "-m", "cli.main", *arguments],
         env=environment,
         stderr=subprocess.PIPE,
-        timeout=60,
+        timeout=120,
         check=False,
         **options,
     )

@@ -81,7 +81,7 @@ def test_a_command_loads_nothing_heavy(service, tmp_path, arguments):
         env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=True,
     )
 

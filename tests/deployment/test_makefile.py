@@ -35,7 +35,7 @@ def checkout(tmp_path):
 def make(folder, *arguments):
     command = ["make", "--no-print-directory", f"PYTHON={sys.executable}", *arguments]
     return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=folder, capture_output=True, text=True, timeout=120, check=False
     )
 
 

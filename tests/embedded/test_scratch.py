@@ -55,7 +55,7 @@ def test_a_process_that_starts_again_finds_its_temporary_folder_empty(tmp_path):
     )
     supervisor.start()
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while len(lines) < 2 and time.monotonic() < deadline:
             supervisor.restart_dead()
             time.sleep(0.05)

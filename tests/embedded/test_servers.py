@@ -61,7 +61,7 @@ class Program:
         return json.loads(self.process.stdout.readline())
 
     def end(self):
-        self.process.communicate("\n", timeout=60)
+        self.process.communicate("\n", timeout=120)
         assert self.process.returncode == 0
 
     def kill(self):
@@ -148,7 +148,7 @@ def is_running(pid):
     return bool(command_of(pid))
 
 
-def wait_until(condition, seconds=20):
+def wait_until(condition, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -108,7 +108,7 @@ def small(tmp_path):
                 yield disk, client
         finally:
             disk.process.terminate()
-            disk.process.wait(timeout=60)
+            disk.process.wait(timeout=120)
 
 
 def test_a_service_outlives_a_full_disk_and_goes_on_by_itself_with_nothing_lost(small):

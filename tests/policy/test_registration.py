@@ -189,7 +189,7 @@ class SlowCache(ModelCache):
 
     def _load(self, model):
         if threading.current_thread() is not threading.main_thread():
-            assert self.may_load.wait(60)
+            assert self.may_load.wait(120)
         return super()._load(model)
 
 

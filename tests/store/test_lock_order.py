@@ -66,7 +66,7 @@ def test_a_video_is_deleted_while_its_embed_job_ends(sessions, embed, name):
             sessions, lambda other: WORKER_WRITES[name](JobRepository(other), embed), errors
         )
         VideoRepository(session).delete(embed.video_id)
-    worker.join(10)
+    worker.join(120)
 
     assert errors == []
     with sessions.begin() as session:
@@ -82,7 +82,7 @@ def test_a_batch_is_cancelled_while_an_embed_job_of_it_fails(sessions, embed):
             sessions, lambda other: BatchRepository(other).cancel(embed.batch_id), errors
         )
         JobRepository(session).fail(embed, code="c", message="m")
-    cancel.join(10)
+    cancel.join(120)
 
     assert errors == []
 
@@ -100,7 +100,7 @@ def test_a_video_is_deleted_while_a_question_about_it_is_answered(sessions, embe
             sessions, lambda other: VideoRepository(other).delete(embed.video_id), errors
         )
         JobRepository(session).finish(held, {})
-    deletion.join(10)
+    deletion.join(120)
 
     assert errors == []
 
@@ -142,7 +142,7 @@ def test_heartbeats_and_cancellations_lock_jobs_in_one_order(sessions):
     with sessions.begin() as session:
         BatchRepository(session).cancel(batch_id)
     for thread in threads:
-        thread.join(10)
+        thread.join(120)
 
     assert errors == []
 
@@ -156,7 +156,7 @@ def make_videos(sessions, count):
 def test_the_victim_of_a_deadlock_is_run_again(sessions):
     """Two that lock two rows in contrary orders, so that PostgreSQL ends one of them."""
     first, second = make_videos(sessions, 2)
-    meet = threading.Barrier(2, timeout=10)
+    meet = threading.Barrier(2, timeout=120)
     tries, errors = [], []
 
     def work(order):
@@ -181,7 +181,7 @@ def test_the_victim_of_a_deadlock_is_run_again(sessions):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(120)
 
     assert errors == []
     assert len(tries) == 3

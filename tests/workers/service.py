@@ -176,10 +176,8 @@ def running_service(
     )
     try:
         yield service
-    except BaseException:
-        print(service.logs())  # noqa: T201  shown by pytest with the failure
-        raise
     finally:
+        print(service.logs())  # noqa: T201  shown by pytest with a failure
         service.stop_all()
 
 

@@ -38,7 +38,7 @@ def test_a_stopped_worker_gives_its_job_back_and_the_next_one_ends_it(
 def test_a_worker_with_another_pool_does_not_start(service):
     worker = service.start("worker", "-Q", "embed", "--pool", "threads")
 
-    assert worker.wait(30) != 0
+    assert worker.wait(120) != 0
     assert "must be prefork" in service.logs()
 
 
@@ -50,7 +50,7 @@ def test_a_signal_to_the_whole_group_stops_an_idle_worker_at_once(service):
     for process in (worker.pid, *(child.pid for child in children)):
         os.kill(process, signal.SIGTERM)
 
-    assert worker.wait(20) == 0
+    assert worker.wait(120) == 0
 
 
 def test_a_worker_that_cannot_reach_the_database_logs_no_password(service):

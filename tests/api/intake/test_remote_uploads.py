@@ -34,7 +34,7 @@ class RemoteLikeBlobs(LocalBlobs):
 
     def take_file(self, key, path):
         self.under_way.release()
-        assert self.may_end.wait(60)
+        assert self.may_end.wait(120)
         super().put_file(key, path)
         self.before_end(key)
 
@@ -58,7 +58,7 @@ def url(settings, sessions, blobs):
     yield f"http://127.0.0.1:{port}"
     blobs.may_end.set()
     server.should_exit = True
-    thread.join(30)
+    thread.join(120)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_transfers_hold_no_thread_and_no_transaction_of_other_requests(http, blo
     with ThreadPoolExecutor(NUM_UPLOADS) as pool:
         uploads = [pool.submit(upload, http, number) for number in range(NUM_UPLOADS)]
         for _ in range(3):  # more than there are threads for requests
-            assert blobs.under_way.acquire(timeout=30)
+            assert blobs.under_way.acquire(timeout=120)
 
         started = time.monotonic()
         for _ in range(10):
@@ -94,7 +94,7 @@ def test_transfers_hold_no_thread_and_no_transaction_of_other_requests(http, blo
         answers = [each.result() for each in uploads]
 
     assert open_ones == 0
-    assert seconds < 10
+    assert seconds < 30
     assert {answer.status_code for answer in answers} == {202}
     for answer in answers:
         job = answer.json()["input"]
@@ -109,7 +109,7 @@ def test_slow_clients_keep_nobody_else_waiting(http, blobs):
     def slowly(number):
         yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.mp4"\r\n\r\n'
         yield b"film %d" % number
-        assert may_go_on.wait(60)
+        assert may_go_on.wait(120)
         yield b" and its end\r\n--b--\r\n"
 
     with ThreadPoolExecutor(NUM_UPLOADS) as pool:
@@ -125,7 +125,7 @@ def test_slow_clients_keep_nobody_else_waiting(http, blobs):
         may_go_on.set()
         answers = [each.result() for each in uploads]
 
-    assert seconds < 10
+    assert seconds < 30
     assert {answer.status_code for answer in answers} == {202}
 
 

@@ -29,7 +29,7 @@ def at(settings, database_url):
     return settings.model_copy(update={"store": store})
 
 
-def wait_for_status(client, status, seconds=8.0):
+def wait_for_status(client, status, seconds=60.0):
     deadline = time.monotonic() + seconds
     while client.get("/readyz").status_code != status:
         assert time.monotonic() < deadline

@@ -117,7 +117,7 @@ def test_an_interrupted_run_goes_on_from_its_scores(command, inputs, tmp_path, c
     while len(list(out.glob("scores/*.npy"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.001)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=120)
 
     assert process.returncode == 130, stderr
     assert stdout == ""

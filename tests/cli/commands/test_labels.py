@@ -218,7 +218,7 @@ def test_labels_are_exported_to_stdout_and_into_files(api, clipbert, tmp_path):
         [sys.executable, "-m", "cli.main", "label", "export"],
         env=environment,
         stdout=subprocess.PIPE,
-        timeout=60,
+        timeout=120,
         check=True,
     ).stdout
     said = clipbert("label", "export", plain, "--task", "qa", "--split", "holdout")

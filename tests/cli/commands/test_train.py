@@ -148,7 +148,7 @@ def test_a_recipe_that_does_not_fit_is_refused_before_torch_is_loaded(
     )
 
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
     )
 
     assert problem in result.stderr

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[3]
 SAMPLES = ROOT / "samples"
-STOP_SECONDS = 15
+STOP_SECONDS = 90
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def place(model):
             place.run("down")
 
 
-def wait_until(condition, seconds=30.0):
+def wait_until(condition, seconds=120.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

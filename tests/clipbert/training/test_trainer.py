@@ -187,7 +187,7 @@ def test_two_processes_compute_what_one_does(tmp_path, corpus, plain_folder):
     arguments = command_line(corpus, two, *settings, model=plain_folder)
     first, second = start_ranks(2, *arguments)
     with first, second:
-        assert (first.wait(280), second.wait(20)) == (0, 0), first.output() + second.output()
+        assert (first.wait(280), second.wait(120)) == (0, 0), first.output() + second.output()
 
     assert losses(two) == pytest.approx(losses(one), abs=1e-5)
     theirs = weights(one)

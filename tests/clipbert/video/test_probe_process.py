@@ -443,12 +443,12 @@ def test_a_poster_is_not_black(video):
 
 
 def test_the_subprocess_is_killed_when_its_time_is_over(video):
-    started = time.monotonic()
+    before = set(psutil.Process().children())
 
     with pytest.raises(ProbeTimeout):
         probe_in_subprocess(video, timeout_seconds=0.02)
 
-    assert time.monotonic() - started < 2
+    assert set(psutil.Process().children()) <= before
 
 
 def test_the_subprocess_is_held_to_its_memory(tmp_path):
@@ -513,14 +513,14 @@ def test_the_subprocess_dies_with_the_one_that_waits_for_it(tmp_path):
         waiting.kill()
         waiting.wait()
 
-    ends_at = time.monotonic() + 10
+    ends_at = time.monotonic() + 120
     while probing.is_running() and probing.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < ends_at, probing.status()
         time.sleep(0.01)
 
 
 def _child_under_limits(pid):
-    ends_at = time.monotonic() + 30
+    ends_at = time.monotonic() + 120
     while time.monotonic() < ends_at:
         for child in psutil.Process(pid).children():
             limits = Path(f"/proc/{child.pid}/limits").read_text()

@@ -265,7 +265,7 @@ def test_an_import_of_many_is_fast(labels, session):
     added = labels.add_many(new)
     again = labels.add_many(new)
 
-    assert time.monotonic() - begin < 20  # about 2 s on two busy cores
+    assert time.monotonic() - begin < 60  # about 2 s on two busy cores
     assert added.num_inserted == 10_000
     assert again.ids == added.ids
     assert labels.get(added.ids[7_777]).text == "What is at 7777?"

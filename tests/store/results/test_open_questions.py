@@ -237,7 +237,7 @@ def test_nothing_that_is_open_is_missed_whatever_happens_at_once(sessions, name,
         session.flush()
         meanwhile.start()
         wait_until_it_is_over_or_waits(sessions, meanwhile)
-    meanwhile.join(10)
+    meanwhile.join(120)
 
     assert not meanwhile.is_alive()
     assert is_open(sessions, meeting.video_id) >= should_be_open(sessions, meeting.video_id)
@@ -258,7 +258,7 @@ def test_what_is_taken_back_leaves_open_what_another_transaction_opened(sessions
         meanwhile.start()
         wait_until_it_is_over_or_waits(sessions, meanwhile)
         session.rollback()
-    meanwhile.join(10)
+    meanwhile.join(120)
 
     assert not meanwhile.is_alive()
     assert meeting.newest in suggested(sessions, meeting.video_id)

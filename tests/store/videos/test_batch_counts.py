@@ -152,7 +152,7 @@ def test_an_item_that_is_linked_while_its_video_becomes_ready_is_counted_once(se
         linking = threading.Thread(target=_link, args=(sessions, second))
         linking.start()
         linking.join(0.3)  # waits for the video
-    linking.join(10)
+    linking.join(120)
 
     with sessions.begin() as session:
         assert shown(session, batch_id)[0][ItemState.SUCCEEDED] == 2

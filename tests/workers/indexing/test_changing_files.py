@@ -221,19 +221,19 @@ def test_the_newer_of_two_contents_of_one_path_stays_whichever_job_ends_last(
         answer = probe(path, **options)
         if not probing.is_set():
             probing.set()
-            assert may_go_on.wait(60)
+            assert may_go_on.wait(120)
         return answer
 
     monkeypatch.setattr(ingestion, "probe_in_subprocess", wait_when_first)
     other_context = service.context()
     thread = threading.Thread(target=ingest_next, args=(other_context,))
     thread.start()
-    assert probing.wait(60)
+    assert probing.wait(120)
     put(films[1], location)  # after the slow job has hashed and probed the older one
 
     assert ingest_next(context) == 1
     may_go_on.set()
-    thread.join(60)
+    thread.join(120)
     other_context.close()
 
     (newer,) = all_videos(service).values()
@@ -263,7 +263,7 @@ def test_clips_that_come_after_their_video_was_superseded_are_refused(
     wait_for(lambda: num_waiting_for_locks(service) == 1)  # for the row that the embedding holds
 
     embedding.commit()
-    ingesting.join(60)
+    ingesting.join(120)
 
     assert all_videos(service)[first.video_id].state == VideoState.SUPERSEDED
     assert found(service, generation_id) == set()
@@ -285,7 +285,7 @@ def test_other_content_of_a_path_is_taken_in_while_what_was_there_is_being_delet
     wait_for(lambda: num_waiting_for_locks(service) == 1)
 
     deletion.commit()
-    ingesting.join(60)
+    ingesting.join(120)
 
     (video,) = all_videos(service).values()
     job = service.job(job_id)
