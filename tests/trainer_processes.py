@@ -13,9 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from clipbert.runs.fork_client import ForkClient
-
-_FORKS = ForkClient(("clipbert.training.run", "matplotlib.backends.backend_agg"), idle_seconds=60)
+from tests.warm_forks import FORKS
 
 
 class TrainerProcess:
@@ -25,7 +23,7 @@ class TrainerProcess:
         descriptor, log = tempfile.mkstemp(suffix=".log")
         os.close(descriptor)
         self._log = Path(log)
-        self._fork = _FORKS.fork(
+        self._fork = FORKS.fork(
             "clipbert.training",
             arguments,
             folder=Path.cwd(),

@@ -10,6 +10,7 @@ from typing import Any, Final
 from celery import Celery
 from celery.beat import Scheduler
 
+from workers.broker import forget_what_was_lost
 from workers.child.lifecycle import connect_signals
 from workers.dispatch import (
     EMBED,
@@ -62,6 +63,7 @@ class RingScheduler(Scheduler):
 
 def make_app(settings: WorkerSettings) -> Celery:
     """Make the Celery app that `-A workers.app` runs."""
+    forget_what_was_lost()
     app = Celery("workers", broker=settings.redis_url)
     app.conf.update(
         # Messages are doorbells: the job, its result and its retries are rows in PostgreSQL.

@@ -29,8 +29,7 @@ from workers.finetuning.finetuning import finetune_next
 
 pytestmark = pytest.mark.slow
 
-EAGER = {"finetune_niceness": "0"}  # tests have nobody to stand back behind
-SHORT_LEASE = {"lease_seconds": "3", "heartbeat_seconds": "0.5", **EAGER}
+SHORT_LEASE = {"lease_seconds": "3", "heartbeat_seconds": "0.5"}
 STEPS = 60
 LONG = {"steps": STEPS, "checkpoint_steps": 10}
 
@@ -71,7 +70,7 @@ def assert_ended_as_undisturbed(service, finetune_id, weights):
 def test_a_killed_trainer_changes_nothing(service, context, tmp_path):
     weights = undisturbed_weights(service, context, tmp_path)
     finetune_id = ask_for_finetune(service, **LONG)
-    service.start_worker("finetune", **EAGER)
+    service.start_worker("finetune")
     wait_for(lambda: has_checkpoint(service, finetune_id))
 
     for trainer in trainers(service, finetune_id):
@@ -148,7 +147,7 @@ def test_a_redis_that_forgets_everything_disturbs_no_finetune(service, context, 
     weights = undisturbed_weights(service, context, tmp_path)
     finetune_id = ask_for_finetune(service, **LONG)
     service.start_reconciler()
-    service.start_worker("finetune", **EAGER)
+    service.start_worker("finetune")
     wait_for(lambda: has_checkpoint(service, finetune_id))
 
     with redis.Redis.from_url(service.redis_url) as client:
@@ -196,7 +195,7 @@ def test_killed_servers_disturb_no_finetune(own_servers, own_service, tmp_path):
     weights = undisturbed_weights(service, context, tmp_path)
     context.close()
     finetune_id = ask_for_finetune(service, **LONG)
-    service.start_worker("finetune", **EAGER)
+    service.start_worker("finetune")
     wait_for(lambda: has_checkpoint(service, finetune_id))
 
     kill_servers(own_servers)

@@ -16,7 +16,8 @@ from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind, JobState
 from store.videos.batches import BatchRepository
 from store.videos.records import ItemState
-from tests.workers.service import running_service, wait_for
+from tests.workers.library import add_video, write_long_video
+from tests.workers.service import ONE_FRAME_PASSES, running_service, wait_for
 from tests.workers.small_models import save_recall_model
 
 pytestmark = pytest.mark.slow
@@ -71,6 +72,26 @@ def kill_servers(servers):
         os.kill(client.info("server")["process_id"], signal.SIGKILL)
     cluster = choose_account(servers.data_folder).folder / "postgres" / "cluster"
     os.kill(int((cluster / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+
+
+def test_a_busy_worker_outlives_a_redis_that_stays_away(own_servers, own_service, media_folder):
+    service = own_service
+    ensure_default(
+        service.sessions, service.blobs, mini_folder=save_recall_model(media_folder / "recall")
+    )
+    _, embed_id = add_video(service, write_long_video(media_folder))
+    # One child is busy, so that a message is in hand; the other waits for the next one.
+    worker = service.start_worker("interactive,embed", concurrency=2, **ONE_FRAME_PASSES)
+    wait_for(lambda: service.job(embed_id).progress_done > 0)
+
+    with redis.Redis.from_url(own_servers.redis_url) as client:
+        os.kill(client.info("server")["process_id"], signal.SIGKILL)
+    wait_for(lambda: "Cannot connect to redis" in service.logs() or worker.poll() is not None)
+    wait_for(lambda: {restart.name for restart in own_servers.restart_dead()})
+    job = service.wait_for_state(embed_id, JobState.SUCCEEDED)
+
+    assert worker.poll() is None
+    assert (job.attempt, job.worker_losses) == (1, 0)
 
 
 def test_a_batch_completes_although_the_servers_were_killed(

@@ -20,24 +20,31 @@ from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind, JobState
 from store.jobs.tables import Job
 from store.settings import StoreSettings
+from tests.warm_forks import FORKS
+from tests.workers.warm import WarmProcess
 from workers.child.context import WorkerContext
+from workers.finetuning import subprocesses
 from workers.settings import WorkerSettings
 
+subprocesses._FORKS = FORKS  # type: ignore[misc]  # of finetunes in the tests' own process
 REPOSITORY = Path(__file__).resolve().parents[2]
 SAMPLES = REPOSITORY / "samples"
 Value = TypeVar("Value")
+WorkerProcess = subprocess.Popen[bytes] | WarmProcess
 PATIENCE_SECONDS = 150  # for machines that do much else; by itself nothing here takes half a minute
 ONE_FRAME_PASSES = {"forward_megapixels": "0.001"}
 
 
 def wait_for(
-    look: Callable[[], Value], *, seconds: float = PATIENCE_SECONDS, every: float = 0.05
+    look: Callable[[], Value], *, seconds: float = PATIENCE_SECONDS, every: float = 0.15
 ) -> Value:
-    """Call `look` until it gives something true, and return that."""
+    """Call `look` until it gives something true, and return that; first soon, then as often."""
     ends_at = time.monotonic() + seconds
+    pause = 0.02
     while not (value := look()):
         assert time.monotonic() < ends_at, f"nothing came within {seconds} s"
-        time.sleep(every)
+        time.sleep(pause)
+        pause = min(pause * 1.3, every)
     return value
 
 
@@ -52,7 +59,8 @@ class Service:
     sessions: Sessions
     media_roots: tuple[Path, ...]
     log_folder: Path
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    starts_cold: bool = False  # as users start workers, which takes seconds of a core for each
+    processes: list[WorkerProcess] = field(default_factory=list)
 
     def environment(self, **settings: str) -> dict[str, str]:
         return {
@@ -63,26 +71,31 @@ class Service:
             "WORKER_REDIS_URL": self.redis_url,
             "WORKER_DEVICE": "cpu",
             "WORKER_SETTLE_SECONDS": "0",  # tests index what they have just written
+            "WORKER_FINETUNE_NICENESS": "0",  # and have nobody to stand back behind
             **{f"WORKER_{name.upper()}": value for name, value in settings.items()},
         }
 
-    def start(self, *arguments: str, **settings: str) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, **settings: str) -> WorkerProcess:
         """Start a Celery process, such as `worker -Q ingest -c 1` or `beat`."""
-        log_path = self.log_folder / f"celery-{len(self.processes)}-{arguments[0]}.log"
-        with log_path.open("wb") as log_file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "workers.app:app", *arguments],
-                cwd=REPOSITORY,
-                env=self.environment(**settings),
-                stdout=log_file,
-                stderr=subprocess.STDOUT,
-            )
+        log = self.log_folder / f"celery-{len(self.processes)}-{arguments[0]}.log"
+        celery = ("-A", "workers.app:app", *arguments)
+        environment = self.environment(**settings)
+        process: WorkerProcess
+        if self.starts_cold:
+            with log.open("wb") as output:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "celery", *celery],
+                    cwd=REPOSITORY,
+                    env=environment,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+        else:
+            process = WarmProcess(celery, log=log, environment=environment)
         self.processes.append(process)
         return process
 
-    def start_worker(
-        self, queues: str, *, concurrency: int = 1, **settings: str
-    ) -> subprocess.Popen[bytes]:
+    def start_worker(self, queues: str, *, concurrency: int = 1, **settings: str) -> WorkerProcess:
         name = f"{queues.replace(',', '-')}-{len(self.processes)}@test"
         arguments = ("-Q", queues, "-c", str(concurrency), "-n", name)
         return self.start("worker", *arguments, "--without-gossip", "--without-mingle", **settings)
@@ -91,18 +104,17 @@ class Service:
         self.start_worker("maintenance", **settings)
         self.start("beat", **settings)
 
-    def stop(self, process: subprocess.Popen[bytes], *, seconds: float = 90) -> int:
+    def stop(self, process: WorkerProcess, *, seconds: float = 90) -> int:
         """Ask a process to stop and wait for it; kill it and its children if it does not."""
         if process.poll() is None:
             process.terminate()
-            try:
-                process.wait(seconds)
-            except subprocess.TimeoutExpired:
-                self.kill(process)
-                raise
-        return process.returncode
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill(process)
+            raise
 
-    def kill(self, process: subprocess.Popen[bytes]) -> None:
+    def kill(self, process: WorkerProcess) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
 
@@ -117,7 +129,8 @@ class Service:
         """Do the work in the test's own process."""
         return WorkerContext.open(
             WorkerSettings(
-                redis_url=self.redis_url, **{"device": "cpu", "settle_seconds": 0, **settings}
+                redis_url=self.redis_url,
+                **{"device": "cpu", "settle_seconds": 0, "finetune_niceness": 0, **settings},
             ),
             StoreSettings(
                 database_url=self.database_url,
@@ -181,6 +194,6 @@ def running_service(
         service.stop_all()
 
 
-def child_of(process: subprocess.Popen[bytes]) -> psutil.Process:
+def child_of(process: WorkerProcess) -> psutil.Process:
     """Find the one pool child of a worker with `-c 1`."""
     return wait_for(lambda: psutil.Process(process.pid).children())[0]

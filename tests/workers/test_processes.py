@@ -5,6 +5,7 @@ import signal
 import time
 
 import psutil
+import pytest
 import sqlalchemy
 
 from policy.registration import ensure_default
@@ -12,6 +13,11 @@ from store.jobs.state import JobState
 from tests.workers.library import embed_all
 from tests.workers.service import ONE_FRAME_PASSES, wait_for
 from tests.workers.small_models import save_recall_model
+
+
+@pytest.fixture(autouse=True)
+def cold(service):
+    service.starts_cold = True
 
 
 def test_a_stopped_worker_gives_its_job_back_and_the_next_one_ends_it(

@@ -34,13 +34,6 @@ pytestmark = pytest.mark.slow
 SLOW = {"steps": 4000, "checkpoint_steps": 100}  # minutes, if nobody stops it
 
 
-@pytest.fixture
-def context(service):
-    context = service.context(finetune_niceness=0)  # tests have nobody to stand back behind
-    yield context
-    context.close()
-
-
 def work_in_thread(context):
     """Run the finetune that is due beside the test."""
     thread = threading.Thread(target=finetune_next, args=(context,), daemon=True)
@@ -266,7 +259,7 @@ def test_a_full_disk_is_found_before_the_start(service, context, tmp_path):
 def test_a_stopped_worker_saves_a_checkpoint_and_the_next_one_goes_on(service, context, tmp_path):
     add_library(service, tmp_path, num_holdout=0)
     finetune_id = ask_for_finetune(service, steps=250, checkpoint_steps=1000)
-    worker = service.start_worker("finetune", finetune_niceness="0")
+    worker = service.start_worker("finetune")
     wait_for(lambda: events_of(service, finetune_id, "metrics"))
 
     assert service.stop(worker) == 0

@@ -27,13 +27,6 @@ pytestmark = pytest.mark.slow
 BRIEF = {"steps": 4, "checkpoint_steps": 2, "log_steps": 1}
 
 
-@pytest.fixture
-def context(service):
-    context = service.context(finetune_niceness=0)  # tests have nobody to stand back behind
-    yield context
-    context.close()
-
-
 def label_videos(service, task):
     """Add a label of another task to every video of the library."""
     with service.sessions.begin() as session:
