@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from store.database import Sessions
 
 FILE_NAME = "media_roots.json"
-MOST_LOOKED_AT = 1000  # videos that may lie elsewhere by their names, and not by their links
+LOOKED_AT = 10_000
+"""Videos of a large library, chosen at random: to look at a million takes a second."""
 
 
 def choose_media_roots(data: Path, given: Sequence[Path] | None) -> tuple[Path, ...]:
@@ -61,27 +63,42 @@ def missing_folders(roots: Sequence[Path]) -> list[Path]:
     return [root for root in roots if not root.is_dir()]
 
 
-def outside_media_roots(sessions: "Sessions", roots: Sequence[Path]) -> list[str]:
-    """Return the paths of some videos that were indexed in place and lie under no root."""
+@dataclass(frozen=True)
+class Outside:
+    """Videos that were indexed in place and lie under no root.
+
+    Attributes:
+        paths: theirs.
+        is_all: whether there are no others; else these are of LOOKED_AT videos.
+    """
+
+    paths: Sequence[str]
+    is_all: bool
+
+
+def outside_media_roots(sessions: "Sessions", roots: Sequence[Path]) -> Outside:
+    """Look for videos that lie under no root."""
     from store.videos.repository import VideoRepository
 
     real = [Path(os.path.realpath(root)) for root in roots]
-    prefixes = [_prefix(root.as_uri()) for root in (*roots, *real)]
+    prefixes = tuple(_prefix(root.as_uri()) for root in (*roots, *real))
     with sessions() as session:
-        uris = VideoRepository(session).in_place_elsewhere(prefixes, limit=MOST_LOOKED_AT)
-    paths = [unquote(urlsplit(uri).path) for uri in uris]
-    return [
+        uris, is_all = VideoRepository(session).sample_in_place(LOOKED_AT)
+    paths = [unquote(urlsplit(uri).path) for uri in uris if not uri.startswith(prefixes)]
+    outside = [
         path
         for path in paths
         if not any(Path(os.path.realpath(path)).is_relative_to(root) for root in real)
     ]
+    return Outside(outside, is_all)
 
 
-def describe_outside(paths: Sequence[str]) -> str:
+def describe_outside(outside: Outside) -> str:
     """Say how many videos cannot be read, and name one."""
-    count = f"{len(paths)}{' and more' if len(paths) >= MOST_LOOKED_AT else ''}"
-    verb = "lies" if len(paths) == 1 else "lie"
-    return f"{count} of the videos {verb} under no media root, such as {paths[0]}"
+    number = len(outside.paths)
+    verb = "lies" if number == 1 else "lie"
+    of = "of the videos" if outside.is_all else f"of {LOOKED_AT} videos that were looked at"
+    return f"{number} {of} {verb} under no media root, such as {outside.paths[0]}"
 
 
 def _prefix(uri: str) -> str:

@@ -33,8 +33,7 @@ from policy.video_references import (
 )
 from store.errors import IllegalLabel
 from store.labels import repository as stored
-from store.labels.filters import LabelFilter
-from store.labels.repository import LabelRepository
+from store.labels.repository import COMPARED_CHARACTERS, LabelRepository
 from store.videos.names import NamedVideo
 from store.videos.repository import VideoRepository
 from store.videos.tables import VideoState
@@ -42,6 +41,7 @@ from store.videos.tables import VideoState
 MAX_LISTED_LINES: Final = 100
 
 _MOST_SUPERSEDED: Final = 3
+_MOST_ANSWERS: Final = 5000  # that are compared, each a look into an index
 _CHUNK: Final = 2000  # as many as the store inserts at once
 
 
@@ -201,9 +201,12 @@ def _untrained(session: Session, video_ids: Collection[UUID]) -> Iterator[str]:
     """Describe the answers about held-out videos of an import that no label to train from has."""
     labels = LabelRepository(session)
     held_out = labels.held_out_answers(video_ids)
-    trained = labels.answers(LabelFilter(split="train")) if held_out else ()
-    if trained:  # else the labels to train from are still to come
-        missed = untrained_answers(held_out, (answer for answer, _ in trained))
+    trained = labels.trained_answers(most=_MOST_ANSWERS) if held_out else ()
+    # Without any, the labels to train from are still to come.
+    if 0 < len(trained) < _MOST_ANSWERS:
+        missed = untrained_answers(
+            ((answer[:COMPARED_CHARACTERS], count) for answer, count in held_out), trained
+        )
         if missed:
             yield describe_untrained(missed, sum(count for _, count in held_out))
 

@@ -210,8 +210,8 @@ def _video_operations() -> Iterator[tuple[str, Operation]]:
         ),
     )
     yield (
-        "videos: those outside the media roots",
-        lambda lib, s: videos(s).in_place_elsewhere(["file:///"], limit=1000),
+        "videos: some that lie in place",
+        lambda lib, s: videos(s).sample_in_place(10_000),
     )
 
 
@@ -297,7 +297,7 @@ def _label_operations() -> Iterator[tuple[str, Operation]]:
         "labels: answers that nobody trains, after an import",
         lambda lib, s: (
             LabelRepository(s).held_out_answers([lib.video_id]),
-            LabelRepository(s).answers(LabelFilter(split="train")),
+            LabelRepository(s).trained_answers(most=5000),
         ),
     )
     yield "labels: suggest", lambda lib, s: SuggestionRepository(s).list("qa", limit=20)

@@ -216,7 +216,7 @@ def check_media(data: Path) -> Finding:
         return Finding("not known: the database does not answer")
     finally:
         sessions.kw["bind"].dispose()
-    if outside:
+    if outside.paths:
         return Finding(
             f"{describe_outside(outside)}; the roots are {listed}",
             "clipbert down, then clipbert up with --media-root for each folder",

@@ -61,7 +61,7 @@ def migrate(
             Path(root) for root in known.get("STORE_MEDIA_ROOTS", "").split(os.pathsep) if root
         ]
         outside = outside_media_roots(sessions, roots)
-        if outside:
+        if outside.paths:
             print(f"warning: {describe_outside(outside)}; name their folder with --media-root")
     if model is not None:
         import logging

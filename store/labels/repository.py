@@ -64,6 +64,23 @@ HAVING count(DISTINCT answer) > 1
 ORDER BY video_id, 2
 """
 
+COMPARED_CHARACTERS = 200
+"""Of an answer; an index takes no long ones."""
+
+# From each answer to the next by the index, over however many labels have the same one.
+_TRAINED_ANSWERS = """
+WITH RECURSIVE trained AS (
+    (SELECT left(answer, 200) AS answer FROM labels
+     WHERE task = 'qa' AND split = 'train' AND deleted_at IS NULL ORDER BY 1 LIMIT 1)
+    UNION ALL
+    SELECT (SELECT left(answer, 200) FROM labels
+            WHERE task = 'qa' AND split = 'train' AND deleted_at IS NULL
+            AND left(answer, 200) > trained.answer ORDER BY 1 LIMIT 1)
+    FROM trained WHERE trained.answer IS NOT NULL
+)
+SELECT answer FROM trained WHERE answer IS NOT NULL LIMIT :most
+"""
+
 _COUNTS = """
 SELECT video_id, count(*) FROM labels
 WHERE video_id = ANY(CAST(:video_ids AS uuid[])) AND deleted_at IS NULL
@@ -240,6 +257,13 @@ class LabelRepository:
             .group_by(Label.answer)
         )
         return [(answer or "", count) for answer, count in self._session.execute(query)]
+
+    def trained_answers(self, *, most: int) -> Sequence[str]:
+        """List the different answers to train from, in no order that matters.
+
+        Of long ones the first COMPARED_CHARACTERS; of more than `most` as many as that.
+        """
+        return self._session.scalars(text(_TRAINED_ANSWERS), {"most": most}).all()
 
     def disputed(self, video_ids: Collection[UUID]) -> Iterator[DisputedQuestion]:
         """Yield the questions about these videos that have several answers as they were typed.

@@ -61,6 +61,12 @@ class Label(ListedTable):
         Index("ix_labels_video_id", "video_id"),
         Index("ix_labels_source_id", "source", "id", postgresql_where=text("deleted_at IS NULL")),
         Index("ix_labels_created_at", "created_at", postgresql_where=text("deleted_at IS NULL")),
+        # Which answers there are to train from; see LabelRepository.trained_answers.
+        Index(
+            "ix_labels_trained_answers",
+            text('"left"(answer, 200)'),
+            postgresql_where=text("task = 'qa' AND split = 'train' AND deleted_at IS NULL"),
+        ),
     )
 
     video_id: Mapped[UUID] = mapped_column(ForeignKey("videos.id", ondelete="CASCADE"))

@@ -12,10 +12,12 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    tablesample,
+    text,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from store.bounded_lists import newest
 from store.counts import read_counts
@@ -149,15 +151,24 @@ class VideoRepository:
         following = found.go_on_before
         return Page(found.rows, None if following is None else tokens.of_id(following))
 
-    def in_place_elsewhere(self, prefixes: Collection[str], *, limit: int) -> Sequence[str]:
-        """List uris of videos that were indexed in place, and begin with none of the prefixes."""
-        query = select(Video.uri).where(
-            Video.blob_key.is_(None),
-            Video.state != VideoState.SUPERSEDED,
-            Video.uri.startswith("file:///"),
-            *(~Video.uri.startswith(prefix, autoescape=True) for prefix in prefixes),
+    def sample_in_place(self, size: int) -> tuple[Sequence[str], bool]:
+        """List uris of videos that were indexed in place.
+
+        Returns:
+            Those of all videos, and True; of a library of many more than `size` those of about
+            that many, on pages of the table that were chosen at random, and False.
+        """
+        known = select(text("reltuples")).select_from(text("pg_class"))
+        estimate = self._session.scalar(known.where(text("oid = 'videos'::regclass"))) or 0
+        percent = 100.0 * size / max(estimate, size)
+        sample = tablesample(Video, func.system(percent))
+        table = aliased(Video, sample)
+        query = select(table.uri).where(
+            table.blob_key.is_(None),
+            table.state != VideoState.SUPERSEDED,
+            table.uri.startswith("file:///"),
         )
-        return self._session.scalars(query.limit(limit)).all()
+        return self._session.scalars(query).all(), percent == 100  # noqa: PLR2004
 
     def create(
         self,

@@ -299,6 +299,20 @@ def test_an_import_names_held_out_answers_that_nobody_trains(client, make_video)
     )
 
 
+def test_long_answers_are_compared_by_their_beginnings(client, make_video):
+    for name in ("t", "h"):
+        make_video(name.encode(), filename=f"{name}.mp4")
+    send(client, [question("t.mp4", f"{'a ' * 110}dog", split="train")])
+
+    lines = [question("h.mp4", f"{'a ' * 110}cat", split="holdout")]
+    same = send(client, lines).json()["warnings"]
+    lines.append(question("h.mp4", f"{'the ' * 60}cat", split="holdout"))
+    other = send(client, lines).json()["warnings"]
+
+    assert same == []
+    assert any("1 of 2 labels of the holdout have an answer" in warning for warning in other)
+
+
 def test_a_table_is_refused_in_one_sentence(client):
     answer = client.post(
         "/v1/labels",

@@ -1,16 +1,20 @@
 """Which folders `clipbert up` indexes in place when nobody says it again."""
 
 import pytest
+from sqlalchemy import text
 
+from cli import media_roots
 from cli.commands.doctor import check_media
 from cli.errors import CliError
 from cli.media_roots import (
     choose_media_roots,
+    describe_outside,
     outside_media_roots,
     remember_media_roots,
     remembered_media_roots,
 )
 from store.videos.repository import VideoRepository
+from store.videos.tables import Video
 
 
 @pytest.fixture
@@ -82,10 +86,31 @@ def library(sessions, tmp_path, films):
 def test_videos_under_no_root_are_found_by_where_they_really_lie(library, tmp_path, films):
     outside = {str(tmp_path / "films 100%!" / "c.mp4"), str(tmp_path / "d é.mp4")}
 
-    assert set(outside_media_roots(library, [films])) == outside
-    assert set(outside_media_roots(library, [tmp_path / "link"])) == outside
-    assert outside_media_roots(library, [tmp_path]) == []
-    assert len(outside_media_roots(library, [])) == 4
+    def found(*roots):
+        looked = outside_media_roots(library, roots)
+        assert looked.is_all
+        return set(looked.paths)
+
+    assert found(films) == outside
+    assert found(tmp_path / "link") == outside
+    assert found(tmp_path) == set()
+    assert len(found()) == 4
+
+
+def test_of_a_large_library_some_videos_are_looked_at(sessions, films, monkeypatch):
+    with sessions.begin() as session:
+        session.add_all(
+            Video(uri=f"file:///elsewhere/{number}", sha256=str(number)) for number in range(4000)
+        )
+        session.flush()
+        session.execute(text("ANALYZE videos"))
+    monkeypatch.setattr(media_roots, "LOOKED_AT", 1000)
+
+    outside = outside_media_roots(sessions, [films])
+
+    assert not outside.is_all
+    assert 300 < len(outside.paths) < 2500
+    assert "of 1000 videos that were looked at lie under no media root" in describe_outside(outside)
 
 
 def test_the_doctor_names_a_video_that_no_root_holds(

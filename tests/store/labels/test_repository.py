@@ -271,6 +271,17 @@ def test_an_import_of_many_is_fast(labels, session):
     assert labels.get(added.ids[7_777]).text == "What is at 7777?"
 
 
+def test_the_answers_to_train_from_are_listed_once_each(labels, session):
+    trained, held_out = make_videos(session, 2)
+    new = [qa(trained, f"What is at {n}?", f"answer {n % 7}", split="train") for n in range(40)]
+    added = labels.add_many([*new, qa(trained, "Where?", "deleted", split="train")])
+    labels.add_many([qa(held_out, "What?", "held out", split="holdout")])
+    labels.delete(added.ids[-1])
+
+    assert sorted(labels.trained_answers(most=10)) == [f"answer {n}" for n in range(7)]
+    assert len(labels.trained_answers(most=3)) == 3
+
+
 def test_an_edit_makes_a_revision_and_keeps_what_was(labels, session):
     label = add_one(labels, qa(make_video(session), source="ann"))
 
