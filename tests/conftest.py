@@ -17,7 +17,7 @@ import pytest
 import redis
 import sqlalchemy
 import structlog
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from embedded.servers import EmbeddedServices
 from store.blobs import BlobStore, open_blobs
@@ -28,7 +28,7 @@ from store.database import Sessions, make_sessions, upgrade_schema
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # How long an example takes says something about the machine, and nothing about the code.
-settings.register_profile("untimed", deadline=None)
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
 # A shell has what it starts in the background ignore Ctrl-C, and what that starts in turn.

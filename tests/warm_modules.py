@@ -59,7 +59,10 @@ class _Process:
             os.kill(self.pid, signal.SIGKILL)
 
 
-class _ForkedServer(fork_client._Server):
+_ColdServer = fork_client._Server
+
+
+class _ForkedServer(_ColdServer):
     def __init__(
         self,
         modules: Sequence[str],
@@ -69,6 +72,11 @@ class _ForkedServer(fork_client._Server):
         niceness: int,
         output: int,
     ) -> None:
+        if "clipbert.training.run" not in modules:  # one that shall know nothing of the worker
+            super().__init__(
+                modules, idle_seconds, environment=environment, niceness=niceness, output=output
+            )
+            return
         self._connection, other_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with other_end:
             if (pid := os.fork()) == 0:
@@ -78,7 +86,7 @@ class _ForkedServer(fork_client._Server):
                     _serve(output, arguments, modules)
                 finally:
                     os._exit(1)
-        self._process = _Process(pid)
+        self._process = _Process(pid)  # type: ignore[assignment]
         self.pid = pid
 
 

@@ -23,13 +23,14 @@ _END_SECONDS: Final = 5.0
 class ForkClient:
     """Starts a server of forks when one is wanted, and again when it has ended.
 
-    It inherits the variables of this process. What libraries read of them when they are loaded is
-    as it was then; a fork gets them as they are when it is asked for.
+    It inherits the variables of this process, unless it shall know nothing of it. What libraries
+    read of them when they are loaded is as it was then; a fork has those that are asked for.
 
     Args:
         modules: which the server imports.
         idle_seconds: how long it stays without work.
         environment: variables of the server beside those of this process.
+        inherits: whether the server has those of this process too.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class ForkClient:
         *,
         idle_seconds: float,
         environment: Mapping[str, str] | None = None,
+        inherits: bool = True,
     ) -> None:
         self._modules, self._idle_seconds = tuple(modules), idle_seconds
-        self._environment = dict(environment or {})
+        self._environment, self._inherits = dict(environment or {}), inherits
         self._lock = threading.Lock()
         self._servers: dict[int, _Server] = {}  # by niceness, which cannot be taken back
         self._leaving: list[_Server] = []
@@ -70,11 +72,45 @@ class ForkClient:
             OSError: no process can be started.
         """
         variables = {**os.environ, **environment}
-        request = ForkRequest(module, list(arguments), str(folder), variables)
+        with log_file.open("ab") as log:
+            return self.fork_bare(
+                module,
+                arguments,
+                folder=folder,
+                files={1: log.fileno(), 2: log.fileno()},
+                environment=variables,
+                niceness=niceness,
+            )
+
+    def fork_bare(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        *,
+        folder: Path,
+        files: Mapping[int, int],
+        environment: Mapping[str, str],
+        niceness: int = 0,
+    ) -> "Fork":
+        """Ask for a module to be run with nothing of this process but what is named.
+
+        Args:
+            module: as of `fork`, as are the arguments, the folder and the niceness.
+            arguments: of its command line.
+            folder: its current folder.
+            files: by the numbers that it has them by, with 2 among them, the descriptors of this
+                process. A server that has to be started says by 2 why it cannot be.
+            environment: all of its variables.
+            niceness: how much lower than this process it runs in priority.
+
+        Raises:
+            OSError: no process can be started.
+        """
+        request = ForkRequest(module, list(arguments), str(folder), environment, list(files))
         reader, writer = os.pipe()
         try:
-            with log_file.open("ab") as log:
-                server = self._send(request, log=log.fileno(), report=writer, niceness=niceness)
+            sent = [writer, *files.values()]
+            server = self._send(request, sent, output=files[2], niceness=niceness)
             return Fork(server, reader)
         except BaseException:
             os.close(reader)
@@ -90,25 +126,33 @@ class ForkClient:
             self._servers.clear()
             self._leaving.clear()
 
-    def _send(self, request: ForkRequest, *, log: int, report: int, niceness: int) -> "_Server":
+    def _send(
+        self, request: ForkRequest, files: Sequence[int], *, output: int, niceness: int
+    ) -> "_Server":
         with self._lock:
             server = self._servers.get(niceness)
             if server is not None:
                 with suppress(OSError):
-                    server.send(request, log=log, report=report)
+                    server.send(request, files)
                     return server
                 self._leaving.append(server)  # once its forks have ended
             self._leaving = [each for each in self._leaving if not each.has_ended()]
             server = _Server(
                 self._modules,
                 self._idle_seconds,
-                environment=self._environment,
+                environment=self._variables(),
                 niceness=niceness,
-                output=log,
+                output=output,
             )
             self._servers[niceness] = server
-            server.send(request, log=log, report=report)
+            server.send(request, files)
             return server
+
+    def _variables(self) -> dict[str, str]:
+        """Return all variables of a server; it has the code that this process has."""
+        inherited = os.environ if self._inherits else {}
+        path = filter(None, [str(_CODE), inherited.get("PYTHONPATH")])
+        return {**inherited, **self._environment, "PYTHONPATH": os.pathsep.join(path)}
 
 
 class Fork:
@@ -119,6 +163,8 @@ class Fork:
         self._pid: int | None = None
         self._status: int | None = None
         self._told = b""
+        self.is_orphan = False
+        """Whether it ended because its server did."""
 
     def __del__(self) -> None:
         os.close(self._report)
@@ -146,7 +192,9 @@ class Fork:
                 told: dict[str, Any] = json.loads(line)
                 self._pid = told.get("pid", self._pid)
                 self._status = told.get("status", self._status)
-            if not data:  # the server is gone, and the kernel has killed what it had forked
+            if not data and self._status is None:
+                # The server is gone, and the kernel has killed what it had forked.
+                self.is_orphan = True
                 self._status = -signal.SIGKILL if self.has_begun else self._server.status()
         return self._status
 
@@ -165,17 +213,11 @@ class _Server:
     ) -> None:
         self._connection, other_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         options = (str(other_end.fileno()), str(niceness), str(idle_seconds))
-        path = os.environ.get("PYTHONPATH")
         with other_end:
             self._process = subprocess.Popen(  # noqa: S603  (our own command, no shell)
                 [sys.executable, "-P", "-m", ForkRequest.__module__, *options, *modules],
                 cwd="/",
-                # The same code as this process has, wherever it was started.
-                env={
-                    **os.environ,
-                    **environment,
-                    "PYTHONPATH": os.pathsep.join([str(_CODE), *filter(None, [path])]),
-                },
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -184,13 +226,13 @@ class _Server:
             )
         self.pid = self._process.pid
 
-    def send(self, request: ForkRequest, *, log: int, report: int) -> None:
-        """Ask for a fork.
+    def send(self, request: ForkRequest, files: Sequence[int]) -> None:
+        """Ask for a fork; the first of the files is where its end is told.
 
         Raises:
             OSError: it has ended, or takes no more requests.
         """
-        socket.send_fds(self._connection, [request.to_bytes()], [log, report])
+        socket.send_fds(self._connection, [request.to_bytes()], files)
 
     def status(self) -> int:
         """Return how it ended, now that it has closed what it had."""

@@ -2,17 +2,18 @@
 
     python -P -m clipbert.runs.fork_server SOCKET NICENESS IDLE_SECONDS MODULE...
 
-To load torch and transformers costs ten seconds of a core, more than a small finetune itself. This
-process imports the modules once; for each request that comes by the socket it forks, and the fork
-runs a module as `python -m` would, in a session of its own, killed when this process ends. This
-process ends when the other end of the socket is closed (its holder may have died), or when nothing
-was wanted for IDLE_SECONDS.
+To load torch and transformers costs ten seconds of a core, more than a small finetune itself, and
+to load a decoder ten times what it costs to probe a short clip. This process imports the modules
+once; for each request that comes by the socket it forks, and the fork runs a module as `python -m`
+would, in a session of its own, killed when this process ends. This process ends when the other end
+of the socket is closed (its holder may have died), or when nothing was wanted for IDLE_SECONDS.
 
 What is imported must neither compute nor touch a GPU: threads and a CUDA context do not survive a
 fork. See fork_client.py for the other end.
 """
 
 import atexit
+import fcntl
 import gc
 import importlib
 import json
@@ -35,6 +36,8 @@ from clipbert.runs.supervision import die_with_parent
 
 MAX_REQUEST_BYTES = 1 << 18
 """Of one message; the kernel takes no larger ones by default."""
+MAX_FILES = 16
+"""That come with a message."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,15 @@ class ForkRequest:
         arguments: of its command line.
         folder: its current folder.
         environment: all of its variables.
+        descriptors: the numbers that it has the files by which are sent with this; it has no
+            others, and nothing to read from.
     """
 
     module: str
     arguments: Sequence[str]
     folder: str
     environment: Mapping[str, str]
+    descriptors: Sequence[int]
 
     def to_bytes(self) -> bytes:
         """Return the message."""
@@ -120,10 +126,11 @@ def _serve(connection: socket.socket, idle_seconds: float) -> ForkRequest | None
                 connection.shutdown(socket.SHUT_RD)
             if (received := _receive(connection)) is None:
                 return None
-            request, log, report = received
+            request, files, report = received
             if (pid := os.fork()) == 0:
                 break
-            os.close(log)
+            for file in files:
+                os.close(file)
             reports[pid] = report
             _tell(report, pid=pid)
     # The fork has nothing of what this process does; whoever waits for reports sees them end.
@@ -132,31 +139,35 @@ def _serve(connection: socket.socket, idle_seconds: float) -> ForkRequest | None
     connection.close()
     for descriptor in (woken, wakes, report, *reports.values()):
         os.close(descriptor)
-    _become(request, log=log, server=server)
+    _become(request, files, server=server)
     return request
 
 
-def _receive(connection: socket.socket) -> tuple[ForkRequest, int, int] | None:
+def _receive(connection: socket.socket) -> tuple[ForkRequest, list[int], int] | None:
     """Take a request; None when there is none, or nobody any more who would look after its fork."""
     poll = select.poll()
     poll.register(connection, 0)
     if poll.poll(0):  # the other end is closed, whatever was sent before
         return None
-    data, descriptors, _, _ = socket.recv_fds(connection, MAX_REQUEST_BYTES, 2)
+    data, descriptors, _, _ = socket.recv_fds(connection, MAX_REQUEST_BYTES, MAX_FILES)
     if not data:
         return None
-    log, report = descriptors
-    return ForkRequest(**json.loads(data)), log, report
+    report, *files = descriptors
+    return ForkRequest(**json.loads(data)), files, report
 
 
-def _become(request: ForkRequest, *, log: int, server: int) -> None:
+def _become(request: ForkRequest, files: Sequence[int], *, server: int) -> None:
     os.setsid()
     die_with_parent(server)
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+    # Out of the way first: one may have the number that another one is to get.
+    aside = [fcntl.fcntl(file, fcntl.F_DUPFD, max(request.descriptors) + 1) for file in files]
+    for file in files:
+        os.close(file)
+    for file, number in zip(aside, request.descriptors, strict=True):
+        os.dup2(file, number)
+        os.close(file)
     os.chdir(request.folder)
     os.environ.clear()
     os.environ.update(request.environment)

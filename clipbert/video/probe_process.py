@@ -12,20 +12,19 @@ the disk has no room for a picture, {"os_error": {"errno": ..., "message": ...}}
 """
 
 import argparse
-import ctypes
 import errno
 import json
 import math
 import os
 import resource
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -37,6 +36,7 @@ from clipbert.errors import (
     ProbeTimeout,
     VideoError,
 )
+from clipbert.runs.fork_client import ForkClient
 from clipbert.video.probed_video import VideoProbe
 
 DEFAULT_TIMEOUT_SECONDS = 120.0
@@ -45,9 +45,40 @@ _MAX_WRITTEN_BYTES = 32 << 20
 _MAX_OPEN_FILES = 64
 # Several files are probed side by side, and each thread takes address space.
 _DECODER_THREADS = 2
+_LEAST_BYTES = 16 << 20  # beside what is loaded
 _MESSAGE_CHARACTERS = 2000
 _WAIT_SECONDS = 1.0
-_PR_SET_PDEATHSIG = 1
+_LOAD_SECONDS = 60.0  # until the first process has loaded; by itself a second
+_MOST_TRIES = 3  # if what it is forked from ends, as by a kernel that is short of memory
+
+
+def _environment() -> dict[str, str]:
+    """Return what Python needs to find this package, and nothing of ours: no keys, no addresses."""
+    return {
+        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        "LC_ALL": "C.UTF-8",
+        # numpy's matrix library would start a thread for each core and is not used at all.
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+
+
+# All that a probe loads but this module: with decoders what reads a still's size, and what numpy
+# and Pillow load when they first need it.
+_LOADED: Final = (
+    "clipbert.video.decode",
+    "clipbert.video.thumbnails",
+    "clipbert.runs.fork_client",
+    "argparse",
+    "av.subtitles.stream",
+    "numpy.ma",
+    *(f"PIL.{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Png", "Ppm")),
+)
+_PROBES: Final = ForkClient(
+    _LOADED,
+    idle_seconds=60,
+    environment=_environment(),
+    inherits=False,
+)
 
 
 def probe_in_subprocess(
@@ -75,7 +106,7 @@ def probe_in_subprocess(
         pass_fds: descriptors that the process gets too, for a path such as `/proc/self/fd/7`.
         on_wait: called every second meanwhile; what it raises ends the process.
 
-    The process ends with the thread that waits for it, however that ends.
+    The process ends with this one, however that ends.
 
     Returns:
         The probe, without frame_pts.
@@ -87,34 +118,25 @@ def probe_in_subprocess(
         OSError: a full disk has no room for the pictures.
         ClipBertError: the process could not do its work, for no fault of the file.
     """
-    command = [sys.executable, "-P", "-m", "clipbert.video.probe_process", str(path.absolute())]
-    command += ["--parent", str(os.getpid())]
+    arguments = [str(path.absolute())]
     for option, target in (("--poster", poster), ("--strip", strip)):
         if target is not None:
-            command += [option, str(target.absolute())]
+            arguments += [option, str(target.absolute())]
     name = name or path.name
-    command.append(f"--name={name}")  # in one word: a name may begin as an option does
+    arguments.append(f"--name={name}")  # in one word: a name may begin as an option does
     if not strict:
-        command.append("--partial")
-    command += ["--memory-bytes", str(memory_bytes)]
-    command += ["--cpu-seconds", str(math.ceil(timeout_seconds * (os.cpu_count() or 1)))]
-    process = subprocess.Popen(  # noqa: S603 (our own module, its arguments a list)
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=_environment(),
-        cwd="/",
-        start_new_session=True,
-        pass_fds=pass_fds,
-    )
-    try:
-        output, complaints = _wait_for(process, timeout_seconds, on_wait)
-    except subprocess.TimeoutExpired as error:
-        raise ProbeTimeout(f"{name} took more than {timeout_seconds:.0f} s") from error
-    finally:
-        _kill(process)
-    return _read_answer(name, process.returncode, output, complaints)
+        arguments.append("--partial")
+    arguments += ["--memory-bytes", str(memory_bytes)]
+    arguments += ["--cpu-seconds", str(math.ceil(timeout_seconds * (os.cpu_count() or 1)))]
+    for _ in range(_MOST_TRIES):
+        with _Probing(arguments, pass_fds) as probing:
+            try:
+                probing.wait(timeout_seconds, on_wait)
+            except TimeoutError as error:
+                raise ProbeTimeout(f"{name} took more than {timeout_seconds:.0f} s") from error
+            if not probing.is_orphan:
+                return _read_answer(name, *probing.outcome())
+    raise ClipBertError(f"the probe of {name} lost the process that it was forked from")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -127,11 +149,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--partial", action="store_true")
     parser.add_argument("--memory-bytes", type=int, default=DEFAULT_MEMORY_BYTES)
     parser.add_argument("--cpu-seconds", type=int, default=math.ceil(DEFAULT_TIMEOUT_SECONDS))
-    parser.add_argument("--parent", type=int)
     options = parser.parse_args(arguments)
-    if options.parent is not None:
-        _die_with(options.parent)
     _limit(memory_bytes=options.memory_bytes, cpu_seconds=options.cpu_seconds)
+    if _address_space_bytes() + _LEAST_BYTES > options.memory_bytes:
+        sys.exit(f"{options.memory_bytes} bytes of memory are too few to begin with")
     # Under the limits, and where running out of memory is not the file's fault.
     for module in ("clipbert.video.decode", "clipbert.video.thumbnails"):
         import_module(module)
@@ -186,13 +207,9 @@ def _probe(
     return probe
 
 
-def _die_with(parent: int) -> None:
-    """Let the kernel kill this process when the one that waits for its answer dies."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")
-    if os.getppid() != parent:  # it died before this could be asked for
-        sys.exit("the parent is gone")
+def _address_space_bytes() -> int:
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[0]
+    return int(pages) * resource.getpagesize()
 
 
 def _limit(*, memory_bytes: int, cpu_seconds: int) -> None:
@@ -208,37 +225,80 @@ def _limit(*, memory_bytes: int, cpu_seconds: int) -> None:
         resource.setrlimit(kind, (allowed, allowed))
 
 
-def _environment() -> dict[str, str]:
-    """Return what Python needs to find this package, and nothing of ours: no keys, no addresses."""
-    return {
-        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
-        "LC_ALL": "C.UTF-8",
-        # numpy's matrix library would start a thread for each core and is not used at all.
-        "OPENBLAS_NUM_THREADS": "1",
-    }
+class _Probing:
+    """A process that probes; killed when it is left.
 
+    It is forked from one that has loaded the decoders, which costs ten times what probing a short
+    clip does. That one has decoded nothing, and knows no more of this process than its forks do.
+    """
 
-def _wait_for(
-    process: "subprocess.Popen[bytes]",
-    timeout_seconds: float,
-    on_wait: Callable[[], object] | None,
-) -> tuple[bytes, bytes]:
-    ends_at = time.monotonic() + timeout_seconds
-    while True:
-        left = ends_at - time.monotonic()
+    def __init__(self, arguments: Sequence[str], pass_fds: Sequence[int]) -> None:
+        # In memory, so that they never fill a pipe; as a file's, their length has a limit.
+        self._answer, self._complaints = os.memfd_create("answer"), os.memfd_create("complaints")
         try:
-            return process.communicate(timeout=max(0.0, min(left, _WAIT_SECONDS)))
-        except subprocess.TimeoutExpired:
+            self._fork = _PROBES.fork_bare(
+                "clipbert.video.probe_process",
+                arguments,
+                folder=Path("/"),
+                files={1: self._answer, 2: self._complaints, **{each: each for each in pass_fds}},
+                environment=_environment(),
+            )
+        except BaseException:
+            self._close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._fork.wait(0) is None and self._fork.has_begun:
+            with suppress(ProcessLookupError):
+                os.killpg(self._fork.pid, signal.SIGKILL)
+            self._fork.wait(_WAIT_SECONDS)
+        self._close()
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether it ended because the process that it was forked from did."""
+        return self._fork.is_orphan
+
+    def wait(self, timeout_seconds: float, on_wait: Callable[[], object] | None) -> None:
+        """Wait for its end.
+
+        Raises:
+            TimeoutError: it did not come in time, after its beginning.
+        """
+        ends_at = time.monotonic() + _LOAD_SECONDS
+        has_begun = False
+        while True:
+            left = ends_at - time.monotonic()
+            if self._fork.wait(max(0.0, min(left, _WAIT_SECONDS))) is not None:
+                return
+            if self._fork.has_begun and not has_begun:
+                has_begun, ends_at = True, time.monotonic() + timeout_seconds
+                continue
+            if left <= _WAIT_SECONDS and not has_begun:
+                raise ClipBertError(f"no process for probing came within {_LOAD_SECONDS:g} s")
             if left <= _WAIT_SECONDS:
-                raise
-        if on_wait is not None:
-            on_wait()
+                raise TimeoutError
+            if on_wait is not None:
+                on_wait()
 
+    def outcome(self) -> tuple[int, bytes, bytes]:
+        """Return its exit status, its answer, and the end of its complaints."""
+        status = self._fork.wait(0)
+        assert status is not None  # noqa: S101  (it has been waited for)
+        complained = os.fstat(self._complaints).st_size
+        start = max(0, complained - _MESSAGE_CHARACTERS)
+        return (
+            status,
+            os.pread(self._answer, os.fstat(self._answer).st_size, 0),
+            os.pread(self._complaints, complained - start, start),
+        )
 
-def _kill(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+    def _close(self) -> None:
+        os.close(self._answer)
+        os.close(self._complaints)
 
 
 def _read_answer(name: str, return_code: int, output: bytes, complaints: bytes) -> VideoProbe:

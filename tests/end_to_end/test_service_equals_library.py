@@ -46,6 +46,7 @@ def mini_folder() -> Path:
 @pytest.fixture
 def indexed(service, mini_folder, tmp_path):
     """The samples, indexed by worker processes for a promoted clipbert-tiny; its folder."""
+    service.starts_cold = True
     ensure_default(service.sessions, service.blobs, mini_folder=mini_folder)
     for name in NAMES:
         service.enqueue_ingest(SAMPLES / name)

@@ -4,10 +4,12 @@ import errno
 import json
 import os
 import re
+import signal
 import struct
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,6 +43,7 @@ from clipbert.errors import (
     UnsupportedMedia,
     VideoError,
 )
+from clipbert.runs.fork_client import ForkClient
 from clipbert.video.containers import sniff_format
 from clipbert.video.decode import probe_video
 from clipbert.video.probe_process import probe_in_subprocess
@@ -519,10 +522,58 @@ def test_the_subprocess_dies_with_the_one_that_waits_for_it(tmp_path):
         time.sleep(0.01)
 
 
+def test_the_process_that_all_are_forked_from_may_end_at_any_time(video):
+    probe_in_subprocess(video)
+    (server,) = servers_of_probes()
+    server.kill()
+
+    assert probe_in_subprocess(video).num_frames == 60
+    (other,) = servers_of_probes()
+    assert other.pid != server.pid
+
+
+def test_a_probe_that_loses_it_is_begun_again(tmp_path):
+    path = tmp_path / "picture.png"
+    Image.new("RGB", (5600, 5600)).save(path)
+    probe_in_subprocess(path)
+    (server,) = servers_of_probes()
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(probe_in_subprocess, path)
+        probing = _child_under_limits(server.pid)
+        probing.suspend()
+        server.kill()
+
+        assert answer.result().width == 5600
+
+
+def test_a_probe_that_ends_it_each_time_is_no_fault_of_the_file(video, monkeypatch):
+    fork_bare = ForkClient.fork_bare
+
+    def doomed(client, *arguments, **options):
+        fork = fork_bare(client, *arguments, **options)
+        os.kill(fork.pid, signal.SIGKILL)
+        return fork
+
+    monkeypatch.setattr(ForkClient, "fork_bare", doomed)
+
+    with pytest.raises(ClipBertError, match="lost the process that it was forked from") as caught:
+        probe_in_subprocess(video)
+    assert not isinstance(caught.value, VideoError)
+
+
+def servers_of_probes():
+    """List the processes that probes of this one are forked from."""
+    return [
+        child
+        for child in psutil.Process().children()
+        if "clipbert.video.thumbnails" in child.cmdline()
+    ]
+
+
 def _child_under_limits(pid):
     ends_at = time.monotonic() + 120
     while time.monotonic() < ends_at:
-        for child in psutil.Process(pid).children():
+        for child in psutil.Process(pid).children(recursive=True):
             limits = Path(f"/proc/{child.pid}/limits").read_text()
             # They are set after the wish to die with the parent.
             if re.search(r"Max open files +64 ", limits):
