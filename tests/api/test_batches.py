@@ -70,7 +70,7 @@ def test_small_batches_go_before_bulk_and_all_are_of_their_key(
 
     with sessions() as session:
         jobs = session.scalars(select(Job).where(Job.batch_id == UUID(answer.json()["id"]))).all()
-        (key,) = session.scalars(select(ApiKey)).all()
+        (key,) = session.scalars(select(ApiKey).where(ApiKey.name == "tests")).all()
     assert len(jobs) == count
     assert {(job.priority, job.api_key_id) for job in jobs} == {(priority, key.id)}
 

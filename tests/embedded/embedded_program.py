@@ -43,6 +43,8 @@ def main():
     with psycopg.connect(
         url.set(drivername="postgresql").render_as_string(hide_password=False)
     ) as connection:
+        # Of two at once both may find that there is no table.
+        connection.execute("SELECT pg_advisory_xact_lock(1)")
         connection.execute("CREATE TABLE IF NOT EXISTS runs (at timestamptz DEFAULT now())")
         connection.execute("INSERT INTO runs DEFAULT VALUES")
         num_runs = connection.execute("SELECT count(*) FROM runs").fetchone()[0]

@@ -1,6 +1,7 @@
 """Frames at instants, compared with what decoding the whole file gives."""
 
 import bisect
+import functools
 import gc
 import random
 from fractions import Fraction
@@ -61,10 +62,15 @@ def decode_all(path: Path, *, side: int) -> tuple[list[float], np.ndarray]:
     return [second - seconds[0] for second in seconds], np.stack(frames)
 
 
+@functools.cache
+def decode_sample(path: Path) -> tuple[list[float], np.ndarray]:
+    return decode_all(path, side=64)
+
+
 @pytest.mark.parametrize("path", CLIPS, ids=lambda path: path.name)
 def test_every_sample_gives_the_frames_that_decoding_it_whole_gives(path):
     probe = probe_video(path)
-    seconds, frames = decode_all(path, side=64)
+    seconds, frames = decode_sample(path)
     generator = random.Random(0)  # noqa: S311
     instants = [generator.uniform(0, probe.last_frame_seconds) for _ in range(6)]
     instants += [generator.choice(seconds) for _ in range(6)]
@@ -78,7 +84,7 @@ def test_every_sample_gives_the_frames_that_decoding_it_whole_gives(path):
 @pytest.mark.parametrize("path", CLIPS, ids=lambda path: path.name)
 def test_every_sample_is_probed_as_decoding_it_whole_shows(path):
     probe = probe_video(path)
-    seconds, frames = decode_all(path, side=64)
+    seconds, frames = decode_sample(path)
 
     assert probe.num_frames == len(frames)
     assert probe.last_frame_seconds == pytest.approx(seconds[-1])
