@@ -150,16 +150,17 @@ class ForkClient:
 
     def _variables(self) -> dict[str, str]:
         """Return all variables of a server; it has the code that this process has."""
-        inherited = os.environ if self._inherits else {}
-        path = filter(None, [str(_CODE), inherited.get("PYTHONPATH")])
-        return {**inherited, **self._environment, "PYTHONPATH": os.pathsep.join(path)}
+        variables = {**(os.environ if self._inherits else {}), **self._environment}
+        path = filter(None, [str(_CODE), variables.get("PYTHONPATH")])
+        return {**variables, "PYTHONPATH": os.pathsep.join(path)}
 
 
 class Fork:
     """A module that runs, or will as soon as its server has loaded all."""
 
     def __init__(self, server: "_Server", report: int) -> None:
-        self._server, self._report = server, report
+        self._server = server
+        self._report: int | None = report
         self._pid: int | None = None
         self._status: int | None = None
         self._told = b""
@@ -167,7 +168,13 @@ class Fork:
         """Whether it ended because its server did."""
 
     def __del__(self) -> None:
-        os.close(self._report)
+        self.close()
+
+    def close(self) -> None:
+        """Wait no more; if it has not begun yet, it never will."""
+        if self._report is not None:
+            os.close(self._report)
+            self._report = None
 
     @property
     def pid(self) -> int:
@@ -185,7 +192,9 @@ class Fork:
         Returns:
             The exit status, negative for a signal; None if it runs on, or has only begun.
         """
-        if self._status is None and select.select([self._report], [], [], seconds)[0]:
+        if self._status is not None or self._report is None:
+            return self._status
+        if select.select([self._report], [], [], seconds)[0]:
             data = os.read(self._report, 1024)
             *lines, self._told = (self._told + data).split(b"\n")
             for line in lines:

@@ -127,12 +127,16 @@ def _serve(connection: socket.socket, idle_seconds: float) -> ForkRequest | None
             if (received := _receive(connection)) is None:
                 return None
             request, files, report = received
-            if (pid := os.fork()) == 0:
+            pid = None if _is_abandoned(report) else os.fork()
+            if pid == 0:
                 break
             for file in files:
                 os.close(file)
-            reports[pid] = report
-            _tell(report, pid=pid)
+            if pid is None:
+                os.close(report)
+            else:
+                reports[pid] = report
+                _tell(report, pid=pid)
     # The fork has nothing of what this process does; whoever waits for reports sees them end.
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -154,6 +158,13 @@ def _receive(connection: socket.socket) -> tuple[ForkRequest, list[int], int] | 
         return None
     report, *files = descriptors
     return ForkRequest(**json.loads(data)), files, report
+
+
+def _is_abandoned(report: int) -> bool:
+    """Whether nobody waits any more for what was asked for, perhaps while this was loading."""
+    poll = select.poll()
+    poll.register(report, 0)
+    return bool(poll.poll(0))
 
 
 def _become(request: ForkRequest, files: Sequence[int], *, server: int) -> None:

@@ -244,7 +244,8 @@ class _Probing:
                 environment=_environment(),
             )
         except BaseException:
-            self._close()
+            os.close(self._answer)
+            os.close(self._complaints)
             raise
 
     def __enter__(self) -> Self:
@@ -297,6 +298,7 @@ class _Probing:
         )
 
     def _close(self) -> None:
+        self._fork.close()
         os.close(self._answer)
         os.close(self._complaints)
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -170,6 +171,45 @@ def test_what_cannot_be_loaded_is_said_in_the_log_and_ends_with_an_error(folder)
         client.close()
 
     assert "No module named 'no_such_module'" in (folder / "log").read_text()
+
+
+def test_what_nobody_waits_for_any_more_never_begins(client, folder):
+    abandoned = fork(client, folder, "tell", "0")  # the server has yet to load
+    abandoned.close()
+
+    assert end_of(fork(client, folder, "tell", "0", LETTER="b")) == 0
+    assert [each["letter"] for each in said(folder)] == ["b"]
+
+
+def test_one_of_a_bare_server_knows_nothing_of_this_process(folder, monkeypatch):
+    monkeypatch.setenv("SECRET", "x")
+    code = "import os, sys; os.write(9, os.read(8, 9)); print(sorted(os.environ), file=sys.stderr)"
+    (folder / "bare.py").write_text(code)
+    environment = {"LETTER": "a", "PYTHONPATH": str(folder)}
+    server = ForkClient([], idle_seconds=60, environment=environment, inherits=False)
+    names = ("read", "written", "said")
+    (folder / "read").write_text("words")
+    files = [os.open(folder / name, os.O_RDWR | os.O_CREAT) for name in names]
+    try:
+        begun = server.fork_bare(
+            "bare",
+            [],
+            folder=folder,
+            files=dict(zip((8, 9, 2), files, strict=True)),
+            environment={"PYTHONPATH": str(folder), "LETTER": "b"},
+        )
+        status = end_of(begun)
+        environ = Path(f"/proc/{begun._server.pid}/environ").read_bytes()
+    finally:
+        server.close()
+        for file in files:
+            os.close(file)
+
+    assert status == 0, (folder / "said").read_text()
+    assert (folder / "written").read_text() == "words"
+    assert (folder / "said").read_text() == "['LETTER', 'PYTHONPATH']\n"
+    assert b"SECRET" not in environ
+    assert b"LETTER=a" in environ
 
 
 @pytest.mark.parametrize(
