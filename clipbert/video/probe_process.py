@@ -48,6 +48,7 @@ _DECODER_THREADS = 2
 _LEAST_BYTES = 16 << 20  # beside what is loaded
 _MESSAGE_CHARACTERS = 2000
 _WAIT_SECONDS = 1.0
+_NICENESS = 5  # where a model computes on the same cores, people wait for that
 _LOAD_SECONDS = 60.0  # until the first process has loaded; by itself a second
 _MOST_TRIES = 3  # if what it is forked from ends, as by a kernel that is short of memory
 
@@ -242,6 +243,7 @@ class _Probing:
                 folder=Path("/"),
                 files={1: self._answer, 2: self._complaints, **{each: each for each in pass_fds}},
                 environment=_environment(),
+                niceness=_NICENESS,
             )
         except BaseException:
             os.close(self._answer)
