@@ -17,7 +17,7 @@ from psycopg.errors import (
     IdleInTransactionSessionTimeout,
     SerializationFailure,
 )
-from sqlalchemy import Engine, ExceptionContext, event, text
+from sqlalchemy import Engine, ExceptionContext, event
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -80,12 +80,6 @@ def _call_it_an_outage(context: ExceptionContext) -> None:
             context.original_exception,
             connection_invalidated=True,
         )
-
-
-def bear_idling(session: Session, *, seconds: float) -> None:
-    """Let the transaction of a session lie longer, or less long, between two statements."""
-    query = text("SELECT set_config('idle_in_transaction_session_timeout', :limit, true)")
-    session.execute(query, {"limit": f"{seconds * 1000:.0f}"})
 
 
 def make_sessions(

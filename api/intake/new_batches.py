@@ -19,12 +19,14 @@ from api.services.media_roots import Folders
 from policy.field_errors import field_errors
 from policy.texts import Name
 from store.errors import IdempotencyConflict
+from store.idling import bear_idling
 from store.jobs.records import MAX_SMALL_BATCH, priority_of_item
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind
 from store.videos.batches import BatchRepository
 
 _MAX_LISTED_OUTSIDE: Final = 10_000  # who sends uploads instead needs to know all of them
+_CHECKED_SECONDS: Final = 900.0  # in which a thousand paths should have been looked at
 _MAX_KEPT_URI: Final = 300  # of a broken item, to show what it was
 _NAME: Final[TypeAdapter[str | None]] = TypeAdapter(Name | None)
 
@@ -106,6 +108,8 @@ def store_batch(
     rejections = _Rejections()
     try:
         with services.sessions.begin() as session:
+            # Thousands of paths may be looked at in between, on a disk that is far away.
+            bear_idling(session, seconds=_CHECKED_SECONDS)
             batch = BatchRepository(session).create(
                 name, idempotency_key=idempotency_key, request_sha256=fingerprint
             )

@@ -10,9 +10,12 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from store.blobs import BlobStore
+from store.idling import bear_idling
 from store.jobs.state import ACTIVE_STATES, RETRYABLE_STATES, JobKind
 from store.jobs.tables import Job
 from store.videos.tables import Video
+
+_REMOVAL_SECONDS = 600.0  # of up to three blobs, each tried several times
 
 MEDIA = "media"
 THUMBNAILS = "thumbnails"
@@ -71,6 +74,8 @@ def remove_unneeded_content(
         OSError: a blob could not be removed.
     """
     with sessions.begin() as session:
+        # A blob may be removed far away: without the lock, that may meet one just put there.
+        bear_idling(session, seconds=_REMOVAL_SECONDS)
         is_free = session.scalar(
             text("SELECT pg_try_advisory_xact_lock(hashtextextended(:sha256, 1))"),
             {"sha256": sha256},

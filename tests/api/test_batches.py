@@ -1,4 +1,7 @@
+import dataclasses
+import io
 import json
+import time
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -7,8 +10,10 @@ from failed_videos import fail_video
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
+from api.intake import new_batches
 from api.main import create_app
 from store.api_keys import ApiKey
+from store.database import make_sessions
 from store.jobs.repository import JobRepository
 from store.jobs.state import JobKind, JobState
 from store.jobs.tables import Job
@@ -351,3 +356,29 @@ def test_batches_are_listed_newest_first(client, paths):
 
     assert [batch["id"] for batch in first["items"] + second["items"]] == ids[::-1]
     assert second["next_page_token"] is None
+
+
+def test_paths_on_a_slow_disk_are_looked_at_in_their_time(
+    client, settings, media_root, monkeypatch
+):
+    impatient = make_sessions(settings.store.database_url, idle_seconds=0.2)
+    checked = new_batches._checked
+
+    def slowly(*arguments):
+        time.sleep(0.5)
+        return checked(*arguments)
+
+    monkeypatch.setattr(new_batches, "_checked", slowly)
+    line = json.dumps({"uri": str(media_root / "1.mp4")}).encode()
+
+    batch_id = new_batches.store_batch(
+        dataclasses.replace(client.app.state.services, sessions=impatient),
+        io.BytesIO(line),
+        is_ndjson=True,
+        name=None,
+        on_error=new_batches.OnError.REJECT,
+        idempotency_key=None,
+    )
+    impatient.kw["bind"].dispose()
+
+    assert client.get(f"/v1/batches/{batch_id}").json()["total"] == 1

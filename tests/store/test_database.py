@@ -7,8 +7,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from cli.commands.doctor import check_database
-from store.database import bear_idling, make_sessions, schema_is_current, upgrade_schema
+from store.database import make_sessions, schema_is_current, upgrade_schema
 from store.errors import SchemaTooNew
+from store.idling import bear_idling
 
 
 def test_a_schema_is_current_after_the_upgrade(empty_database_url):

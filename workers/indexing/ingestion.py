@@ -44,8 +44,9 @@ from clipbert.errors import (
 from clipbert.video.decode import VideoProbe
 from clipbert.video.probe_process import probe_in_subprocess
 from store.blobs import STAGED
-from store.database import Sessions, bear_idling
+from store.database import Sessions
 from store.errors import VideoNotFound
+from store.idling import bear_idling
 from store.jobs.state import JobKind
 from store.media_files import is_settled
 from store.videos.contents import hold_content, remove_unneeded_content, thumbnail_key

@@ -16,6 +16,7 @@ import structlog
 from sqlalchemy import text
 
 from policy.library_walk import embed_forgotten
+from store.idling import bear_idling
 from store.jobs.pieces import JobPieces
 from store.jobs.state import JobKind
 from store.models.generation_coverage import (
@@ -38,6 +39,7 @@ log = structlog.get_logger(__name__)
 _CHUNK: Final = 500
 _CLIPS: Final = 1000  # that one statement deletes
 # Any constant will do, as long as nothing else locks it: "sweeping" in ASCII.
+_LONGEST_SECONDS: Final = 900.0  # after which the task is killed
 _SWEEP_LOCK: Final = 0x7377656570696E67
 _RETRYABLE_FOR: Final = timedelta(days=7)
 """How long a job that failed or was cancelled can be retried with the upload it came with."""
@@ -48,6 +50,7 @@ def sweep(context: WorkerContext) -> None:
     # Held to the end: a sweep may take longer than the time to the next, and then would leave no
     # process of this queue to do what is urgent.
     with context.sessions.begin() as holder:
+        bear_idling(holder, seconds=_LONGEST_SECONDS)
         if not holder.scalar(text(f"SELECT pg_try_advisory_xact_lock({_SWEEP_LOCK})")):
             return
         remove_old_generations(context)

@@ -1,7 +1,9 @@
+import time
 from datetime import timedelta
 
 import pytest
 
+from store.database import make_sessions
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind
 from store.videos.contents import hold_content, media_key, remove_unneeded_content, thumbnail_key
@@ -67,3 +69,20 @@ def test_content_that_somebody_is_adding_is_kept(sessions, left):
         hold_content(adding, SHA256)
 
         assert left() == [UPLOAD, POSTER]
+
+
+def test_a_store_that_takes_its_time_is_waited_for(database_url, blobs, left, monkeypatch):
+    impatient = make_sessions(database_url, idle_seconds=0.2)
+    delete = blobs.delete
+
+    def slowly(key):
+        time.sleep(0.5)
+        delete(key)
+
+    monkeypatch.setattr(blobs, "delete", slowly)
+
+    remove_unneeded_content(impatient, blobs, sha256=SHA256)
+    impatient.kw["bind"].dispose()
+
+    assert not blobs.exists(POSTER)
+    assert not blobs.exists(UPLOAD)

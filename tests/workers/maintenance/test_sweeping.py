@@ -1,9 +1,15 @@
+import dataclasses
+import time
 from uuid import uuid4
 
+from sqlalchemy import text
+
+from store.database import make_sessions
 from store.jobs.repository import JobRepository, NewJob
 from store.jobs.state import JobKind
 from store.videos.contents import media_key, thumbnail_key
 from store.videos.repository import VideoRepository
+from workers.maintenance import sweeping
 from workers.maintenance.sweeping import sweep_blobs
 
 UPLOADED, IN_PLACE, ASKED, CANCELLED, GONE = (f"{number:064x}" for number in range(5))
@@ -41,3 +47,21 @@ def test_the_sweep_leaves_only_what_a_row_needs(service, context):
         tokens[0],
         "models/m/weights",
     }
+
+
+def test_a_sweep_may_take_long(service, context, monkeypatch):
+    impatient = make_sessions(service.database_url, idle_seconds=0.2)
+    swept = []
+
+    def slowly(_context):
+        time.sleep(0.6)
+        with service.sessions.begin() as session:  # another process would not be let in yet
+            query = text(f"SELECT pg_try_advisory_xact_lock({sweeping._SWEEP_LOCK})")
+            swept.append(session.scalar(query))
+
+    monkeypatch.setattr(sweeping, "sweep_curves", slowly)
+
+    sweeping.sweep(dataclasses.replace(context, sessions=impatient))
+    impatient.kw["bind"].dispose()
+
+    assert swept == [False]
