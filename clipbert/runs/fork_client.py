@@ -194,7 +194,9 @@ class Fork:
         """
         if self._status is not None or self._report is None:
             return self._status
-        if select.select([self._report], [], [], seconds)[0]:
+        poll = select.poll()  # select takes no descriptors above 1,023
+        poll.register(self._report, select.POLLIN)
+        if poll.poll(seconds * 1000):
             data = os.read(self._report, 1024)
             *lines, self._told = (self._told + data).split(b"\n")
             for line in lines:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -171,6 +172,18 @@ def test_what_cannot_be_loaded_is_said_in_the_log_and_ends_with_an_error(folder)
         client.close()
 
     assert "No module named 'no_such_module'" in (folder / "log").read_text()
+
+
+def test_a_process_with_thousands_of_files_can_wait_for_its_forks(client, folder):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, limits[1]), limits[1]))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        assert end_of(fork(client, folder, "tell", "3")) == 3
+    finally:
+        for file in held:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_what_nobody_waits_for_any_more_never_begins(client, folder):
